@@ -1,0 +1,129 @@
+"""Reading and writing files so that a killed process never leaves half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+
+
+def project_root() -> Path:
+    """The folder that holds `notebooks/` and `params/`: found upward from here, else from the package."""
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            if (folder / "notebooks").is_dir() and (folder / "timer1lib").is_dir():
+                return folder
+    raise Timer1Error("no project folder found (one with notebooks/ and timer1lib/); run from inside the checkout")
+
+
+def resolve(path: str | Path) -> Path:
+    """`path` as it is where absolute or found from here, else from the project's root."""
+    candidate = Path(path).expanduser()
+    if candidate.is_absolute() or candidate.exists():
+        return candidate
+    return project_root() / candidate
+
+
+def atomic_write_bytes(path: str | Path, content: bytes) -> None:
+    """Write beside the target, then rename: readers see the old file or the new one, never a part."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def atomic_write_text(path: str | Path, text: str) -> None:
+    atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_json(path: str | Path, value: Any) -> None:
+    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def atomic_write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    atomic_write_text(path, "\n".join(lines) + ("\n" if lines else ""))
+
+
+def append_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append whole lines in one write. A kill can tear only the last line, which `read_jsonl(torn_tail=True)` drops."""
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as stream:
+        stream.write(text.encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_json(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise Timer1Error(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Timer1Error(f"{path}: not JSON: {error}") from error
+
+
+def read_jsonl(path: str | Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file; blank lines are passed over.
+
+    Args:
+        torn_tail: leave out an unreadable last line, as an append that was killed leaves it.
+
+    Raises:
+        Timer1Error: names the file and the line.
+    """
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        raise Timer1Error(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise Timer1Error(f"{path}: not UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if torn_tail and number == len(lines):
+                return
+            raise Timer1Error(f"{path}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise Timer1Error(f"{path}, line {number}: a row must be a JSON object")
+        yield row
+
+
+def sha256_file(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def safe_join(root: str | Path, relative: str) -> Path:
+    """`root / relative`, refused where it leaves `root` (links are followed first).
+
+    Raises:
+        Timer1Error: the path is outside the root.
+    """
+    base = Path(root).expanduser().resolve()
+    target = (base / relative).resolve()
+    if not target.is_relative_to(base):
+        raise Timer1Error(f"video path {relative!r} leaves the video folder {base}; paths must stay inside it")
+    return target

@@ -1,0 +1,92 @@
+"""Reading params files: every mistake is found before anything runs, and named with its nearest right key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from timer1lib.errors import Timer1Error
+from timer1lib.params.base import Section
+from timer1lib.params.model import Params
+
+
+def load_params(path: str | Path, overrides: Sequence[str] = ()) -> Params:
+    """Read a params file and apply `section.key=value` overrides.
+
+    Raises:
+        Timer1Error: no such file, not YAML, an unknown key (with the nearest right one), a wrong type, a value
+            out of range.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise Timer1Error(f"{path}: no such params file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Timer1Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise Timer1Error(f"{path}: a params file is a mapping with sections such as shared, curate, grpo")
+    for override in overrides:
+        _override(tree, override)
+    return validated(Params, tree, str(path))
+
+
+def validated[T: Section](model: type[T], tree: Mapping[str, Any], where: str) -> T:
+    """`tree` as a `model`; the first mistake becomes one line that names key and place."""
+    try:
+        return model.model_validate(dict(tree))
+    except ValidationError as error:
+        raise Timer1Error(f"{where}: {explain(model, error)}") from error
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> str:
+    """One line for the first mistake of a validation error."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"unknown parameter {key!r}{nearest(model, path)}"
+    return f"parameter {key!r}: {first['msg'].lower()} (given {first['input']!r})"
+
+
+def nearest(model: type[BaseModel], path: Sequence[str]) -> str:
+    """`; did you mean 'grpo.beta'?` for a misspelt key, or nothing where none is near."""
+    keys = all_keys(model)
+    wrong = ".".join(path)
+    match = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.6)
+    if not match:
+        by_last = {key.rsplit(".", 1)[-1]: key for key in keys}
+        near = difflib.get_close_matches(path[-1], by_last, n=1, cutoff=0.6)
+        match = [by_last[near[0]]] if near else []
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of every parameter, sections included."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += all_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise Timer1Error(f"override {text!r}: write it as section.key=value")
+    node = tree
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise Timer1Error(f"override {text!r}: {parent!r} is not a section")
+        node = child
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise Timer1Error(f"override {text!r}: the value is not YAML") from error

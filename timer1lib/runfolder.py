@@ -1,0 +1,91 @@
+"""Every path inside a run's folder, `outputs/<name>/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json, read_jsonl, safe_join
+from timer1lib.schema import Prediction, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run on disk. Stages talk to each other through these files only."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def notes(self) -> Path:
+        return self.root / "notes.jsonl"
+
+    def notebook(self, name: str) -> Path:
+        return self.root / "notebooks" / f"{name}.ipynb"
+
+    def stamp(self, name: str) -> Path:
+        return self.root / "stages" / f"{name}.json"
+
+    def data(self, name: str) -> Path:
+        """`data/<name>`, with `.jsonl` where the name has no ending."""
+        return self.root / "data" / (name if "." in name else f"{name}.jsonl")
+
+    def log(self, name: str) -> Path:
+        return self.root / "logs" / f"{name}.jsonl"
+
+    def checkpoint(self, name: str) -> Path:
+        return self.root / "checkpoints" / name
+
+    def predictions(self, checkpoint: str, split: str) -> Path:
+        return self.root / "predictions" / f"{checkpoint}.{split}.jsonl"
+
+    def read_samples(self, name: str) -> list[Sample]:
+        path = self.data(name)
+        return [Sample.from_json(row, f"{path}, row {i}") for i, row in enumerate(read_jsonl(path), 1)]
+
+    def write_samples(self, name: str, samples: list[Sample]) -> None:
+        atomic_write_jsonl(self.data(name), (sample.to_json() for sample in samples))
+
+    def read_predictions(self, checkpoint: str, split: str) -> list[Prediction]:
+        path = self.predictions(checkpoint, split)
+        return [Prediction.from_json(row, f"{path}, row {i}") for i, row in enumerate(read_jsonl(path), 1)]
+
+    @property
+    def video_root(self) -> Path:
+        """The folder that `Sample.video` is relative to (written by 01_curate)."""
+        path = self.data("videos.json")
+        if not path.is_file():
+            raise Timer1Error(f"{path}: not there yet; run 01_curate first")
+        return Path(read_json(path)["root"])
+
+    def set_video_root(self, folder: Path) -> None:
+        atomic_write_json(self.data("videos.json"), {"root": str(folder.resolve())})
+
+    def video(self, sample: Sample) -> Path:
+        return safe_join(self.video_root, sample.video)
+
+    def splits(self) -> dict[str, Any]:
+        """`data/splits.json`: {split name: {"kind": "grounding" | "questions", "n": rows}}."""
+        path = self.data("splits.json")
+        if not path.is_file():
+            raise Timer1Error(f"{path}: not there yet; run 01_curate first")
+        value = read_json(path)
+        assert isinstance(value, dict)
+        return value

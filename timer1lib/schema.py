@@ -1,0 +1,135 @@
+"""The two rows everything else is about: a sample (what is asked) and a prediction (what was answered)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+
+Window = tuple[float, float]
+"""Start and end in seconds from the start of the video, or of the clip where the sample has one."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """One query on one video.
+
+    Times are seconds. With `video_start` / `video_end` the sample is about that clip of the file, and
+    `windows` and `duration` count from the clip's start. A multiple-choice sample has `options` and `answer`
+    (an index into them) and may have no windows.
+    """
+
+    id: str
+    video: str
+    query: str
+    duration: float | None = None
+    windows: list[Window] = field(default_factory=list)
+    type: str = ""
+    source: str = ""
+    split: str = ""
+    video_start: float | None = None
+    video_end: float | None = None
+    options: list[str] | None = None
+    answer: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_question(self) -> bool:
+        return self.options is not None
+
+    @property
+    def window(self) -> Window:
+        """The first window, which is the only one in single-segment data sets."""
+        if not self.windows:
+            raise Timer1Error(f"sample {self.id!r} has no window; grounding needs one")
+        return self.windows[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain row; empty optional fields are left out so that files stay readable."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "video": self.video,
+            "query": self.query,
+            "duration": self.duration,
+            "windows": [list(w) for w in self.windows],
+        }
+        for name in ("type", "source", "split", "video_start", "video_end", "options", "answer", "extra"):
+            value = getattr(self, name)
+            if value not in (None, "", {}):
+                row[name] = value
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], where: str = "sample") -> Sample:
+        """Read a row written by `to_json`; `where` (file and line) is named in the error.
+
+        Raises:
+            Timer1Error: a field is missing, unknown or of the wrong type.
+        """
+        unknown = set(row) - set(cls.__slots__)
+        if unknown:
+            raise Timer1Error(f"{where}: unknown field {sorted(unknown)[0]!r} in a sample row")
+        try:
+            sample = cls(**{**row, "windows": [(float(s), float(e)) for s, e in row.get("windows", ())]})
+        except (TypeError, ValueError) as error:
+            raise Timer1Error(f"{where}: not a sample row: {error}") from error
+        for name in ("id", "video", "query"):
+            if not isinstance(getattr(sample, name), str):
+                raise Timer1Error(f"{where}: {name!r} must be text")
+        return sample
+
+
+@dataclass(slots=True)
+class Prediction:
+    """A model's answer to one sample. `start` and `end` are None where the text holds no span."""
+
+    id: str
+    start: float | None = None
+    end: float | None = None
+    completion: str = ""
+    parser: str = ""
+    model: str = ""
+    windows: list[tuple[float, float, float]] = field(default_factory=list)
+    """Several ranked windows (start, end, score), for data sets that score them."""
+    answer: int | None = None
+    """Chosen option of a multiple-choice sample."""
+    seconds: float | None = None
+    """Wall time spent on this sample."""
+    error: str | None = None
+    """Why there is no answer: a missing or broken video, for example."""
+
+    @property
+    def span(self) -> Window | None:
+        return None if self.start is None or self.end is None else (self.start, self.end)
+
+    def to_json(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"id": self.id, "start": finite(self.start), "end": finite(self.end), "completion": self.completion}
+        for name in ("parser", "model", "windows", "answer", "seconds", "error"):
+            value = getattr(self, name)
+            if value not in (None, "", []):
+                row[name] = value
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], where: str = "prediction") -> Prediction:
+        """Read a row written by `to_json`.
+
+        Raises:
+            Timer1Error: a field is missing, unknown or of the wrong type.
+        """
+        unknown = set(row) - set(cls.__slots__)
+        if unknown:
+            raise Timer1Error(f"{where}: unknown field {sorted(unknown)[0]!r} in a prediction row")
+        try:
+            prediction = cls(**{**row, "windows": [(float(s), float(e), float(c)) for s, e, c in row.get("windows", ())]})
+        except (TypeError, ValueError) as error:
+            raise Timer1Error(f"{where}: not a prediction row: {error}") from error
+        return prediction
+
+
+def finite(value: float | None) -> float | None:
+    """`value`, or None where it is not a finite number (JSON has no NaN)."""
+    return value if value is not None and math.isfinite(value) else None

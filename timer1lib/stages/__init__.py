@@ -1,0 +1,40 @@
+"""What the notebooks call. `open_stage` turns a notebook's parameters into a typed, validated stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timer1lib.files import resolve
+from timer1lib.params.base import Section
+from timer1lib.params.load import validated
+from timer1lib.params.model import SECTIONS
+from timer1lib.params.shared import SharedParams
+from timer1lib.runfolder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Stage[P: Section]:
+    """One notebook's view of a run."""
+
+    name: str
+    run: RunFolder
+    shared: SharedParams
+    params: P
+
+
+def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
+    """Validate a notebook's parameters (its `globals()`) and open its run.
+
+    Raises:
+        Timer1Error: a parameter has a wrong type or value; names it.
+    """
+    section = SECTIONS[name]
+    shared = {key: parameters[key] for key in SharedParams.model_fields if key in parameters}
+    own = {key: parameters[key] for key in section.model_fields if key in parameters}
+    folder = resolve(Path(str(parameters.get("run_dir", "outputs/tiny"))))
+    folder.mkdir(parents=True, exist_ok=True)
+    where = f"notebook {name}"
+    return Stage(name, RunFolder(folder), validated(SharedParams, shared, where), validated(section, own, where))
