@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from timer1lib.errors import Timer1Error
 from timer1lib.params.base import Section
 from timer1lib.params.model import Params
+
+T = TypeVar("T", bound=Section)
 
 
 def load_params(path: str | Path, overrides: Sequence[str] = ()) -> Params:
@@ -35,7 +37,7 @@ def load_params(path: str | Path, overrides: Sequence[str] = ()) -> Params:
     return validated(Params, tree, str(path))
 
 
-def validated[T: Section](model: type[T], tree: Mapping[str, Any], where: str) -> T:
+def validated(model: type[T], tree: Mapping[str, Any], where: str) -> T:
     """`tree` as a `model`; the first mistake becomes one line that names key and place."""
     try:
         return model.model_validate(dict(tree))

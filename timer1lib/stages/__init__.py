@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from timer1lib.files import resolve
 from timer1lib.params.base import Section
@@ -14,9 +14,11 @@ from timer1lib.params.model import SECTIONS
 from timer1lib.params.shared import SharedParams
 from timer1lib.runfolder import RunFolder
 
+P = TypeVar("P", bound=Section)
+
 
 @dataclass(frozen=True, slots=True)
-class Stage[P: Section]:
+class Stage(Generic[P]):
     """One notebook's view of a run."""
 
     name: str

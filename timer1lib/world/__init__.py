@@ -1,0 +1,1 @@
+"""The embedded synthetic world: scenes, their videos, queries, questions and the tiny model's pretraining."""

@@ -1,0 +1,210 @@
+"""Tiny models of the real classes: ordinary Hugging Face folders that `AutoModelForImageTextToText` and
+`AutoProcessor` load, small enough to train on two cores.
+
+The tokenizer knows whole words, whole numbers and `.d` decimals as one token each, so that a time is copied in two
+tokens, and falls back to bytes, so that any text can be asked.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_text
+from timer1lib.world.lexicon import vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Family = Literal["qwen3_vl", "qwen2_5_vl"]
+
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+MARKS = ("<think>", "</think>", "<answer>", "</answer>", "<time>", "</time>", "\\boxed{", " seconds>")
+LARGEST_NUMBER = 199
+FRAME_SIDE, PATCH, MERGE, TEMPORAL_PATCH = 56, 28, 2, 2
+"""56 x 56 pixels a frame, patches of 28, merged 2 x 2: one visual token a pair of frames."""
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'video' -%}{{ %VIDEO% }}"
+    "{%- elif part['type'] == 'image' -%}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{{ '<|im_end|>\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+
+
+def build_tiny(
+    out_dir: str | Path,
+    family: Family = "qwen3_vl",
+    seed: int = 0,
+    *,
+    hidden: int = 128,
+    layers: int = 3,
+    vision_hidden: int = 64,
+    vision_depth: int = 2,
+) -> Path:
+    """Write a randomly initialised tiny model with its processor and return the folder.
+
+    Args:
+        family: which classes; both give one visual token a frame pair.
+        seed: of the weights.
+        hidden: width of the text model; heads are 32 wide, the MLP is three times as wide.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
+    config = tiny_config(family, tokenizer, hidden, layers, vision_hidden, vision_depth)
+    model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    save_processor(folder, family, tokenizer)
+    return folder
+
+
+def tiny_config(
+    family: Family, tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, vision_hidden: int, vision_depth: int
+) -> Any:
+    """The configuration of a tiny model; every width follows from the two hidden sizes."""
+    from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
+
+    if hidden % 32:
+        raise Timer1Error(f"hidden size {hidden}: must be a multiple of 32, the width of a head")
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    heads = hidden // 32
+    text = {
+        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "hidden_size": hidden,
+        "intermediate_size": 3 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": 8192,
+        "pad_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "bos_token_id": None,
+    }
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [8, 4, 4]}
+    vision = {
+        "depth": vision_depth,
+        "hidden_size": vision_hidden,
+        "intermediate_size": 3 * vision_hidden,
+        "num_heads": 4,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": TEMPORAL_PATCH,
+        "out_hidden_size": hidden,
+    }
+    common = {
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": True,
+    }
+    if family == "qwen3_vl":
+        text |= {"head_dim": 32, "rope_parameters": {**rope, "mrope_interleaved": True}}
+        vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+        return Qwen3VLConfig(text_config=text, vision_config=vision, **common)
+    text |= {"rope_parameters": rope}
+    vision |= {"tokens_per_second": 2, "window_size": FRAME_SIDE, "fullatt_block_indexes": list(range(vision_depth))}
+    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **common)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Words and numbers whole, everything else as bytes; lossless for any text."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    space = "\u0120"  # how byte-level tokenizers write a leading space
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [w for word in (*vocabulary(), "user", "assistant", "system") for w in (word, space + word)]
+    numbers = [w for n in range(LARGEST_NUMBER + 1) for w in (str(n), f"{space}{n}")]
+    decimals = [f".{d}" for d in range(10)]
+    letters = [f"{space}{letter}" for letter in "ABCD"]
+    newline = "\u010a"
+    pieces = dict.fromkeys([*SPECIAL, *alphabet, *numbers, *decimals, *words, *letters, *(m.replace(" ", space) for m in MARKS), newline])
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True, byte_fallback=False))
+    pattern = Regex(r"</?(?:think|answer|time)>|\\boxed\{| seconds>| ?[A-Za-z]+| ?[0-9]{1,3}|\.[0-9]|[^A-Za-z0-9]")
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(pattern, behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=list(SPECIAL),
+        clean_up_tokenization_spaces=False,
+        model_max_length=8192,
+    )
+
+
+def save_processor(folder: Path, family: Family, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write tokenizer, image and video processor so that `AutoProcessor` finds the family's own classes."""
+    from transformers import (
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    side = FRAME_SIDE * FRAME_SIDE
+    sizes = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": TEMPORAL_PATCH}
+    normal = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    image = Qwen2VLImageProcessor(size={"shortest_edge": side, "longest_edge": side}, **sizes, **normal)
+    video_marks = "'<|video_pad|>'" if family == "qwen3_vl" else "'<|vision_start|><|video_pad|><|vision_end|>'"
+    if family == "qwen3_vl":
+        # Qwen3-VL counts pixels over the whole video, and its processor puts the marks around every frame itself
+        video: Any = Qwen3VLVideoProcessor(
+            size={"shortest_edge": side, "longest_edge": 4096 * side}, do_sample_frames=False, cap_pixels_per_frame=False, **sizes, **normal
+        )
+        processor: Any = Qwen3VLProcessor(image, tokenizer, video)
+    else:
+        video = Qwen2VLVideoProcessor(size={"shortest_edge": side, "longest_edge": side}, do_sample_frames=False, **sizes, **normal)
+        processor = Qwen2_5_VLProcessor(image, tokenizer, video)
+    processor.chat_template = CHAT_TEMPLATE.replace("%VIDEO%", video_marks)
+    processor.save_pretrained(folder)
+
+
+def parameter_count(folder: str | Path) -> int:
+    """Parameters of a saved model, tied ones once."""
+    from safetensors import safe_open
+
+    with safe_open(str(Path(folder) / "model.safetensors"), "np") as weights:
+        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+    total = 0
+    for shape in shapes:
+        size = 1
+        for side in shape:
+            size *= side
+        total += size
+    return total
+
+
+def describe(folder: str | Path, card: dict[str, Any]) -> None:
+    """Keep a machine-readable record of how a model was made beside its weights."""
+    atomic_write_text(Path(folder) / "training.json", json.dumps(card, indent=2) + "\n")
