@@ -1,0 +1,165 @@
+"""The vision towers of Qwen2.5-VL and Qwen3-VL, faster on unmodified classes and with the same numbers.
+
+transformers runs one attention call a frame (or a window), a Conv3d for what is a matrix product, and computes index
+tables anew on every call. With many small frames, and on a CPU above all, that overhead is most of the time.
+`speed_up_vision` replaces these on one model instance:
+
+- all frames or windows of equal length go through one batched attention call;
+- the patch embedding (kernel = stride) is one matrix product with the same weight;
+- tables that depend on the grid alone (positions, interpolation, window order) are kept for the grids seen last.
+
+Weights, state dict, configuration and classes stay as they are. With a flash attention tower, whose kernels take
+frames of any length in one call, the attention is left alone.
+"""
+
+from __future__ import annotations
+
+import types
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_MARK = "_timer1_fast_vision"
+GRIDS_KEPT = 64
+"""How many grids' tables are kept a model."""
+
+
+def vision_tower(model: nn.Module) -> nn.Module:
+    """The vision tower of a (PEFT-wrapped) Qwen-VL model, or `model` itself where it is a tower.
+
+    Raises:
+        TypeError: the model has none.
+    """
+    for module in model.modules():
+        if hasattr(module, "patch_embed") and hasattr(module, "blocks") and hasattr(module, "merger"):
+            return module
+    raise TypeError(f"{type(model).__name__} has no vision tower of the Qwen2.5-VL or Qwen3-VL kind")
+
+
+def speed_up_vision(model: nn.Module) -> nn.Module:
+    """Speed up the vision tower of `model` in place; a second call changes nothing.
+
+    Args:
+        model: Qwen2.5-VL or Qwen3-VL, wrapped in PEFT or not, or its vision tower.
+
+    Returns:
+        The same `model`.
+    """
+    tower = vision_tower(model)
+    if getattr(tower, _MARK, False):
+        return model
+    setattr(tower, _MARK, True)
+    tower.patch_embed.forward = types.MethodType(_patch_embed, tower.patch_embed)  # type: ignore[union-attr]
+    for block in tower.blocks:  # type: ignore[union-attr]
+        block.attn.forward = types.MethodType(_attention, block.attn)
+    tower.register_forward_pre_hook(_add_tables, with_kwargs=True)
+    return model
+
+
+def _patch_embed(self: Any, hidden_states: Tensor) -> Tensor:
+    """Conv3d whose kernel equals its stride, as a matrix product: (patches, in * t * p * p) -> (patches, hidden)."""
+    weight = self.proj.weight
+    flat = hidden_states.reshape(-1, weight[0].numel()).to(weight.dtype)
+    return nn.functional.linear(flat, weight.reshape(weight.shape[0], -1), self.proj.bias)
+
+
+def _attention(
+    self: Any,
+    hidden_states: Tensor,
+    cu_seqlens: Tensor,
+    position_embeddings: tuple[Tensor, Tensor] | None = None,
+    max_seqlen: int | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """The tower's attention over chunks `cu_seqlens`, chunks of equal length in one call. (patches, hidden) in and out."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    implementation = str(self.config._attn_implementation or "eager")
+    if "flash" in implementation:
+        return type(self).forward(  # type: ignore[no-any-return]
+            self, hidden_states, cu_seqlens, position_embeddings=position_embeddings, max_seqlen=max_seqlen, **kwargs
+        )
+    assert position_embeddings is not None
+    module = __import__(type(self).__module__, fromlist=["eager_attention_forward"])
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, module.eager_attention_forward)
+    rows = hidden_states.shape[0]
+    query, key, value = self.qkv(hidden_states).reshape(rows, 3, self.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
+    query, key = module.apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+
+    def chunks(states: Tensor, count: int) -> Tensor:
+        return states.reshape(count, -1, *states.shape[1:]).transpose(1, 2)
+
+    dropout = self.attention_dropout if self.training else 0.0
+    outputs = []
+    plan = _plan(tuple(cu_seqlens.tolist()))
+    for count, index in plan:
+        if index is not None:
+            index = index.to(hidden_states.device)
+        q, k, v = (chunks(x if index is None else x[index], count) for x in (query, key, value))
+        out = attend(self, q, k, v, attention_mask=None, scaling=self.scaling, dropout=dropout, is_causal=False, **kwargs)[0]
+        outputs.append(out.reshape(-1, out.shape[-2] * out.shape[-1]))
+    if len(plan) == 1:
+        joined = outputs[0]
+    else:
+        order = torch.cat([index for _, index in plan if index is not None]).to(hidden_states.device)
+        joined = torch.cat(outputs)[torch.argsort(order)]
+    return self.proj(joined)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=GRIDS_KEPT)
+def _plan(bounds: tuple[int, ...]) -> list[tuple[int, Tensor | None]]:
+    """Chunks between `bounds` by length: (how many, rows of their tokens; None where all chunks have one length)."""
+    lengths: dict[int, list[int]] = {}
+    for start, end in pairwise(bounds):
+        if end > start:
+            lengths.setdefault(end - start, []).append(start)
+    if len(lengths) == 1:
+        (starts,) = lengths.values()
+        return [(len(starts), None)]
+    return [
+        (len(starts), (torch.tensor(starts)[:, None] + torch.arange(length)).flatten()) for length, starts in lengths.items()
+    ]
+
+
+def _add_tables(tower: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Give the tower's forward the tables of a grid that it has seen, instead of having them computed again."""
+    grid = kwargs.get("grid_thw")
+    if grid is None:
+        grid = args[1] if len(args) > 1 else None
+    if grid is None:
+        return None
+    kept: dict[Any, dict[str, Tensor]] = tower.__dict__.setdefault("_timer1_tables", {})
+    key = (tuple(map(tuple, grid.tolist())), grid.device)
+    tables = kept.pop(key, None)
+    if tables is None:
+        tables = _tables(tower, grid)
+        if len(kept) >= GRIDS_KEPT:
+            del kept[next(iter(kept))]
+    kept[key] = tables
+    return args, {**tables, **kwargs}
+
+
+def _tables(tower: Any, grid: Tensor) -> dict[str, Tensor]:
+    """What the tower's forward would compute from `grid` (videos, 3), under the names by which it takes them."""
+    from transformers import vision_utils
+
+    merge = tower.spatial_merge_size
+    tables = {
+        "position_ids": vision_utils.get_vision_position_ids(grid, merge),
+        "cu_seqlens": vision_utils.get_vision_cu_seqlens(grid),
+    }
+    if hasattr(tower, "window_size"):
+        window = {"window_size": tower.window_size, "patch_size": tower.patch_size}
+        index, bounds = vision_utils.get_vision_window_index(grid, spatial_merge_size=merge, **window)
+        tables |= {"window_index": index, "cu_window_seqlens": bounds}
+    else:
+        side, mode = tower.num_grid_per_side, tower.interpolation_mode
+        corners = tower.interpolation_align_corners
+        indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
+            grid, num_grid_per_side=side, mode=mode, align_corners=corners, spatial_merge_size=merge
+        )
+        tables |= {"interp_indices": indices, "interp_weights": weights}
+    return tables
