@@ -1,0 +1,114 @@
+"""Which frames a model sees, chosen by the frames' own timestamps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from timer1lib.params.shared import SharedParams
+
+MAX_FRAME_PIXELS = 768 * 28 * 28
+"""No frame is larger than this: the per-frame cap of the pipeline that Qwen2.5-VL was trained with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a video becomes frames.
+
+    Attributes:
+        policy: `fps` takes a frame every 1/fps seconds; `frames` takes `frames` of them, first and last included.
+        fps: frames a second for policy `fps`.
+        frames: number of frames for policy `frames`, the cap for policy `fps`.
+        min_frame_pixels: pixels a frame has at least; smaller ones are enlarged.
+        total_pixels: pixels a video has at most, where the frames of one temporal patch count once, so that
+            `total_pixels / factor**2` is the number of visual tokens.
+        factor: height and width are multiples of this many pixels (patch size x spatial merge of the model).
+        time_scale: what the model is told is this times the truth; 1.0 but in the wrong-clock experiment.
+    """
+
+    policy: Literal["fps", "frames"] = "fps"
+    fps: float = 2.0
+    frames: int = 768
+    min_frame_pixels: int = 16 * 28 * 28
+    total_pixels: int = 3584 * 28 * 28
+    max_frame_pixels: int = MAX_FRAME_PIXELS
+    factor: int = 28
+    time_scale: float = 1.0
+
+    @classmethod
+    def from_shared(cls, shared: SharedParams, *, model: str | None = None) -> Sampling:
+        """The sampling of a params file; `factor` is read from the model's own configuration.
+
+        Args:
+            model: another model than `shared.model`, a folder or a hub id.
+        """
+        from timer1lib.video.sizes import pixel_factor
+
+        return cls(
+            policy=shared.sampling,
+            fps=shared.fps,
+            frames=shared.frames,
+            min_frame_pixels=shared.min_frame_pixels,
+            total_pixels=shared.total_pixels,
+            factor=pixel_factor(model or shared.model),
+            time_scale=shared.time_scale,
+        )
+
+    def with_factor(self, factor: int) -> Sampling:
+        return replace(self, factor=factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Frames to take.
+
+    Attributes:
+        indices: int64 [N], ascending positions in the list of timestamps; a frame may stand several times.
+        step_s: seconds between neighbours of the grid that the frames were chosen on; the model is told multiples of it.
+    """
+
+    indices: NDArray[np.int64]
+    step_s: float
+
+
+def choose_frames(times_s: NDArray[np.float64], sampling: Sampling, temporal_patch: int = 2) -> Choice:
+    """Choose frames by timestamp: for every point of an even grid, the frame nearest to it.
+
+    The grid starts at second 0 of the video or clip. For policy `frames` it ends on the last frame. For policy
+    `fps` its step is exactly 1/fps and it goes on until the last frame is at most half a step away; where the cap
+    or the file has fewer frames than that, they are spread evenly from 0 to the last frame. A video with fewer
+    frames than one temporal patch has its last frame repeated.
+
+    Args:
+        times_s: float64 [M], ascending timestamps of all frames, in seconds from the start of the video or clip, M >= 1.
+
+    Returns:
+        N frames, `temporal_patch` <= N <= max(`sampling.frames`, `temporal_patch`).
+    """
+    available, last = len(times_s), float(times_s[-1])
+    wanted = sampling.frames
+    if sampling.policy == "fps":
+        wanted = int(last * sampling.fps + 0.5) + 1
+    count = max(min(wanted, sampling.frames, available), min(temporal_patch, available))
+    exact = sampling.policy == "fps" and count == wanted
+    if exact:
+        step = 1.0 / sampling.fps
+    else:
+        step = last / (count - 1) if count > 1 and last > 0 else 1.0 / sampling.fps
+    indices = nearest(times_s, np.arange(count) * step)
+    if count < temporal_patch:
+        indices = np.concatenate([indices, np.repeat(indices[-1:], temporal_patch - count)])
+    return Choice(indices, step)
+
+
+def nearest(times_s: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index of the timestamp nearest to each target; of two equally near ones the earlier."""
+    right = np.clip(np.searchsorted(times_s, targets), 1, max(1, len(times_s) - 1))
+    if len(times_s) == 1:
+        return np.zeros(len(targets), dtype=np.int64)
+    left = right - 1
+    return np.where(targets - times_s[left] <= times_s[right] - targets, left, right).astype(np.int64)

@@ -1,0 +1,153 @@
+"""From a sample and its frames to the tensors of a model, with the time of every frame in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from timer1lib import prompts
+from timer1lib.clock.sampling import Sampling
+from timer1lib.clock.told import seconds_per_grid, video_metadata
+from timer1lib.errors import Timer1Error
+from timer1lib.models.load import LoadedModel
+from timer1lib.schema import Sample
+from timer1lib.video.frames import Frames
+from timer1lib.video.sizes import frame_size, resize
+
+if TYPE_CHECKING:
+    from timer1lib.params.shared import SharedParams
+
+IGNORED = -100
+"""Label of tokens that are not trained on."""
+
+VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+_PADDED = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}
+"""Keys of shape [1, L] and what pads them; None is the tokenizer's pad token."""
+
+
+def sample_prompt(sample: Sample, shared: SharedParams, *, grounded: bool = False, duration: float | None = None) -> str:
+    """The text that is asked about a sample.
+
+    A multiple-choice sample has its options listed as A. B. C. after the question and is asked for a letter.
+
+    Args:
+        grounded: ask a multiple-choice sample for the time span as well, by the template, the letter in `\\boxed{}`.
+        duration: seconds to name in the prompt where the sample does not know its own.
+    """
+    seconds = sample.duration if sample.duration is not None else duration
+    if sample.options is None:
+        return prompts.build(shared.template, sample.query, seconds)
+    listed = " ".join(f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(sample.options))
+    if grounded:
+        return prompts.build(shared.template, f"{sample.query.strip()} {listed}", seconds) + " Also give the letter of the right option as \\boxed{A}."
+    return f"{sample.query.strip()} {listed} Answer with the letter of the right option."
+
+
+def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, completion: str | None = None) -> dict[str, Tensor]:
+    """One video and one question as a batch of 1.
+
+    Frames reach the model as they are: the processor neither samples nor resizes them again. Frames that are no
+    multiple of the model's patches are fitted once, here.
+
+    Args:
+        completion: the answer to learn; adds `labels`, which hold the completion and its end token and `IGNORED` before.
+
+    Returns:
+        `input_ids`, `attention_mask`, `mm_token_type_ids` int64 [1, L]; `pixel_values_videos` float32 [patches, C];
+        `video_grid_thw` int64 [1, 3]; for Qwen2.5-VL `second_per_grid_ts` float32 [1]; `labels` where asked for.
+
+    Raises:
+        Timer1Error: the completion holds vision tokens.
+    """
+    frames = fit_frames(loaded, frames)
+    content = [{"type": "video"}, {"type": "text", "text": clean_text(loaded, prompt_text)}]
+    text = loaded.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+    batch = loaded.processor(
+        text=[text],
+        videos=[torch.from_numpy(frames.pixels).permute(0, 3, 1, 2)],
+        video_metadata=[video_metadata(frames)],
+        do_sample_frames=False,
+        do_resize=False,
+        cap_pixels_per_frame=False,
+        return_tensors="pt",
+    )
+    out = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+    if loaded.family == "qwen2_5_vl":
+        out["second_per_grid_ts"] = torch.tensor([seconds_per_grid(frames, loaded.geometry.temporal_patch)], dtype=torch.float32)
+    else:
+        out.pop("second_per_grid_ts", None)
+    return out if completion is None else _with_completion(loaded, out, completion)
+
+
+def fit_frames(loaded: LoadedModel, frames: Frames) -> Frames:
+    """Frames whose sides are multiples of the model's patches: untouched where they are, else resized once."""
+    factor = loaded.geometry.factor
+    height, width = frames.pixels.shape[1:3]
+    if height % factor == 0 and width % factor == 0:
+        return frames
+    sampling = Sampling(min_frame_pixels=1, total_pixels=10**12, max_frame_pixels=10**12, factor=factor)
+    pixels = resize(frames.pixels, *frame_size(height, width, len(frames), sampling))
+    return Frames(pixels, frames.times_s, frames.duration_s, frames.step_s, frames.decoder, frames.reason, frames.time_scale)
+
+
+def clean_text(loaded: LoadedModel, text: str) -> str:
+    """Text from a data set without the tokenizer's control tokens, so that a query cannot end its own turn."""
+    special = sorted((t for t in loaded.tokenizer.all_special_tokens if t.startswith("<|")), key=len, reverse=True)
+    names = [*special, *VISION_TOKENS]
+    return re.sub("|".join(map(re.escape, names)), " ", text)
+
+
+def collate(loaded: LoadedModel, rows: Sequence[dict[str, Tensor]], side: Literal["left", "right"] = "left") -> dict[str, Tensor]:
+    """Join batches of 1 from `encode_prompt` into one, padded on `side`.
+
+    Returns:
+        [B, L] tensors padded to the longest row; videos and grids one after the other, in the rows' order.
+    """
+    if not rows:
+        raise Timer1Error("nothing to collate: the batch has no rows")
+    length = max(row["input_ids"].shape[1] for row in rows)
+    out: dict[str, Tensor] = {}
+    for key in rows[0]:
+        if key not in _PADDED:
+            out[key] = torch.cat([row[key] for row in rows])
+            continue
+        fill = _PADDED[key]
+        value = loaded.tokenizer.pad_token_id if fill is None else fill
+        padded = []
+        for row in rows:
+            missing = length - row[key].shape[1]
+            padded.append(torch.nn.functional.pad(row[key], (missing, 0) if side == "left" else (0, missing), value=value))
+        out[key] = torch.cat(padded)
+    return out
+
+
+def banned_token_ids(loaded: LoadedModel) -> list[int]:
+    """Tokens that must never be sampled: vision tokens, padding, turn starts, and ids the tokenizer does not know.
+
+    A sampled video token has no features and makes the scoring forward fail.
+    """
+    tokenizer = loaded.tokenizer
+    known = tokenizer.get_vocab()
+    named = {known[t] for t in (*VISION_TOKENS, "<|im_start|>") if t in known}
+    config = loaded.model.config
+    named |= {int(config.image_token_id), int(config.video_token_id)}
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        named.add(int(tokenizer.pad_token_id))
+    size = int(config.get_text_config().vocab_size)
+    return sorted({i for i in named if i < size} | (set(range(size)) - set(known.values())))
+
+
+def _with_completion(loaded: LoadedModel, out: dict[str, Any], completion: str) -> dict[str, Tensor]:
+    ids = loaded.tokenizer(completion, add_special_tokens=False)["input_ids"] + [loaded.tokenizer.eos_token_id]
+    if {loaded.model.config.video_token_id, loaded.model.config.image_token_id} & set(ids):
+        raise Timer1Error(f"completion {completion[:60]!r} holds vision tokens; a completion is text")
+    answer = torch.tensor([ids], dtype=out["input_ids"].dtype)
+    labels = torch.cat([torch.full_like(out["input_ids"], IGNORED), answer], dim=1)
+    out["input_ids"] = torch.cat([out["input_ids"], answer], dim=1)
+    out["attention_mask"] = torch.cat([out["attention_mask"], torch.ones_like(answer)], dim=1)
+    out["mm_token_type_ids"] = torch.cat([out["mm_token_type_ids"], torch.zeros_like(answer).to(out["mm_token_type_ids"])], dim=1)
+    return {**out, "labels": labels}

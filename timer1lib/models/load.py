@@ -1,0 +1,131 @@
+"""Loading a model with its processor, its family and its clock."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import resolve
+from timer1lib.models.families import Family, Geometry, family_of, geometry_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from timer1lib.clock.rule import ClockRule, RuleInUse
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model ready to run. `name` is the folder or hub id it came from."""
+
+    model: Any
+    processor: Any
+    family: Family
+    rule: RuleInUse
+    name: str
+    geometry: Geometry
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    device: str = "auto",
+    clock_rule: ClockRule = "auto",
+) -> LoadedModel:
+    """Load any Qwen2.5-VL or Qwen3-VL checkpoint in evaluation mode and install its position rule.
+
+    Weights are read from safetensors only and no code of a checkpoint is ever run.
+
+    Args:
+        name_or_path: a folder (from here, or from the project's root) or a hub id.
+        dtype: `float32`, `bfloat16` or `float64`.
+        attention: `sdpa`, `eager` or `flash_attention_2`.
+        device: `auto` takes a GPU where there is one.
+
+    Raises:
+        Timer1Error: no such folder, a hub id that cannot be reached, another family, missing or broken files.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from timer1lib.clock.rule import install_rule
+
+    source = _source(str(name_or_path))
+    name = str(name_or_path)
+    if dtype not in ("float32", "bfloat16", "float64"):
+        raise Timer1Error(f"dtype {dtype!r}: use float32, bfloat16 or float64")
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if target.startswith("cuda") and not torch.cuda.is_available():
+        raise Timer1Error(f"device {device!r}: no CUDA GPU here; use auto or cpu")
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        family = family_of(config, name)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False, use_safetensors=True
+        )
+        processor = load_processor(source)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
+    model = model.to(target).eval()
+    rule = install_rule(model, clock_rule)
+    return LoadedModel(model, processor, family, rule, name, geometry_of(config, family))
+
+
+def load_processor(name_or_path: str | Path) -> Any:
+    """The processor of a checkpoint, without its weights.
+
+    Raises:
+        Timer1Error: no such folder, or a hub id that cannot be reached.
+    """
+    from transformers import AutoProcessor
+
+    source = _source(str(name_or_path))
+    try:
+        return AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise Timer1Error(f"the processor of {str(name_or_path)!r} cannot be loaded: {_one_line(error)}") from error
+
+
+def _source(name: str) -> str:
+    """A folder that exists, or a hub id; anything else is an error before a network is asked."""
+    folder = resolve(name)
+    if folder.is_dir():
+        _check_config(folder)
+        return str(folder)
+    parts = name.split("/")
+    looks_like_id = len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not folder.parent.is_dir()
+    if not looks_like_id:
+        raise Timer1Error(f"model {name!r}: no such folder (and a hub id is written owner/name)")
+    return name
+
+
+def _check_config(folder: Path) -> None:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise Timer1Error(f"model folder {folder}: no config.json in it; a Hugging Face checkpoint is expected")
+    try:
+        json.loads(config.read_text())
+    except ValueError as error:
+        raise Timer1Error(f"{config}: not JSON: {error}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) < 300 else text[:297] + "..."

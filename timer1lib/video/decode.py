@@ -1,0 +1,187 @@
+"""Decoding: decord where it can, PyAV where it cannot, the same frames at the same times from both."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timer1lib.clock.sampling import Sampling, choose_frames
+from timer1lib.errors import Timer1Error
+from timer1lib.video.frames import Frames
+from timer1lib.video.probe import Timeline, open_container, timeline
+from timer1lib.video.sizes import frame_size, resize
+
+__all__ = ["Clip", "Frames", "read_frames"]
+
+log = logging.getLogger(__name__)
+
+Clip = tuple[float | None, float | None]
+"""Start and end of a clip in seconds from the start of the file; None is the file's own start or end."""
+
+CHUNK = 16
+"""Frames that are held at full size at a time."""
+
+TIMESTAMP_TOLERANCE_S = 2e-3
+"""How far decord's timestamps may lie from the container's before PyAV takes over."""
+
+
+def read_frames(
+    path: str | Path,
+    sampling: Sampling,
+    clip: Clip = (None, None),
+    temporal_patch: int = 2,
+    decoder: str = "auto",
+) -> Frames:
+    """Decode the frames that `sampling` chooses from a video or clip.
+
+    Args:
+        clip: frames with start <= t < end; times and duration then count from the clip's start.
+        temporal_patch: frames that the model merges into one; a shorter video has its last frame repeated.
+        decoder: `auto` (decord, else PyAV), `decord` or `pyav`.
+
+    Returns:
+        upright RGB frames at the model's size, with the time of each; see `Frames`.
+
+    Raises:
+        Timer1Error: names the file: missing, empty, cut off, no video, or a clip outside it.
+    """
+    line = timeline(path)
+    positions, times, duration = clip_frames(line, clip)
+    choice = choose_frames(times, sampling, temporal_patch)
+    unique, inverse = np.unique(choice.indices, return_inverse=True)
+    height, width = frame_size(line.height, line.width, len(choice.indices), sampling, temporal_patch)
+    pixels, used, reason = _decode(line, positions[unique], (height, width), decoder)
+    return Frames(
+        pixels=pixels[inverse],
+        times_s=times[choice.indices],
+        duration_s=duration,
+        step_s=choice.step_s,
+        decoder=used,
+        reason=reason,
+        time_scale=sampling.time_scale,
+    )
+
+
+def clip_frames(line: Timeline, clip: Clip) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
+    """Frames of a clip: their positions in the file's timeline, their seconds from the clip's start, its duration.
+
+    A clip between two frames has the frame that is on screen at its start.
+    """
+    times = line.times_s
+    start, end = clip[0] or 0.0, line.duration_s if clip[1] is None else min(clip[1], line.duration_s)
+    if clip == (None, None):
+        return np.arange(len(times)), times, line.duration_s
+    if not 0 <= start < end:
+        asked = f"{clip[0]} to {clip[1]}"
+        raise Timer1Error(f"{line.path}: the clip {asked} s is empty or outside the video, which lasts {line.duration_s:.2f} s")
+    inside = np.flatnonzero((times >= start - 1e-6) & (times < end - 1e-6))
+    if not len(inside):
+        inside = np.array([max(0, int(np.searchsorted(times, start, side="right")) - 1)])
+    return inside, np.maximum(times[inside] - start, 0.0), end - start
+
+
+def _decode(line: Timeline, positions: NDArray[np.int64], size: tuple[int, int], decoder: str) -> tuple[NDArray[np.uint8], str, str]:
+    if decoder == "pyav":
+        return _with_pyav(line, positions, size), "pyav", "asked for"
+    try:
+        return _with_decord(line, positions, size), "decord", ""
+    except _DecordFailed as error:
+        if decoder == "decord":
+            raise Timer1Error(f"{line.path}: decord cannot read it: {error}") from error
+        reason = str(error)
+        log.info("%s: decoded with PyAV, because %s", line.path, reason)
+        return _with_pyav(line, positions, size), "pyav", reason
+
+
+class _DecordFailed(Exception):
+    """Why decord cannot be used for a file."""
+
+
+def _with_decord(line: Timeline, positions: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frames by position, uint8 [N, H, W, 3], after a check that decord numbers them as the container does."""
+    try:
+        import decord
+    except ImportError as error:
+        raise _DecordFailed(f"decord is not installed ({error})") from error
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        reader = decord.VideoReader(line.path, ctx=decord.cpu(0), num_threads=1)
+        stamps = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)[:, 0]
+    except Exception as error:  # decord raises its own classes and RuntimeError
+        raise _DecordFailed("decord cannot open it: " + _first_line(error)) from error
+    if len(stamps) != len(line.pts):
+        raise _DecordFailed(f"decord counts {len(stamps)} frames and the container {len(line.pts)}")
+    if np.abs((stamps - stamps[0]) - line.times_s).max() > TIMESTAMP_TOLERANCE_S:
+        raise _DecordFailed("decord's timestamps differ from the container's")
+    out = np.empty((len(positions), *size, 3), dtype=np.uint8)
+    for first in range(0, len(positions), CHUNK):
+        part = positions[first : first + CHUNK]
+        try:
+            chunk = reader.get_batch([int(i) for i in part]).asnumpy()
+        except Exception as error:
+            raise _DecordFailed("decord stopped: " + _first_line(error)) from error
+        if chunk.shape[1:3] != (line.height, line.width):
+            raise _DecordFailed(f"decord gives {chunk.shape[2]}x{chunk.shape[1]} frames of a {line.width}x{line.height} video")
+        out[first : first + CHUNK] = resize(chunk, *size)
+    return out
+
+
+def _with_pyav(line: Timeline, positions: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frames by position, uint8 [N, H, W, 3]: from one keyframe to the next that is needed, never the whole file."""
+    import av
+
+    wanted = line.pts[positions]
+    out = np.empty((len(positions), *size, 3), dtype=np.uint8)
+    try:
+        with open_container(line.path) as container:
+            stream = container.streams.video[0]
+            stream.thread_count = 1
+            frames: Any = None
+            at: int | None = None
+            for row, target in enumerate(wanted):
+                start = _keyframe_before(line, int(target))
+                if frames is None or at is None or start > at:
+                    container.seek(start, stream=stream, backward=True, any_frame=False)
+                    frames = container.decode(stream)
+                frame = _find(frames, int(target))
+                if frame is None:
+                    container.seek(int(line.pts[0]), stream=stream, backward=True, any_frame=False)
+                    frames = container.decode(stream)
+                    frame = _find(frames, int(target))
+                if frame is None:
+                    raise Timer1Error(f"{line.path}: the frame at {line.times_s[positions[row]]:.2f} s cannot be decoded (cut off or damaged)")
+                at = int(target)
+                out[row] = resize(_upright(frame.to_ndarray(format="rgb24"), line.rotation)[None], *size)[0]
+    except av.FFmpegError as error:
+        raise Timer1Error(f"{line.path}: cannot be decoded: {error.strerror}") from error
+    return out
+
+
+def _keyframe_before(line: Timeline, pts: int) -> int:
+    at = int(np.searchsorted(line.keyframes, pts, side="right")) - 1
+    return int(line.keyframes[at]) if at >= 0 else int(line.pts[0])
+
+
+def _find(frames: Any, target: int) -> Any:
+    """The frame with this timestamp, None where decoding has gone past it."""
+    for frame in frames:
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        if stamp == target:
+            return frame
+        if stamp is not None and stamp > target:
+            return None
+    return None
+
+
+def _upright(pixels: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
+    """Turn a frame [H, W, 3] by `rotation` degrees counterclockwise, a multiple of 90 in any sane file."""
+    return np.rot90(pixels, round(rotation / 90) % 4)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return text[0].split("] ", 1)[-1][:160]

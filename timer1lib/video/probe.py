@@ -1,0 +1,204 @@
+"""What a video file says about itself, and the timestamp of each of its frames, without decoding any."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timer1lib.errors import Timer1Error
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+PLAYLISTS = frozenset({"hls", "concat", "dash", "ffconcat", "rtp", "rtsp", "sdp", "imf"})
+"""Formats that name other files or addresses; a video is one file here."""
+
+MISSING_SHARE, MISSING_SECONDS = 0.02, 1.0
+"""A file that ends this much before the duration it declares, with every stream, is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """A video file at a glance. Seconds count from the first frame but for `start_s`, the container's own time of it."""
+
+    path: str
+    duration_s: float
+    start_s: float
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    frames: int
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Timestamps of all frames of a file.
+
+    Attributes:
+        pts: int64 [M], ascending presentation timestamps in units of `time_base`.
+        keyframes: int64 [K], ascending presentation timestamps of the frames that decoding can start at.
+        time_base: seconds a unit.
+        duration_s: from the first timestamp to the end of the last frame's display time.
+        width, height: of an upright frame, in pixels.
+        rotation: degrees, counterclockwise, by which a decoded frame must be turned to stand upright.
+    """
+
+    path: str
+    pts: NDArray[np.int64]
+    keyframes: NDArray[np.int64]
+    time_base: float
+    duration_s: float
+    width: int
+    height: int
+    rotation: int
+    codec: str
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """float64 [M], seconds from the first frame."""
+        return (self.pts - self.pts[0]) * self.time_base
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Duration, size, rotation and codec of a video file. Reads the file's packets and decodes one frame.
+
+    Raises:
+        Timer1Error: names the file: missing, empty, no video stream, not a video, cut off.
+    """
+    line = timeline(path)
+    spacing = np.diff(line.times_s)
+    return VideoInfo(
+        path=str(path),
+        duration_s=line.duration_s,
+        start_s=float(line.pts[0] * line.time_base),
+        width=line.width,
+        height=line.height,
+        rotation=line.rotation,
+        codec=line.codec,
+        frames=len(line.pts),
+        fps=float(1.0 / np.mean(spacing)) if len(spacing) and np.mean(spacing) > 0 else 0.0,
+    )
+
+
+def timeline(path: str | Path) -> Timeline:
+    """Timestamps of every frame, read from the packets without decoding; remembered while the file stays as it is.
+
+    Raises:
+        Timer1Error: as `probe`.
+    """
+    file = Path(path)
+    try:
+        stat = file.stat()
+    except OSError:
+        raise Timer1Error(f"{path}: no such video file") from None
+    if not file.is_file():
+        raise Timer1Error(f"{path}: not a file; a video is expected")
+    if stat.st_size == 0:
+        raise Timer1Error(f"{path}: the video file is empty (0 bytes); download or copy it again")
+    return _timeline(os.fspath(file), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=512)
+def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
+    import av
+
+    try:
+        with open_container(path) as container:
+            if not container.streams.video:
+                raise Timer1Error(f"{path}: the file has no video stream")
+            stream = container.streams.video[0]
+            pts, ends, keyframes = _packets(container, stream)
+            if not pts:
+                raise Timer1Error(f"{path}: the video stream holds no frame (cut off or zero length)")
+            _check_complete(path, container, stream, max(ends))
+            time_base = float(stream.time_base or 0)
+            rotation, size_px = _first_frame(path)
+    except (av.FFmpegError, UnicodeDecodeError, ValueError) as error:
+        raise Timer1Error(f"{path}: cannot be read as a video: {_reason(error)}") from error
+    ordered = np.unique(np.array(pts, dtype=np.int64))
+    if len(ordered) > 1:
+        last = max(ends) - int(ordered[-1])
+        last = last if last > 0 else int(np.median(np.diff(ordered)))
+    else:
+        last = max(ends) - int(ordered[-1])
+    duration = (int(ordered[-1]) - int(ordered[0]) + last) * time_base
+    width, height = size_px if rotation % 180 == 0 else size_px[::-1]
+    return Timeline(path, ordered, np.unique(np.array(keyframes or [ordered[0]], dtype=np.int64)), time_base, duration, width, height,
+                    rotation, stream.codec_context.name)
+
+
+def open_container(path: str) -> InputContainer:
+    """Open one local file, and nothing that it might point to.
+
+    Raises:
+        Timer1Error: a playlist.
+    """
+    import av
+
+    container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})
+    if PLAYLISTS & set(container.format.name.split(",")):
+        container.close()
+        raise Timer1Error(f"{path}: a playlist ({container.format.name}), not a video file")
+    return container
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int], list[int]]:
+    """Presentation times, ends and keyframe times of all packets that are shown."""
+    pts: list[int] = []
+    ends: list[int] = []
+    keyframes: list[int] = []
+    for packet in container.demux(stream):
+        if packet.size == 0 or packet.is_discard or packet.is_corrupt:
+            continue
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None:
+            continue
+        pts.append(time)
+        ends.append(time + (packet.duration or 0))
+        if packet.is_keyframe:
+            keyframes.append(time)
+    return pts, ends, keyframes
+
+
+def _check_complete(path: str, container: InputContainer, stream: VideoStream, end: int) -> None:
+    """Refuse a file whose streams all end clearly before the duration it declares."""
+    import av
+
+    if container.duration is None or stream.time_base is None:
+        return
+    start = (container.start_time or 0) / 1_000_000
+    declared = container.duration / 1_000_000
+    slack = max(MISSING_SECONDS, MISSING_SHARE * declared)
+    found = float(end * stream.time_base) - start
+    if declared - found <= slack:
+        return
+    try:
+        container.seek(max(0, int((found + start) * 1_000_000)))
+        for packet in container.demux():
+            if packet.pts is not None and packet.time_base is not None:
+                found = max(found, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
+    except av.FFmpegError:
+        pass
+    if declared - found > slack:
+        raise Timer1Error(f"{path}: cut off: it declares {declared:.1f} s and ends after {found:.1f} s; download or copy it again")
+
+
+def _first_frame(path: str) -> tuple[int, tuple[int, int]]:
+    """Rotation in degrees counterclockwise and (width, height) before it, from the first frame that decodes."""
+    with open_container(path) as container:
+        for frame in container.decode(container.streams.video[0]):
+            return int(frame.rotation) % 360, (frame.width, frame.height)
+    raise Timer1Error(f"{path}: no frame can be decoded (cut off, damaged or zero length)")
+
+
+def _reason(error: Any) -> str:
+    return str(getattr(error, "strerror", None) or error)
