@@ -1,0 +1,204 @@
+"""`score_files` against independent calculations, and on files made to trip it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.score import score_files
+
+ANNOTATIONS = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "annotations"
+CHARADES = ANNOTATIONS / "charades_sta_test.json"
+TVGBENCH = ANNOTATIONS / "tvgbench.json"
+
+TRUTH = {
+    "AAA": {"duration": 20.0, "timestamps": [[0, 10], [5, 25]], "sentences": ["a person runs.", " a person sits. "]},
+    "BBB": {"duration": 30.0, "timestamps": [[10, 10], [20, 12]], "sentences": ["a dog barks.", "a door opens."]},
+}
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(TRUTH))
+    return path
+
+
+def write(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_by_video_and_query(tmp_path: Path, truth: Path) -> None:
+    path = write(
+        tmp_path,
+        [
+            {"video": "AAA", "query": "a person runs.", "start": 0, "end": 5},
+            {"video": "videos/AAA.mp4", "query": "a person sits.", "completion": "<think>hm</think><answer>5.00 to 25.00</answer>"},
+            {"video": "BBB", "query": "a dog barks.", "start": 10, "end": 10},
+        ],
+    )
+    result = score_files(path, truth)
+    assert (result["n"], result["answered"], result["unparsable"], result["missing"]) == (4, 3, 0, 1)
+    assert result["R1@0.5"] == 50 and result["R1@0.7"] == 25 and result["mIoU"] == pytest.approx(100 * 1.5 / 4)
+    assert result["comparison"] == ">=" and result["parser"] == "timer1" and result["repair_policy"] == "keep"
+    assert score_files(path, truth, comparison=">")["R1@0.5"] == 25
+    json.dumps(result, allow_nan=False)
+
+
+def test_repairs_are_asked_for_and_listed(tmp_path: Path, truth: Path) -> None:
+    path = write(
+        tmp_path,
+        [
+            {"video": "AAA", "query": "a person sits.", "start": 5, "end": 20},
+            {"video": "BBB", "query": "a door opens.", "start": 12, "end": 20},
+        ],
+    )
+    kept = score_files(path, truth)
+    assert kept["n"] == 4 and kept["mIoU"] == pytest.approx(100 * (15 / 20) / 4) and kept["repaired"] == {}
+    clipped = score_files(path, truth, policy="clip")
+    assert clipped["n"] == 4 and clipped["mIoU"] == pytest.approx(25) and clipped["repaired"]["past_end"]["n"] == 1
+    swapped = score_files(path, truth, policy="swap")
+    assert swapped["n"] == 4 and swapped["repaired"]["reversed"]["n"] == 1
+    dropped = score_files(path, truth, policy="drop")
+    assert dropped["n"] == 1 and dropped["answered"] == 0 and dropped["left_out"]["n"] == 3
+    mended = score_files(path, truth, policy="repair")
+    assert mended["n"] == 3 and mended["mIoU"] == pytest.approx(100 * 2 / 3)
+    assert mended["left_out"]["empty_window"]["n"] == mended["left_out"]["n"] == 1
+    with pytest.raises(Timer1Error, match="repairs 'mend'"):
+        score_files(path, truth, policy="mend")  # type: ignore[arg-type]
+
+
+def test_duplicates_and_strangers_are_reported_and_the_first_answer_counts(tmp_path: Path, truth: Path) -> None:
+    path = write(
+        tmp_path,
+        [
+            {"video": "AAA", "query": "a person runs.", "start": 0, "end": 10},
+            {"video": "AAA", "query": "a person runs.", "start": 12, "end": 14},
+            {"video": "CCC", "query": "a person runs.", "start": 0, "end": 10},
+            {"qid": "nobody", "start": 0, "end": 10},
+        ],
+    )
+    result = score_files(path, truth)
+    assert result["answered"] == 1 and result["mIoU"] == 25
+    assert result["duplicates"]["n"] == 1 and "row 2" in result["duplicates"]["examples"][0]
+    assert result["unknown"]["n"] == 2
+
+
+def test_one_question_with_two_windows_is_asked_twice(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    rows = [{"qid": i, "vid": "v", "query": "a cat", "duration": 40, "relevant_windows": [w]} for i, w in enumerate(([0, 10], [20, 30]))]
+    truth.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = [{"video": "v", "query": "a cat", "start": 0, "end": 10}, {"video": "v", "query": "a cat", "start": 20, "end": 30}]
+    assert score_files(write(tmp_path, both), truth)["mIoU"] == 100
+    one = score_files(write(tmp_path, both[:1]), truth)
+    assert (one["n"], one["answered"], one["mIoU"], one["shared_answers"]) == (2, 2, 50, 1)
+    by_id = [{"qid": 1, "start": 20, "end": 30}, {"qid": 0, "start": 0, "end": 10}]
+    assert score_files(write(tmp_path, by_id), truth)["mIoU"] == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "unparsable"),
+    [("", 1), ("<answer>9 to 3</answer>", 0), ("<answer>nan to 4</answer>", 1), ("<answer>-5 to 4</answer>", 0), ("9" * 100_000, 1)],
+)
+def test_strange_text_has_a_defined_score(tmp_path: Path, truth: Path, text: str, unparsable: int) -> None:
+    path = write(tmp_path, [{"video": "BBB", "query": "a dog barks.", "completion": text}])
+    result = score_files(path, truth)
+    assert (result["answered"], result["unparsable"], result["mIoU"]) == (1, unparsable, 0)
+
+
+def test_a_named_parser_reads_completions_anew(tmp_path: Path, truth: Path) -> None:
+    row = {"video": "AAA", "query": "a person runs.", "start": 0, "end": 10, "completion": "from 5 to 10 seconds"}
+    assert score_files(write(tmp_path, [row]), truth)["mIoU"] == 25
+    assert score_files(write(tmp_path, [row]), truth, parser="timer1_eval")["mIoU"] == 12.5
+    assert score_files(write(tmp_path, [row]), truth, parser="timer1")["unparsable"] == 1
+    with pytest.raises(Timer1Error, match="parser 'x'"):
+        score_files(write(tmp_path, [row]), truth, parser="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"start": 0, "end": 1}, "row 1.*needs qid"),
+        ({"qid": 1}, "row 1.*needs start and end"),
+        ({"qid": 1, "start": "soon", "end": 2}, "row 1.*start must be a number"),
+        ({"qid": 1, "completion": 5}, "completion must be text"),
+        ({"qid": 1, "pred_relevant_windows": [[1, 2]]}, r"\[start, end, score\]"),
+        ({"qid": {}, "start": 1, "end": 2}, "qid must be"),
+        ({"qid": "nobody", "start": 1, "end": 2}, "none of its 1 predictions"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, truth: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(Timer1Error, match=message) as caught:
+        score_files(write(tmp_path, [row]), truth)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_files(tmp_path: Path, truth: Path) -> None:
+    with pytest.raises(Timer1Error, match="no such file"):
+        score_files(tmp_path / "none.jsonl", truth)
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"qid": 1, "start": 1, "end"\n')
+    with pytest.raises(Timer1Error, match="line 1: not JSON"):
+        score_files(broken, truth)
+
+
+@pytest.mark.skipif(not CHARADES.is_file(), reason="no ../shared/data/annotations here")
+def test_charades_sta_against_an_independent_calculation(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    rows: list[dict[str, Any]] = []
+    asked = answered = unparsable = 0
+    total = 0.0
+    hits = dict.fromkeys((0.3, 0.5, 0.7), 0)
+    for video, record in json.loads(CHARADES.read_text()).items():
+        for (a, b), sentence in zip(record["timestamps"], record["sentences"], strict=True):
+            asked += 1
+            if rng.random() < 0.05:
+                continue  # never answered
+            answered += 1
+            row: dict[str, Any] = {"video": video, "query": sentence}
+            if rng.random() < 0.04:
+                unparsable += 1
+                rows.append({**row, "completion": "I could not find it."})
+                continue
+            start, end = round(max(0.0, a + rng.gauss(0, 3)), 2), round(max(0.0, b + rng.gauss(0, 3)), 2)
+            if rng.random() < 0.5:
+                row |= {"start": start, "end": end}
+            else:
+                row["completion"] = f"<think>looking</think><answer>{start:.2f} to {end:.2f}</answer>"
+            rows.append(row)
+            inter = min(end, b) - max(start, a)
+            value = inter / (max(end, b) - min(start, a)) if inter > 0 and end > start and b > a else 0.0
+            total += value
+            for threshold in hits:
+                hits[threshold] += value >= threshold
+    rng.shuffle(rows)
+    result = score_files(write(tmp_path, rows), CHARADES)
+    assert (result["n"], result["answered"], result["unparsable"]) == (asked, answered, unparsable) and asked == 3720
+    assert result["mIoU"] == pytest.approx(100 * total / asked, abs=1e-9)
+    for threshold, count in hits.items():
+        assert result[f"R1@{threshold}"] == pytest.approx(100 * count / asked, abs=1e-9)
+        low, high = result["interval"][f"R1@{threshold}"]
+        assert low < result[f"R1@{threshold}"] < high
+
+
+@pytest.mark.skipif(not TVGBENCH.is_file(), reason="no ../shared/data/annotations here")
+def test_tvgbench_answered_with_its_own_windows(tmp_path: Path) -> None:
+    """11 of the 800 windows are empty, so that a perfect answer scores 789 of 800; none is left out unasked."""
+    rows = []
+    for row in json.loads(TVGBENCH.read_text()):
+        start, end = map(float, row["answer"].split("-"))
+        rows.append({"video": row["path"], "query": row["question"], "start": start, "end": end})
+    result = score_files(write(tmp_path, rows), TVGBENCH, resamples=0)
+    assert (result["n"], result["answered"], result["unparsable"]) == (800, 800, 0)
+    assert result["mIoU"] == pytest.approx(100 * 789 / 800) and result["duplicates"]["n"] == 0
+    assert len(result["by_type"]) == 11
+    mended = score_files(write(tmp_path, rows), TVGBENCH, resamples=0, policy="repair")
+    assert mended["repaired"]["past_end"]["n"] == 27 - mended["left_out"].get("past_end", {"n": 0})["n"]
+    assert mended["n"] == 800 - mended["left_out"]["n"]

@@ -1,0 +1,175 @@
+"""Prediction files from anywhere: a row names its sample by id or by video + query, and answers by span or by text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import read_jsonl
+from timer1lib.parsing import Policy, parse
+from timer1lib.schema import Prediction, Sample
+
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
+EXAMPLES = 5
+
+
+@dataclass(slots=True)
+class Answer:
+    """One row of a predictions file. `id` is "" where the row names its sample by video and query."""
+
+    prediction: Prediction
+    video: str
+    query: str
+    where: str
+
+
+@dataclass(slots=True)
+class Matched:
+    """`rows[i]` answers `samples[i]`; what did not fit is listed, never dropped unsaid."""
+
+    rows: list[Prediction | None]
+    duplicates: list[str] = field(default_factory=list)
+    """Rows beyond the first for one sample: where they stand. They do not count."""
+    unknown: list[str] = field(default_factory=list)
+    """Rows about no sample of the annotations: where they stand."""
+    shared: int = 0
+    """Samples with the same video and query as another one that took over its answer, there being only one."""
+
+
+def read_answers(path: str | Path, parser: Policy | None = None) -> list[Answer]:
+    """Rows of a predictions JSONL.
+
+    A row has `id` or `qid`, or `video` (or `vid`) and `query` (or `sentence`); and one of `start` + `end` (seconds,
+    null where there is no answer), `pred_relevant_windows` ([[start, end, score], ...], QVHighlights' submissions) or
+    `completion` (text to parse). Other fields are passed over.
+
+    Args:
+        parser: how completions are read. None: as `timer1`, and only where the row has no start and end of its own; a
+            named parser reads every completion anew.
+
+    Raises:
+        Timer1Error: no such file; a row that is no JSON object or lacks these fields, with its line.
+    """
+    answers = []
+    for line, row in enumerate(read_jsonl(path), 1):
+        answers.append(_answer(row, f"{path}, row {line}", parser))
+    return answers
+
+
+def _answer(row: Mapping[str, Any], where: str, parser: Policy | None) -> Answer:
+    identity = next((row[name] for name in ("qid", "id") if row.get(name) is not None), None)
+    video = next((row[name] for name in ("video", "vid") if isinstance(row.get(name), str)), "")
+    query = next((row[name] for name in ("query", "sentence") if isinstance(row.get(name), str)), "")
+    if identity is None and not (video and query):
+        raise Timer1Error(f"{where}: a prediction needs qid (or id), or video and query")
+    if isinstance(identity, (dict, list, bool)):
+        raise Timer1Error(f"{where}: qid must be text or a number")
+    if isinstance(identity, float) and identity.is_integer():
+        identity = int(identity)
+    text = row.get("completion")
+    if text is not None and not isinstance(text, str):
+        raise Timer1Error(f"{where}: completion must be text")
+    prediction = Prediction(id="" if identity is None else str(identity), completion=text or "", model=str(row.get("model", "")))
+    if row.get("error") is not None:
+        prediction.error = str(row["error"])
+    has_span = "start" in row and "end" in row
+    if row.get("pred_relevant_windows") is not None or row.get("windows"):
+        prediction.windows = _windows(row.get("pred_relevant_windows") or row.get("windows") or [], where)
+        if prediction.windows:
+            prediction.start, prediction.end = prediction.windows[0][:2]
+    elif text is not None and (parser is not None or not has_span):
+        prediction.parser = parser or "timer1"
+        parsed = parse(text, parser or "timer1")
+        prediction.start, prediction.end = parsed.start, parsed.end
+    elif has_span:
+        prediction.start, prediction.end = _seconds(row["start"], "start", where), _seconds(row["end"], "end", where)
+    elif prediction.error is None:
+        raise Timer1Error(f"{where}: a prediction needs start and end, pred_relevant_windows, or a completion to parse")
+    return Answer(prediction, video, query, where)
+
+
+def _seconds(value: Any, name: str, where: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Timer1Error(f"{where}: {name} must be a number of seconds or null, not {value!r}"[:300])
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def _windows(value: Any, where: str) -> list[tuple[float, float, float]]:
+    try:
+        return [(float(start), float(end), float(score)) for start, end, score in value]
+    except (TypeError, ValueError, OverflowError):
+        raise Timer1Error(f"{where}: pred_relevant_windows must be a list of [start, end, score]") from None
+
+
+def match(samples: Sequence[Sample], answers: Sequence[Answer]) -> Matched:
+    """Give each sample its answer.
+
+    By id where the row has one (the sample's id, or its `qid` as published), else by video and query: the video's
+    name as written, then without folder and ending. Samples that share video and query (two windows annotated for one
+    question) are all asked: answers go to them in file order; where there are fewer answers than samples, the last one
+    answers the rest, since it was given to the same question.
+    """
+    result = Matched([None] * len(samples))
+    by_id: dict[str, list[int]] = {}
+    exact: dict[tuple[str, str], list[int]] = {}
+    loose: dict[tuple[str, str], list[int]] = {}
+    for index, sample in enumerate(samples):
+        for name in {sample.id, str(sample.extra.get("qid", sample.id))}:
+            by_id.setdefault(name, []).append(index)
+        exact.setdefault((sample.video, _words(sample.query)), []).append(index)
+        loose.setdefault((_stem(sample.video), _words(sample.query)), []).append(index)
+    asked: dict[tuple[int, ...], int] = {}
+    for answer in answers:
+        rows = _candidates(answer, by_id, exact, loose)
+        if not rows:
+            result.unknown.append(answer.where)
+            continue
+        free = next((row for row in rows if result.rows[row] is None), None)
+        if free is None:
+            result.duplicates.append(answer.where)
+            continue
+        result.rows[free] = _named(answer.prediction, samples[free].id)
+        if len(rows) > 1:
+            asked[tuple(rows)] = free
+    for group, last in asked.items():
+        for row in group:
+            taken = result.rows[last]
+            if result.rows[row] is None and taken is not None:
+                result.rows[row] = _named(taken, samples[row].id)
+                result.shared += 1
+    return result
+
+
+def _candidates(
+    answer: Answer, by_id: Mapping[str, list[int]], exact: Mapping[tuple[str, str], list[int]], loose: Mapping[tuple[str, str], list[int]]
+) -> list[int]:
+    if answer.prediction.id in by_id:
+        return by_id[answer.prediction.id]
+    if not (answer.video and answer.query):
+        return []
+    words = _words(answer.query)
+    return exact.get((answer.video, words)) or loose.get((_stem(answer.video), words)) or []
+
+
+def _named(prediction: Prediction, identity: str) -> Prediction:
+    copy = Prediction(**{name: getattr(prediction, name) for name in Prediction.__slots__})
+    copy.id = identity
+    return copy
+
+
+def _stem(video: str) -> str:
+    name = PurePosixPath(video.replace("\\", "/")).name
+    ending = name[name.rfind(".") :].lower() if "." in name else ""
+    return name[: -len(ending)] if ending in VIDEO_ENDINGS else name
+
+
+def _words(query: str) -> str:
+    return " ".join(query.split())

@@ -1,0 +1,120 @@
+"""Samples and predictions side by side, as arrays: what every metric, interval and signature is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timer1lib.parsing import Policy, follows_form
+from timer1lib.schema import Prediction, Sample
+from timer1lib.spans import iou_many
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One row a sample, in the samples' order. Times in seconds; NaN where there is no value.
+
+    A sample without a prediction (or whose prediction failed) is `answered` False; one whose text holds no span is
+    `answered` but not `parsed`. Both have IoU 0 and stay in every mean.
+    """
+
+    samples: tuple[Sample, ...]
+    predictions: tuple[Prediction | None, ...]
+    span: Floats
+    """(N, 2) predicted start and end."""
+    window: Floats
+    """(N, 2) the ground truth window that the prediction overlaps most (the first where it overlaps none)."""
+    duration: Floats
+    """(N,) of the video or clip."""
+    iou: Floats
+    """(N,) in [0, 1]; the best over the sample's windows."""
+    answered: Bools
+    parsed: Bools
+    form: Bools
+    """Whether the whole completion has the parser's form; False where there is no completion."""
+    video: NDArray[np.int64]
+    """(N,) number of the row's video, 0 .. V-1: intervals are drawn over videos."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def videos(self) -> int:
+        return int(self.video.max()) + 1 if len(self.video) else 0
+
+    @property
+    def ids(self) -> list[str]:
+        return [sample.id for sample in self.samples]
+
+    def take(self, rows: Bools | NDArray[np.int64]) -> Scored:
+        """The chosen rows; videos are numbered anew."""
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        _, video = np.unique(self.video[index], return_inverse=True)
+        return Scored(
+            tuple(self.samples[i] for i in index),
+            tuple(self.predictions[i] for i in index),
+            self.span[index],
+            self.window[index],
+            self.duration[index],
+            self.iou[index],
+            self.answered[index],
+            self.parsed[index],
+            self.form[index],
+            video.astype(np.int64),
+        )
+
+
+def join(samples: Sequence[Sample], predictions: Mapping[str, Prediction] | Sequence[Prediction], parser: Policy = "timer1") -> Scored:
+    """Put each sample's prediction beside it, by id.
+
+    Args:
+        samples: grounding samples; those without a window score 0 for every answer.
+        predictions: by id, or a list (the first of two with one id counts).
+        parser: whose form the completions are held against.
+    """
+    if not isinstance(predictions, Mapping):
+        table: dict[str, Prediction] = {}
+        for prediction in predictions:
+            table.setdefault(prediction.id, prediction)
+        predictions = table
+    rows = [predictions.get(sample.id) for sample in samples]
+    return score_pairs(samples, rows, parser)
+
+
+def score_pairs(samples: Sequence[Sample], rows: Sequence[Prediction | None], parser: Policy = "timer1") -> Scored:
+    """`join` where the pairs are already made: `rows[i]` answers `samples[i]`, None where nothing does."""
+    missing = (np.nan, np.nan)
+    span = np.array([row.span or missing if row is not None else missing for row in rows], dtype=np.float64).reshape(-1, 2)
+    span[~np.isfinite(span).all(axis=1)] = np.nan
+    iou, window = best_window(span, [sample.windows for sample in samples])
+    answered = np.array([row is not None and row.error is None for row in rows], dtype=np.bool_)
+    parsed = np.isfinite(span).all(axis=1) & answered
+    form = np.array([bool(row and row.completion) and follows_form(row.completion, parser) for row in rows], dtype=np.bool_)
+    numbers: dict[str, int] = {}
+    video = np.array([numbers.setdefault(sample.video, len(numbers)) for sample in samples], dtype=np.int64)
+    duration = np.array([np.nan if s.duration is None else s.duration for s in samples], dtype=np.float64)
+    duration[~(duration > 0)] = np.nan
+    return Scored(tuple(samples), tuple(rows), span, window, duration, np.where(answered, iou, 0.0), answered, parsed, form, video)
+
+
+def best_window(span: Floats, windows: Sequence[Sequence[tuple[float, float]]]) -> tuple[Floats, Floats]:
+    """IoU (N,) with the best of each row's windows, and that window (N, 2)."""
+    count = np.array([max(1, len(w)) for w in windows], dtype=np.int64)
+    if not len(count):
+        return np.zeros(0), np.zeros((0, 2))
+    flat = np.array([pair for w in windows for pair in (w or [(np.nan, np.nan)])], dtype=np.float64)
+    owner = np.repeat(np.arange(len(count)), count)
+    values = iou_many(span[owner], flat)
+    first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    if (count == 1).all():
+        return values, flat
+    best = np.maximum.reduceat(values, first)
+    hit = np.flatnonzero(values == best[owner])
+    chosen = hit[np.unique(owner[hit], return_index=True)[1]]
+    return best, flat[chosen]
