@@ -1,0 +1,178 @@
+"""Every flaw of annotation files, with its code, place and proposed repair; and the rows as the policies leave them."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from timer1lib.data.checks import Limits, check_row
+from timer1lib.data.findings import CODES, Finding, Policy, resolve_policies
+from timer1lib.data.notes import Note, apply_notes
+from timer1lib.data.readers import ReadResult, read_annotations
+from timer1lib.data.record import Record
+from timer1lib.data.relations import check_duplicates, check_leakage
+from timer1lib.data.video_checks import ProbeSeconds, check_videos, probe_seconds
+from timer1lib.data.videofiles import VideoFolder
+from timer1lib.schema import Sample
+
+EXAMPLES = 3
+"""Findings of each code that the text form shows."""
+
+
+@dataclass(slots=True)
+class AuditReport:
+    """What the audit found. `rows["in"] == rows["kept"] + rows["repaired"] + rows["dropped"]`, for each file too.
+
+    `samples[file]` are the rows that stay, repaired as the policies say; `changes` lists every value that differs
+    from the published one. The files themselves are never written.
+    """
+
+    rows: dict[str, int]
+    files: list[dict[str, Any]]
+    details: list[Finding]
+    changes: list[dict[str, Any]]
+    policies: dict[str, Policy]
+    samples: dict[str, list[Sample]] = field(repr=False)
+    dropped_by: dict[str, int] = field(default_factory=dict)
+    unknown_notes: list[str] = field(default_factory=list)
+
+    @property
+    def findings(self) -> dict[str, int]:
+        """{code: count}, in the order of `CODES`."""
+        counts = Counter(finding.code for finding in self.details)
+        return {code: counts[code] for code in CODES if counts[code]}
+
+    def to_json(self, details: bool = True) -> dict[str, Any]:
+        report: dict[str, Any] = {
+            "rows": self.rows,
+            "findings": self.findings,
+            "dropped_by": self.dropped_by,
+            "files": self.files,
+            "policies": {code: self.policies[code] for code in self.findings},
+        }
+        if self.unknown_notes:
+            report["notes_without_a_row"] = self.unknown_notes
+        if details:
+            report["details"] = [finding.to_json() for finding in self.details]
+            report["changes"] = self.changes
+        return report
+
+    def to_text(self) -> str:
+        """For a terminal: the account of rows, then each code with its count, proposed repair and first examples."""
+        rows = self.rows
+        lines = [f"{entry['file']}: format {entry['format']}, {entry['in']} rows" for entry in self.files]
+        lines.append(f"{rows['in']} rows in = {rows['kept']} kept + {rows['repaired']} repaired + {rows['dropped']} dropped (proposed; no file is changed)")
+        if not self.details:
+            lines.append("nothing found")
+        order = {"error": 0, "warning": 1, "info": 2}
+        for code, count in sorted(self.findings.items(), key=lambda item: (order[CODES[item[0]].severity], -item[1])):
+            found = [finding for finding in self.details if finding.code == code]
+            repairs = ", ".join(f"{repair} {n}" for repair, n in Counter(finding.repair for finding in found).most_common())
+            lines.append(f"\n{CODES[code].severity:7} {code}: {count}  ({repairs})  {CODES[code].meaning}")
+            lines += [f"        {finding.where}: {finding.message}" for finding in found[:EXAMPLES]]
+            if count > EXAMPLES:
+                lines.append(f"        ... and {count - EXAMPLES} more")
+        return "\n".join(lines)
+
+
+def audit_files(
+    paths: Sequence[str | Path],
+    format: str | None = None,
+    videos: str | Path | None = None,
+    policies: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    notes: Sequence[Note] = (),
+    probe: ProbeSeconds = probe_seconds,
+) -> AuditReport:
+    """Read and audit annotation files together; files count as different splits unless their rows name one.
+
+    Args:
+        videos: folder of the videos; with it files are looked up, probed and compared by content.
+        policies: {code: keep | clip | swap | drop}, over `findings.DEFAULT_POLICIES`.
+
+    Raises:
+        Timer1Error: a file that cannot be read at all, an unknown policy, no such folder.
+    """
+    return audit_results([read_annotations(path, format) for path in dict.fromkeys(map(str, paths))], videos, policies, limits, notes, probe)
+
+
+def audit_results(
+    results: Sequence[ReadResult],
+    videos: str | Path | None = None,
+    policies: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    notes: Sequence[Note] = (),
+    probe: ProbeSeconds = probe_seconds,
+) -> AuditReport:
+    """`audit_files` for files that were read already."""
+    chosen = resolve_policies(policies)
+    limits = limits or Limits()
+    records = [record for result in results for record in _records(result, chosen)]
+    unknown = apply_notes(records, notes)
+    contents = check_videos(records, VideoFolder(Path(videos).expanduser()), limits, probe) if videos is not None else None
+    for record in records:
+        check_row(record, limits)
+    check_duplicates(records, limits)
+    if len({record.split for record in records}) > 1:
+        check_leakage(records, contents)
+    return _report(results, records, chosen, unknown)
+
+
+def audit_samples(
+    splits: Mapping[str, Sequence[Sample]],
+    videos: str | Path | None = None,
+    policies: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    notes: Sequence[Note] = (),
+) -> AuditReport:
+    """`audit_files` for samples in memory, by split."""
+    results = []
+    for split, samples in splits.items():
+        count = len(samples)
+        rows = list(range(1, count + 1))
+        results.append(ReadResult(split, "timer1", list(samples), [], count, rows, rows))
+    return audit_results(results, videos, policies, limits, notes)
+
+
+def _records(result: ReadResult, policies: Mapping[str, Policy]) -> list[Record]:
+    records = [
+        Record(sample, copy.copy(sample), result.file, row, line, policies)
+        for sample, row, line in zip(result.samples, result.rows, result.lines, strict=True)
+    ]
+    by_row = {record.row: record for record in records}
+    for problem in result.problems:
+        owner = by_row.get(problem.row or 0)
+        if owner is None:
+            continue
+        policy = owner.find(problem.code, problem.message, severity=problem.severity)
+        if problem.code == "text_number" and policy != "drop":
+            owner.change("text_number", problem.message.split(" is ")[0], "text", "number")
+    return records
+
+
+def _report(results: Sequence[ReadResult], records: Sequence[Record], policies: dict[str, Policy], unknown: list[str]) -> AuditReport:
+    details: list[Finding] = []
+    files: list[dict[str, Any]] = []
+    samples: dict[str, list[Sample]] = {}
+    total: Counter[str] = Counter({"in": 0, "kept": 0, "repaired": 0, "dropped": 0})
+    dropped_by: Counter[str] = Counter()
+    for result in results:
+        own = [record for record in records if record.file == result.file]
+        rows = {record.row for record in own}
+        unread = [problem for problem in result.problems if problem.row not in rows]
+        fates = Counter(record.fate for record in own)
+        account = {"in": result.rows_in, "kept": fates["kept"], "repaired": fates["repaired"], "dropped": fates["dropped"] + len(unread)}
+        assert account["in"] == account["kept"] + account["repaired"] + account["dropped"], account
+        total.update(account)
+        dropped_by.update(problem.code for problem in unread)
+        dropped_by.update(record.dropped_by for record in own if record.dropped_by)
+        files.append({"file": result.file, "format": result.format, **account})
+        found = unread + [finding for record in own for finding in record.findings]
+        details += sorted(found, key=lambda finding: finding.row or 0)
+        samples[result.file] = [record.sample for record in own if not record.dropped_by]
+    changes = [change for record in records if not record.dropped_by for change in record.changes]
+    return AuditReport(dict(total), files, details, changes, policies, samples, dict(dropped_by), unknown)

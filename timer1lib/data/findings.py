@@ -1,0 +1,115 @@
+"""What can be wrong with an annotation, under one code each: how bad it is and what may be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from timer1lib.errors import Timer1Error
+
+Severity = Literal["error", "warning", "info"]
+Policy = Literal["keep", "clip", "swap", "drop"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One kind of flaw. `default` is the policy where none is given; `allowed` the ones that make sense."""
+
+    severity: Severity
+    default: Policy
+    allowed: tuple[Policy, ...]
+    meaning: str
+
+
+CODES: dict[str, Code] = {
+    # Rows that cannot be read as a sample at all.
+    "unreadable": Code("error", "drop", ("drop",), "the row is not readable: broken JSON, wrong type, not UTF-8"),
+    "missing_field": Code("warning", "keep", ("keep", "drop"), "a field that this format has is absent"),
+    "text_number": Code("warning", "keep", ("keep", "drop"), "a number is written as text; it is read as a number"),
+    # Windows and durations.
+    "past_end": Code("error", "clip", ("keep", "clip", "drop"), "the window reaches past the end of the video"),
+    "reversed": Code("error", "swap", ("keep", "swap", "drop"), "the window ends before it starts"),
+    "empty_window": Code("error", "drop", ("keep", "drop"), "start equals end: no answer can score"),
+    "negative": Code("error", "clip", ("keep", "clip", "drop"), "the window starts before the video does"),
+    "not_finite": Code("error", "drop", ("drop",), "a time is NaN or endless"),
+    "bad_duration": Code("error", "drop", ("keep", "drop"), "the duration is zero or negative"),
+    "bad_clip": Code("error", "drop", ("keep", "drop"), "video_start / video_end are no clip, or disagree with the duration"),
+    "short_window": Code("info", "keep", ("keep", "drop"), "the window is too short to be seen at usual frame rates"),
+    "whole_video": Code("info", "keep", ("keep", "drop"), "the window is (nearly) the whole video: nothing to ground"),
+    # Queries and answers.
+    "bad_query": Code("error", "drop", ("keep", "drop"), "the query is empty, or holds no word"),
+    "audio_query": Code("info", "keep", ("keep", "drop"), "the query speaks of something that only can be heard"),
+    "bad_answer": Code("error", "drop", ("keep", "drop"), "the answer is not one of the options"),
+    # Rows against each other.
+    "duplicate": Code("warning", "drop", ("keep", "drop"), "the same query on the same video stands there again"),
+    "conflicting_windows": Code("warning", "keep", ("keep", "drop"), "one query on one video has different windows"),
+    "near_duplicate": Code("info", "keep", ("keep", "drop"), "nearly the same query and window on the same video"),
+    "duplicate_id": Code("warning", "clip", ("clip", "drop"), "two rows share an id; clip gives the later one a new id"),
+    "leakage": Code("error", "drop", ("keep", "drop"), "one video stands in two splits; drop takes it out of the training one"),
+    "shared_source": Code("info", "keep", ("keep", "drop"), "different clips of one source video stand in two splits"),
+    # Rows against the video files.
+    "missing_video": Code("error", "drop", ("keep", "drop"), "the video file is not in the video folder"),
+    "outside_root": Code("error", "drop", ("drop",), "the video path leaves the video folder"),
+    "undecodable": Code("error", "drop", ("keep", "drop"), "the video file cannot be decoded"),
+    "duration_mismatch": Code("warning", "clip", ("keep", "clip", "drop"), "the duration is not the file's; clip takes the file's"),
+    # Notes that a person left while looking at errors (06_inspect).
+    "wrong_label": Code("warning", "drop", ("keep", "clip", "drop"), "a person noted a wrong label; clip takes the window of the note"),
+    "ambiguous": Code("warning", "drop", ("keep", "drop"), "a person noted that the query fits several moments"),
+}
+
+DEFAULT_POLICIES: dict[str, Policy] = {code: entry.default for code, entry in CODES.items()}
+
+
+@dataclass(slots=True)
+class Finding:
+    """One flaw of one row.
+
+    `row` counts the rows of a file from 1; `line` is the line it starts on. `repair` is what the policy proposes
+    (keep, clip, swap, drop); `audit` carries it out on copies and never on the file.
+    """
+
+    code: str
+    message: str
+    file: str = ""
+    row: int | None = None
+    line: int | None = None
+    id: str = ""
+    severity: Severity = "error"
+    repair: Policy = "drop"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.code}: {self.message}"
+
+    @property
+    def where(self) -> str:
+        """File, line and row: a file of one line holds many rows."""
+        place = f"{self.file}, line {self.line}" if self.line is not None else self.file
+        return place if self.row is None or self.row == self.line else f"{place} (row {self.row})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "code": self.code, "severity": self.severity, "file": self.file, "row": self.row, "line": self.line,
+            "id": self.id, "message": self.message, "repair": self.repair,
+        }  # fmt: skip
+
+
+def resolve_policies(given: Mapping[str, str] | None = None) -> dict[str, Policy]:
+    """The default policies with some replaced.
+
+    Raises:
+        Timer1Error: no such code, or a policy that this code does not have.
+    """
+    policies = dict(DEFAULT_POLICIES)
+    for code, policy in (given or {}).items():
+        if code not in CODES:
+            raise Timer1Error(f"audit policy for {code!r}: no such finding; one of {', '.join(CODES)}")
+        allowed = CODES[code].allowed
+        for candidate in allowed:
+            if candidate == policy:
+                policies[code] = candidate
+                break
+        else:
+            raise Timer1Error(f"audit policy {code}={policy!r}: use one of {', '.join(allowed)}")
+    return policies

@@ -1,0 +1,67 @@
+"""Notes that a person left on samples while looking at errors, read back as repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from timer1lib.data.record import Record
+from timer1lib.files import read_jsonl
+from timer1lib.parsing import parse
+from timer1lib.schema import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One note; the label is `wrong_label`, `ambiguous` or free."""
+
+    id: str
+    label: str
+    text: str
+
+    @property
+    def window(self) -> Window | None:
+        """A corrected window in the text, such as "better 3.5 to 8.0", in seconds."""
+        span = parse(self.text, "timelens").span
+        return span if span is not None and span[1] > span[0] else None
+
+
+def read_notes(path: str | Path) -> list[Note]:
+    """Rows {id, label, text}; of several notes on one sample and label the last counts."""
+    notes: dict[tuple[str, str], Note] = {}
+    for row in read_jsonl(path, torn_tail=True):
+        label = "_".join(str(row.get("label", "")).lower().replace("-", " ").split())
+        note = Note(str(row.get("id", "")), label, str(row.get("text", "") or ""))
+        notes[(note.id, label)] = note
+    return list(notes.values())
+
+
+def apply_notes(records: Sequence[Record], notes: Sequence[Note]) -> list[str]:
+    """Turn notes into findings. A wrong label with a corrected window takes that window under policy `clip`, and also
+    under `drop`: dropping is for labels that nobody corrected.
+
+    Returns:
+        ids of notes that no row has.
+    """
+    by_id: dict[str, list[Record]] = {}
+    for record in records:
+        by_id.setdefault(record.published.id, []).append(record)
+    unknown = []
+    for note in notes:
+        if note.label not in ("wrong_label", "ambiguous"):
+            continue
+        if note.id not in by_id:
+            unknown.append(note.id)
+        for record in by_id.get(note.id, ()):
+            said = f": {note.text[:80]!r}" if note.text else ""
+            if note.label == "wrong_label" and note.window is not None and record.policies["wrong_label"] != "keep":
+                record.find("wrong_label", f"noted with a window of {note.window[0]:g} to {note.window[1]:g} s{said}", repair="clip")
+                record.change("wrong_label", "windows", [list(w) for w in record.sample.windows], [list(note.window)])
+                record.sample.windows = [note.window]
+            elif note.label == "wrong_label":
+                repair = "keep" if record.policies["wrong_label"] == "keep" else "drop"
+                record.find("wrong_label", f"noted without a better window{said}", repair="keep" if repair == "keep" else "drop")
+            else:
+                record.find("ambiguous", f"noted{said}")
+    return unknown

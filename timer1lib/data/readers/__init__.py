@@ -1,0 +1,91 @@
+"""Annotation files of the field, read into one schema (`timer1lib.schema.Sample`)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+from timer1lib.data.readers.base import Reader, ReadResult, read_rows
+from timer1lib.data.readers.grounding import GROUNDING
+from timer1lib.data.readers.hub import hub_samples
+from timer1lib.data.readers.plain import PLAIN
+from timer1lib.data.readers.questions import QUESTIONS
+from timer1lib.data.readers.row import kind
+from timer1lib.data.readers.source import Item, Source, csv_header, open_source
+from timer1lib.errors import Timer1Error
+
+__all__ = ["FORMATS", "ReadResult", "Reader", "hub_samples", "read_annotations", "recognise"]
+
+FORMATS: dict[str, Reader] = {**GROUNDING, **QUESTIONS, **PLAIN}
+"""Every format by name. The order is the order in which they are tried on an unknown file: the special before the plain."""
+
+PEEK = 50
+"""Rows that are looked at to recognise a format."""
+
+
+def read_annotations(path: str | Path, format: str | None = None) -> ReadResult:
+    """Read an annotation file of any known format.
+
+    Args:
+        format: a name in `FORMATS`; None recognises it from the file's content.
+
+    Returns:
+        `samples`, with what was wrong in `problems`; `rows_in` = samples + rows that could not be read.
+
+    Raises:
+        Timer1Error: no such file, empty, binary, no such format, or none that fits.
+    """
+    if format is not None and format not in FORMATS:
+        near = difflib.get_close_matches(format, FORMATS, n=1)
+        raise Timer1Error(f"format {format!r}: not known{f'; did you mean {near[0]!r}?' if near else ''} One of {', '.join(FORMATS)}")
+    source = open_source(path)
+    name = format or recognise(source)
+    reader = FORMATS[name]
+    _check_container(source, name, reader)
+    return read_rows(source.items(), reader, name, str(path), reader.companions(Path(path)))
+
+
+def recognise(source: Source) -> str:
+    """The format that most of the first rows look like.
+
+    Raises:
+        Timer1Error: no format fits; says what the rows look like.
+    """
+    rows = [item for item in islice(source.items(), PEEK) if isinstance(item, Item)]
+    votes = {name: sum(reader.matches(row.value) for row in rows) for name, reader in FORMATS.items() if _fits(source, reader)}
+    most = max(votes.values(), default=0)
+    if most == 0:
+        raise Timer1Error(f"{source.path}: no known format: {_looks(source, rows)}; give --format, one of {', '.join(FORMATS)}")
+    # Damaged rows look like the plain format: the special one wins where at least half of them are its own.
+    return next(name for name, count in votes.items() if count >= most / 2)
+
+
+def _fits(source: Source, reader: Reader) -> bool:
+    if source.container == "csv":
+        return reader.textual
+    if source.container == "text":
+        return reader.container == "text"
+    if reader.textual or reader.container == "text":
+        return False
+    mapped = source.container == "object" and source.rows_key is None
+    return reader.container in ("any", "map" if mapped else "rows")
+
+
+def _check_container(source: Source, name: str, reader: Reader) -> None:
+    if not _fits(source, reader):
+        raise Timer1Error(f"{source.path}: not a file of format {name!r}, which is {reader.about}; it holds {_looks(source, [])}")
+
+
+def _looks(source: Source, rows: Iterable[Item]) -> str:
+    first = next(iter(rows), None)
+    if source.container == "csv":
+        return f"CSV with the columns {', '.join(csv_header(source))} (needed: video, query, start, end)"
+    if source.container == "text":
+        return "text lines"
+    if first is None:
+        return "a JSON object" if source.container == "object" else "no readable row"
+    if isinstance(first.value, dict):
+        return f"rows with the fields {', '.join(map(str, list(first.value)[:8]))}"
+    return f"rows that are {kind(first.value)}"

@@ -1,0 +1,231 @@
+"""Published formats of multiple choice on video, with windows (ReXTime, NExT-GQA) and without."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from timer1lib.data.readers.base import Companions, Reader
+from timer1lib.data.readers.grounding import has
+from timer1lib.data.readers.row import Row, RowError, kind, letter_answer, strip_letter
+from timer1lib.data.readers.source import Item
+from timer1lib.errors import Timer1Error
+from timer1lib.files import read_json
+from timer1lib.schema import Sample
+
+
+def _answered(row: Row, answer: str, options: list[str]) -> int | None:
+    """The answer's index; its absence is noted, not refused: some test splits keep their answers to themselves."""
+    if row.data.get(answer) is None:
+        row.note("missing_field", "info", f"no {answer}")
+        return None
+    return letter_answer(row, answer, row.data[answer], options)
+
+
+# ReXTime: a JSON array; `span` is the ground-truth window and `ans` the letter.
+def _rextime(row: Row, _: Companions) -> Sample:
+    row.expect("duration", severity="warning")
+    options = row.options("options")
+    return Sample(
+        id=row.text_or("", "qid"),
+        video=row.text("vid"),
+        query=row.query("question"),
+        duration=row.number("duration"),
+        windows=row.required_windows("span"),
+        type=row.text_or("", "category"),
+        source=row.text_or("rextime", "source"),
+        options=options,
+        answer=_answered(row, "ans", options),
+    )
+
+
+# NExT-GQA in VideoChat-R1's layout: `glue` holds one or several windows, options and answer carry their letters.
+def _nextgqa(row: Row, _: Companions) -> Sample:
+    row.expect("duration", severity="warning")
+    options = row.options("options")
+    return Sample(
+        id=row.text_or("", "id", "qid"),
+        video=row.text("video"),
+        query=row.query("question"),
+        duration=row.number("duration"),
+        windows=row.required_windows("glue"),
+        type=row.text_or("", "type"),
+        source="nextgqa",
+        options=[strip_letter(option) for option in options],
+        answer=_answered(row, "answer", options),
+    )
+
+
+# MVBench: one JSON array a task; some tasks name a clip of the file in start / end.
+def _mvbench(row: Row, _: Companions) -> Sample:
+    options = row.options("candidates")
+    return Sample(
+        id=row.text_or("", "id", "question_id"),
+        video=row.text("video"),
+        query=row.query("question"),
+        duration=row.number("video_length", "duration"),
+        type=row.text_or("", "task_type", "question_type"),
+        source="mvbench",
+        video_start=row.number("start"),
+        video_end=row.number("end"),
+        options=options,
+        answer=_answered(row, "answer", options),
+        extra=row.extra("fps", "subtitle"),
+    )
+
+
+# TempCompass: {video: {dimension: [{question: "...\nA. ...\nB. ...", answer: "A. ..."}]}}; flat rows on the hub.
+def _tempcompass_rows(item: Item) -> Iterator[Row | RowError]:
+    value = item.value
+    if not isinstance(value, Mapping):
+        yield RowError("unreadable", f"the record of video {item.key!r} is {kind(value)}, not an object")
+        return
+    if item.key is None:
+        yield Row(value, item.line)
+        return
+    for dimension, questions in value.items():
+        if not isinstance(questions, list):
+            yield RowError("unreadable", f"video {item.key!r}, {dimension!r}: {kind(questions)}, not a list of questions")
+            continue
+        for i, question in enumerate(questions):
+            if isinstance(question, Mapping):
+                yield Row({**question, "video_id": item.key, "dim": dimension, "index": i}, item.line)
+            else:
+                yield RowError("unreadable", f"video {item.key!r}, {dimension!r}: question {i} is {kind(question)}")
+
+
+_OPTION = re.compile(r"^\s*\(?([A-H])[.):]\s*(.+?)\s*$", re.MULTILINE)
+
+
+def split_question(text: str) -> tuple[str, list[str]]:
+    """`"What?\\nA. x\\nB. y"` -> `("What?", ["x", "y"])`."""
+    found = list(_OPTION.finditer(text))
+    if len(found) < 2:
+        return text.strip(), []
+    return text[: found[0].start()].strip(), [match[2] for match in found]
+
+
+def _tempcompass(row: Row, _: Companions) -> Sample:
+    question, options = split_question(row.query("question"))
+    if not options:
+        raise RowError("missing_field", "the question holds no lettered options")
+    dimension = row.text_or("", "dim")
+    video = row.text("video_id")
+    index = row.data.get("index")
+    return Sample(
+        id="" if index is None else f"{video}#{dimension}{index}",
+        video=video,
+        query=question,
+        type=dimension,
+        source="tempcompass",
+        options=options,
+        answer=_answered(row, "answer", options),
+    )
+
+
+# Video-MME: flat rows on the hub, or a record a video with `questions`; `duration` is short / medium / long.
+def _videomme_rows(item: Item) -> Iterator[Row | RowError]:
+    if not isinstance(item.value, Mapping):
+        yield RowError("unreadable", f"a row is {kind(item.value)}, not an object")
+        return
+    questions = item.value.get("questions")
+    if not isinstance(questions, list):
+        yield Row(item.value, item.line)
+        return
+    shared = {key: value for key, value in item.value.items() if key != "questions"}
+    for question in questions:
+        if isinstance(question, Mapping):
+            yield Row({**shared, **question}, item.line)
+        else:
+            yield RowError("unreadable", f"a question is {kind(question)}, not an object")
+
+
+def _videomme(row: Row, _: Companions) -> Sample:
+    options = row.options("options")
+    length = row.data.get("duration")
+    return Sample(
+        id=row.text_or("", "question_id"),
+        video=row.text("videoID", "video_id", "video"),
+        query=row.query("question"),
+        duration=row.number("duration") if isinstance(length, (int, float)) else None,
+        type=row.text_or("", "task_type"),
+        source="videomme",
+        options=[strip_letter(option) for option in options],
+        answer=_answered(row, "answer", options),
+        extra={**row.extra("domain", "sub_category"), **({"length": length} if isinstance(length, str) else {})},
+    )
+
+
+def _is_videomme(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    nested = value.get("questions")
+    if isinstance(nested, list) and nested:
+        return has("question_id", "question", "options")(nested[0]) and bool({"video_id", "videoID"} & set(value))
+    return has("question_id", "question", "options")(value) and bool({"videoID", "video_id"} & set(value))
+
+
+# EgoSchema: `q_uid` and "option 0" .. "option 4"; answers of the public subset in subset_answers.json beside it.
+def _egoschema(row: Row, companions: Companions) -> Sample:
+    uid = row.text("q_uid", "video_idx")
+    if row.first("option") is not None:
+        options = row.options("option")
+    else:
+        numbered = [row.data.get(f"option {i}") for i in range(10)]
+        options = [option for option in numbered if isinstance(option, str)]
+        if len(options) < 2:
+            raise RowError("missing_field", "no option 0, option 1, ...")
+    answers = companions.get("answers", {})
+    name = row.first("truth", "answer")
+    if uid in answers:
+        answer = letter_answer(row, "answer", answers[uid], options)
+    elif name is not None:
+        answer = letter_answer(row, name, row.data[name], options)
+    else:
+        answer = None
+        row.note("missing_field", "info", "no public answer (subset_answers.json beside the file holds the 500 public ones)")
+    return Sample(
+        id=row.text_or("", "question_idx", "q_uid"),
+        video=uid,
+        query=row.query("question"),
+        duration=180.0,
+        source="egoschema",
+        options=[strip_letter(option) for option in options],
+        answer=answer,
+    )
+
+
+def egoschema_answers(path: Path) -> Companions:
+    """`subset_answers.json` beside the question file, where it is: {q_uid: index}."""
+    file = path.parent / "subset_answers.json"
+    if not file.is_file() or file == path:
+        return {}
+    answers = read_json(file)
+    if not isinstance(answers, dict):
+        raise Timer1Error(f"{file}: must be an object of q_uid: index of the right option")
+    return {"answers": answers}
+
+
+def _is_tempcompass(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    if has("video_id", "question", "dim")(value):
+        return True
+    first = next(iter(value.values()), None)
+    return isinstance(first, list) and bool(first) and has("question", "answer")(first[0])
+
+
+def _is_egoschema(value: Any) -> bool:
+    return has("q_uid", "question", "option 0")(value) or has("video_idx", "question", "option")(value)
+
+
+QUESTIONS: dict[str, Reader] = {
+    "rextime": Reader("ReXTime: multiple choice with a window", has("vid", "question", "options", "span"), _rextime),
+    "nextgqa": Reader("NExT-GQA: multiple choice with windows (glue)", has("video", "question", "options", "glue"), _nextgqa),
+    "mvbench": Reader("MVBench: multiple choice, one file a task", has("video", "question", "candidates", "answer"), _mvbench),
+    "tempcompass": Reader("TempCompass, multiple choice", _is_tempcompass, _tempcompass, _tempcompass_rows, "any"),
+    "videomme": Reader("Video-MME", _is_videomme, _videomme, _videomme_rows),
+    "egoschema": Reader("EgoSchema, answers of the public subset", _is_egoschema, _egoschema, companions=egoschema_answers),
+}
