@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from typing import TextIO
 
 LOG_EVERY_SECONDS = 15.0
+BEACON_VARIABLE = "TIMER1_PROGRESS"
+"""Names a file that always holds the newest line, so that a runner in a terminal can show a kernel's progress live."""
 
 
 class Progress:
@@ -24,6 +28,7 @@ class Progress:
         self._started = time.monotonic()
         self._last_line = float("-inf")
         self._numbers = ""
+        self._beacon, self._last_beacon = os.environ.get(BEACON_VARIABLE), float("-inf")
 
     def update(self, n: int = 1, **numbers: float | str) -> None:
         self.done += n
@@ -34,14 +39,22 @@ class Progress:
         if now - self._last_line >= interval or self.done >= self.total:
             self._last_line = now
             self._write(now)
+        if self._beacon and now - self._last_beacon >= 0.5:
+            self._last_beacon = now
+            with contextlib.suppress(OSError), open(self._beacon, "w") as stream:
+                stream.write(self._text(now))
 
-    def _write(self, now: float) -> None:
+    def _text(self, now: float) -> str:
         elapsed = now - self._started
         fresh = self.done - self._already
         left = elapsed / fresh * (self.total - self.done) if fresh else 0.0
         text = f"{self.label}: {self.done}/{self.total}  {clock(elapsed)} elapsed, {clock(left)} left"
         if self._numbers:
             text += f"  {self._numbers}"
+        return text
+
+    def _write(self, now: float) -> None:
+        text = self._text(now)
         if self._terminal:
             filled = int(20 * self.done / max(1, self.total))
             end = "\n" if self.done >= self.total else ""

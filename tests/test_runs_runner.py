@@ -1,0 +1,248 @@
+"""The runner on stub notebooks: order, skipping, keeping, killing, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from stub_project import BODIES, make_project, write_notebook
+
+from timer1lib.errors import Timer1Error
+from timer1lib.params.load import load_params
+from timer1lib.params.model import NOTEBOOKS, Params
+from timer1lib.runs.display import Display
+from timer1lib.runs.execute import NotebookFailed
+from timer1lib.runs.runner import Project, RunResult, run, summary_lines
+
+
+def in_process(source: Path, target: Path, parameters: dict[str, object], cwd: Path, lock: Path, display: Display) -> None:
+    """Stands in for papermill where a test is about which stages run: the same cells, without a kernel's second."""
+    cells = [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, object] = {}
+    with contextlib.chdir(cwd):
+        for i, cell in enumerate(cells):
+            exec("".join(cell["source"]), names)
+            if i == 0:
+                names.update(parameters)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("{}")
+
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timer1lib.runs.runner.execute", in_process)
+
+
+def quiet_run(project: Project, params: Params | None = None, **options: object) -> tuple[RunResult, str]:
+    stream = io.StringIO()
+    beacon = project.root / "beacon"
+    result = run(params or Params(), project=project, report=False, display=Display(7, beacon, stream), **options)  # type: ignore[arg-type]
+    return result, stream.getvalue()
+
+
+def how(result: RunResult) -> list[str]:
+    return [stage["how"] for stage in result.stages.values()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose run is complete."""
+    project = make_project(tmp_path_factory.mktemp("project"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("timer1lib.runs.runner.execute", in_process)
+        result, log = quiet_run(project)
+    assert how(result) == ["ran"] * 7
+    assert [line.split()[0] for line in log.splitlines() if "done in" in line] == list(NOTEBOOKS)
+    # 0^2 + ... + 19^2 = 2470, and the stub writes a hundredth of it.
+    assert result.metrics is not None
+    assert result.metrics["splits"]["test_id"]["grpo"]["mIoU"] == 24.7
+    return project
+
+
+def test_a_run_leaves_the_whole_folder(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    assert how(quiet_run(project, until="02")[0]) == ["ran", "ran"]
+    root = project.root / "outputs" / "tiny"
+    for name in NOTEBOOKS[:2]:
+        executed = json.loads((root / "notebooks" / f"{name}.ipynb").read_text())
+        injected = next(cell for cell in executed["cells"] if "injected-parameters" in cell["metadata"].get("tags", []))
+        assert 'run_dir = "outputs/tiny"' in "".join(injected["source"])
+        assert "seed = 0" in "".join(injected["source"])
+        stamp = json.loads((root / "stages" / f"{name}.json").read_text())
+        assert stamp["seconds"] > 0
+    manifest = json.loads((root / "manifest.json").read_text())
+    assert manifest["seed"] == 0
+    assert manifest["packages"]["torch"]
+    assert manifest["machine"]["cores"] >= 1
+    assert load_params(root / "params.yaml") == Params()
+
+
+def test_a_second_run_skips_everything_and_says_so(finished: Project) -> None:
+    result, log = quiet_run(finished)
+    assert how(result) == ["unchanged"] * 7
+    assert log.count("unchanged, skipped") == 7
+    assert summary_lines(result)[0].splitlines()[-1].split() == ["test_id", "GRPO", "24.7"]
+
+
+def test_only_what_a_change_reaches_runs_again(tmp_path: Path, finished: Project, no_kernels: None) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    project = Project(root, root / "notebooks", root / "timer1lib")
+    # A comment and a docstring change no meaning; new code in a stage's module does, for that stage alone here,
+    # as its stub leaves the same bytes.
+    (project.package / "stages" / "sft.py").write_text('"""Words."""\n\nX = 1  # a comment\n')
+    assert how(quiet_run(project)[0]) == ["unchanged"] * 7
+    (project.package / "stages" / "difficulty.py").write_text("X = 2\n")
+    result, log = quiet_run(project)
+    assert how(result) == ["unchanged", "unchanged", "ran", "unchanged", "unchanged", "unchanged", "unchanged"]
+    assert "03_difficulty: runs again, code" in log
+    # A damaged output is not believed; the stage makes it again with the same bytes, so nothing after it runs.
+    (root / "outputs" / "tiny" / "checkpoints" / "sft" / "model.bin").write_text("damaged")
+    result, log = quiet_run(project)
+    assert how(result)[1] == "ran"
+    assert how(result).count("ran") == 1
+    assert "checkpoints/sft/model.bin has changed" in log
+    # Another seed changes what 01 hands on, and so everything; 02 to 04 also see it themselves.
+    changed = Params.model_validate({"shared": {"seed": 5}})
+    result, log = quiet_run(project, changed, until="02")
+    assert how(result) == ["ran", "ran"]
+    assert "01_curate: runs again, params (seed)" in log
+    assert (root / "outputs" / "tiny" / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 5\n"
+
+
+def test_from_keeps_earlier_stages_and_fresh_runs_the_rest(tmp_path: Path, finished: Project, no_kernels: None) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    project = Project(root, root / "notebooks", root / "timer1lib")
+    write_notebook(project.notebooks / "01_curate.ipynb", "curate", BODIES["curate"] + "\nmore = 1")
+    result, log = quiet_run(project, from_="06", fresh=True)
+    assert how(result) == ["kept"] * 5 + ["ran", "ran"]
+    assert "01_curate: kept as it is, though changed: notebook" in log
+    with pytest.raises(Timer1Error, match="comes after"):
+        quiet_run(project, from_="05", until="02")
+    with pytest.raises(Timer1Error, match="no stage '9'"):
+        quiet_run(project, from_="9")
+    with pytest.raises(Timer1Error, match="01_curate has not finished"):
+        quiet_run(project, from_="02", out=tmp_path / "nothing there")
+
+
+def test_a_failing_cell_is_one_line_and_leaves_no_stamp(tmp_path: Path) -> None:
+    bad = "from timer1lib.errors import Timer1Error\nraise Timer1Error('train.jsonl, line 3: no query')"
+    project = make_project(tmp_path / "p", {"sft": bad, "curate": BODIES["curate"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("timer1lib.runs.runner.execute", in_process)
+        quiet_run(project, until="01")
+    with pytest.raises(NotebookFailed) as caught:
+        quiet_run(project)
+    message = str(caught.value)
+    assert message.startswith("02_sft, cell 3: train.jsonl, line 3: no query")
+    assert "\n" not in message
+    root = tmp_path / "p" / "outputs" / "tiny"
+    assert not (root / "stages" / "02_sft.json").exists()
+    assert not (root / "notebooks" / "02_sft.ipynb").exists()
+    assert (root / "notebooks" / "02_sft.failed.ipynb").exists()
+    write_notebook(project.notebooks / "02_sft.ipynb", "sft", BODIES["sft"])
+    assert how(quiet_run(project, until="02")[0]) == ["unchanged", "ran"]
+    assert not (root / "notebooks" / "02_sft.failed.ipynb").exists()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from stub_project import Project
+from timer1lib.params.model import Params
+from timer1lib.runs.runner import run
+root = Path(sys.argv[1])
+run(Params(), project=Project(root, root / "notebooks", root / "timer1lib"), report=False, until=sys.argv[3])
+"""
+
+
+def start_runner(root: Path, until: str, step_seconds: float) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SCRIPT, str(root), str(Path(__file__).parent), until]
+    return subprocess.Popen(command, env={**os.environ, "STUB_STEP_SECONDS": str(step_seconds)}, stderr=subprocess.DEVNULL)
+
+
+def wait_for(condition: object, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never happened")
+
+
+def test_kill_minus_nine_in_04_and_running_again_ends_in_the_same_numbers(tmp_path: Path, finished: Project) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    outputs = root / "outputs" / "tiny"
+    for name in ("04_grpo", "05_evaluate", "06_inspect", "07_compare"):
+        (outputs / "stages" / f"{name}.json").unlink()
+    (outputs / "pids.txt").unlink()
+    shutil.rmtree(outputs / "notebooks")
+    log = outputs / "logs" / "grpo.jsonl"
+    runner = start_runner(root, "05", 0.15)
+    # 04's old lines are removed first (its stamp is gone), so lines that are there were written by this run.
+    wait_for(lambda: (outputs / "pids.txt").exists() and log.exists() and 3 <= len(log.read_text().splitlines()) < 19)
+    os.kill(runner.pid, signal.SIGKILL)
+    runner.wait()
+    kernel = int((outputs / "pids.txt").read_text().split()[0])
+    assert not (outputs / "stages" / "04_grpo.json").exists()
+    assert not (outputs / "notebooks" / "04_grpo.ipynb").exists()
+    again = start_runner(root, "05", 0.0)
+    assert again.wait() == 0
+    assert not Path(f"/proc/{kernel}").exists(), "the killed runner's kernel still lives"
+    begun = [int(line.split()[-1]) for line in (outputs / "pids.txt").read_text().splitlines()]
+    assert begun[0] == 0
+    assert begun[1] >= 3, "the second run began from nothing"
+    undisturbed = finished.root / "outputs" / "tiny"
+    assert log.read_bytes() == (undisturbed / "logs" / "grpo.jsonl").read_bytes()
+    assert (outputs / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
+
+
+def test_what_a_killed_run_left_under_other_parameters_is_not_believed(tmp_path: Path, finished: Project, no_kernels: None) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    project = Project(root, root / "notebooks", root / "timer1lib")
+    outputs = root / "outputs" / "tiny"
+    (outputs / "stages" / "04_grpo.json").unlink()
+    (outputs / "stages" / "04_grpo.started.json").write_text(json.dumps({"key": "of other parameters", "before": {}}))
+    (outputs / "logs" / "grpo.jsonl").write_text("999\n999\n")
+    quiet_run(project, until="05")
+    assert (outputs / "logs" / "grpo.jsonl").read_text().splitlines()[:2] == ["0", "1"]
+
+
+def test_two_runners_do_not_share_a_folder(tmp_path: Path, finished: Project) -> None:
+    from timer1lib.runs.locks import exclusive
+
+    code = "import sys; from pathlib import Path; from timer1lib.runs.locks import exclusive\n"
+    code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(Timer1Error, match=f"process {holder.pid}"), exclusive(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with exclusive(tmp_path):
+        pass
+
+
+def test_params_file_of_a_run_reads_back(tmp_path: Path) -> None:
+    from timer1lib.runs.runner import params_text
+
+    params = Params.model_validate({"shared": {"seed": 7, "fps": 1.0e-6}})
+    path = tmp_path / "params.yaml"
+    path.write_text(params_text(params))
+    assert load_params(path) == params
+    assert isinstance(yaml.safe_load(path.read_text())["shared"]["fps"], float)

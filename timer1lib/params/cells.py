@@ -1,0 +1,130 @@
+"""`python -m timer1lib.params.cells [--check]`: the `parameters` cell of every notebook, written from the models.
+
+A cell is one simple assignment a line (papermill reads nothing else): the run's folder, the shared parameters, then
+the notebook's own. The values are what `params/tiny.yaml` resolves to, so Run All is the tiny run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_text, project_root, read_json
+from timer1lib.params.base import Section
+from timer1lib.params.load import load_params
+from timer1lib.params.model import NOTEBOOKS, SECTIONS, Params
+
+TAG = "parameters"
+CELL_ID = "parameters"
+
+
+def cell_source(params: Params, section: str) -> str:
+    """The text of one notebook's parameters cell."""
+    lines = [f'run_dir: str = "outputs/{params.name}"  # the run that this notebook belongs to']
+    lines += section_lines(params.shared) + section_lines(getattr(params, section))
+    return "\n".join(lines)
+
+
+def section_lines(values: Section) -> list[str]:
+    """`name: type = value  # help` for every field; text that is one of a few says which."""
+    lines = []
+    for name, field in type(values).model_fields.items():
+        value = getattr(values, name)
+        help_text = " ".join((field.description or "").split())
+        lines.append(f"{name}: {_type_name(value)} = {_literal(value)}  # {help_text}{_choices(field.annotation)}")
+    return lines
+
+
+def with_cell(notebook: dict[str, Any], source: str) -> dict[str, Any]:
+    """The notebook with its parameters cell holding `source`; a missing cell goes before the first code cell."""
+    cells = list(notebook["cells"])
+    lines = source.splitlines(keepends=True)
+    for i, cell in enumerate(cells):
+        if TAG in cell.get("metadata", {}).get("tags", []):
+            cells[i] = {**cell, "source": lines}
+            break
+    else:
+        first = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
+        new = {"cell_type": "code", "execution_count": None, "metadata": {"tags": [TAG]}, "outputs": [], "source": lines}
+        if (notebook.get("nbformat", 4), notebook.get("nbformat_minor", 5)) >= (4, 5):
+            new["id"] = CELL_ID
+        cells.insert(first, new)
+    return {**notebook, "cells": cells}
+
+
+def current_source(notebook: dict[str, Any]) -> str | None:
+    """The text of the parameters cell as it stands; None where there is none."""
+    for cell in notebook["cells"]:
+        if TAG in cell.get("metadata", {}).get("tags", []):
+            return "".join(cell["source"])
+    return None
+
+
+def outdated(folder: Path, params: Params) -> list[Path]:
+    """Notebooks whose parameters cell is not what the models say."""
+    wrong = []
+    for section, name in zip(SECTIONS, NOTEBOOKS, strict=True):
+        path = folder / f"{name}.ipynb"
+        if not path.is_file() or current_source(read_json(path)) != cell_source(params, section):
+            wrong.append(path)
+    return wrong
+
+
+def rewrite(folder: Path, params: Params) -> list[Path]:
+    """Bring every notebook's parameters cell up to date; the files that this changed.
+
+    Raises:
+        Timer1Error: a notebook is missing or is not a notebook.
+    """
+    changed = []
+    for section, name in zip(SECTIONS, NOTEBOOKS, strict=True):
+        path = folder / f"{name}.ipynb"
+        notebook = read_json(path)
+        if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+            raise Timer1Error(f"{path}: not a notebook")
+        source = cell_source(params, section)
+        if current_source(notebook) != source:
+            atomic_write_text(path, json.dumps(with_cell(notebook, source), indent=1, ensure_ascii=False) + "\n")
+            changed.append(path)
+    return changed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`--check` changes nothing and fails where a cell is out of date."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        root = project_root()
+        params = load_params(root / "params" / "tiny.yaml")
+        if "--check" in arguments:
+            wrong = outdated(root / "notebooks", params)
+            for path in wrong:
+                sys.stderr.write(f"{path.relative_to(root)}: parameters cell is not what the models say; run `make params`\n")
+            return 1 if wrong else 0
+        for path in rewrite(root / "notebooks", params):
+            sys.stderr.write(f"{path.relative_to(root)}: parameters cell written\n")
+        return 0
+    except Timer1Error as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _type_name(value: Any) -> str:
+    return type(value).__name__
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _choices(annotation: Any) -> str:
+    choices = getattr(annotation, "__args__", ())
+    if not choices or not all(isinstance(choice, str) for choice in choices):
+        return ""
+    return f" ({' | '.join(choices)})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

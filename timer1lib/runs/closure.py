@@ -1,0 +1,91 @@
+"""What code a stage consists of: every file of the package that its module reaches by import, hashed by meaning.
+
+Comments, docstrings and layout do not count, so polishing a text never costs anybody a training.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+_DECLARATIONS = "params"
+"""Parameter models are left out: their values are in the stage's key already, and one file imports them all."""
+
+
+def closure(package: Path, module: str) -> list[Path]:
+    """Files of `package` that `module` (dotted, without the package's name) reaches by import, itself included.
+
+    Imports inside functions count, as heavy packages and their users are imported late.
+    """
+    seen: dict[Path, None] = {}
+    waiting = _files_of(package, module)
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen[path] = None
+        for name in _imports(path, package):
+            if name.partition(".")[0] != _DECLARATIONS:
+                waiting += _files_of(package, name)
+    return sorted(seen)
+
+
+def code_hash(package: Path, module: str) -> str:
+    """One digest for the whole closure of a module."""
+    digest = hashlib.sha256()
+    for path in closure(package, module):
+        digest.update(f"{path.relative_to(package).as_posix()}\0{meaning(path.read_text())}\0".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def meaning(source: str) -> str:
+    """A digest of Python code that comments, docstrings and layout do not change; the text's own where it is no Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return hashlib.sha256(source.encode()).hexdigest()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [child for child in node.body if not _is_text(child)] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _files_of(package: Path, module: str) -> list[Path]:
+    """The module's file and the `__init__` of every package above it; nothing where it is no module of the package."""
+    parts = module.split(".")
+    target = package.joinpath(*parts)
+    if target.with_suffix(".py").is_file():
+        found = [target.with_suffix(".py")]
+    elif (target / "__init__.py").is_file():
+        found = [target / "__init__.py"]
+    else:
+        return []
+    found += [package.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts))]
+    return [path for path in found if path.is_file()]
+
+
+def _imports(path: Path, package: Path) -> list[str]:
+    """Dotted names inside the package that a file imports; `from a import b` gives both `a` and `a.b`."""
+    try:
+        tree = ast.parse(path.read_text())
+    except SyntaxError:
+        return []
+    prefix = package.name + "."
+    here = (package.name, *path.relative_to(package).parent.parts)
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*here[: len(here) - node.level + 1], *([node.module] if node.module else [])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

@@ -1,0 +1,56 @@
+"""A notebook kernel that never outlives its runner: `python -m timer1lib.runs.kernel -f CONNECTION_FILE`.
+
+A runner that is killed must leave nobody behind that still writes into the run's folder. The kernel holds a lock on
+the folder for as long as it lives, and watches its parent; the next runner waits for that lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+RUNNER_VARIABLE = "TIMER1_RUNNER_PID"
+LOCK_VARIABLE = "TIMER1_KERNEL_LOCK"
+_POLL_SECONDS = 0.2
+
+
+def main() -> None:
+    runner = int(os.environ.get(RUNNER_VARIABLE, "0"))
+    held = _hold(os.environ.get(LOCK_VARIABLE, ""))
+    if runner:
+        _leave_with(runner)
+        threading.Thread(target=_watch, args=(runner,), daemon=True).start()
+    from ipykernel import kernelapp
+
+    kernelapp.launch_new_instance()
+    if held is not None:
+        held.close()
+
+
+def _hold(path: str) -> IO[str] | None:
+    """Lock the file for this process. Record locks are not inherited by forked workers, which may hang on."""
+    if not path:
+        return None
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    stream = open(path, "w")  # noqa: SIM115 - held for the life of the process
+    fcntl.lockf(stream, fcntl.LOCK_EX)
+    return stream
+
+
+def _leave_with(runner: int) -> None:
+    if os.getppid() != runner:
+        os._exit(1)
+
+
+def _watch(runner: int) -> None:
+    while True:
+        _leave_with(runner)
+        time.sleep(_POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The manifest of a run: what code, packages, files and machine its numbers came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from timer1lib import __version__
+from timer1lib.files import atomic_write_json, read_json
+from timer1lib.params.model import SECTIONS, Params
+from timer1lib.runfolder import RunFolder
+from timer1lib.runs.keys import input_files
+
+PACKAGES = (
+    "torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors",
+    "numpy", "pandas", "decord", "av", "pillow", "pydantic", "plotly", "papermill", "nbclient", "ipykernel", "anywidget",
+)  # fmt: skip
+
+
+def build_manifest(params: Params, project: Path) -> dict[str, Any]:
+    """Everything about a run that is known before it starts."""
+    inputs: dict[str, str] = {}
+    for section in ("shared", *SECTIONS):
+        inputs |= input_files(getattr(params, section).model_dump())
+    return {
+        "name": params.name,
+        "created": now(),
+        "timer1": __version__,
+        "git": git_state(project),
+        "seed": params.shared.seed,
+        "packages": package_versions(),
+        "machine": machine(),
+        "inputs": {name: f"sha256:{digest}" for name, digest in inputs.items()},
+    }
+
+
+def finish_manifest(run: RunFolder, manifest: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the manifest with what is known at the end: the stages, and the clock's largest error where 01 measured it."""
+    full = {**manifest, "finished": now(), "stages": dict(stages)}
+    clock = run.root / "data" / "clock.json"
+    if clock.is_file():
+        full["clock"] = read_json(clock)
+    atomic_write_json(run.manifest, full)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def git_state(project: Path) -> dict[str, Any]:
+    """Commit and whether files differ from it; both None outside a git checkout."""
+    commit = _output(["git", "rev-parse", "HEAD"], project)
+    if commit is None:
+        return {"commit": None, "modified": None}
+    return {"commit": commit, "modified": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"], project))}
+
+
+def package_versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """System, processor, memory in GB and the accelerators that the driver's tool lists."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found: dict[str, Any] = {"system": platform.platform(), "processor": _processor(), "cores": cores}
+    try:
+        found["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (ValueError, OSError):
+        found["memory_gb"] = None
+    cards = _output(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], Path.cwd())
+    found["accelerators"] = cards.splitlines() if cards else []
+    return found
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _output(command: list[str], cwd: Path) -> str | None:
+    """What a command printed, or None where it is not installed or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,157 @@
+"""Stamps: what a finished stage was made from and what it left. Without a valid one a stage is not believed.
+
+`stages/04_grpo.json` is written last, after the executed notebook stands in its place. `stages/04_grpo.started.json`
+is written first: only under the same key may a stage go on with what a killed run left, else its files are removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_json, read_json, sha256_file
+from timer1lib.runfolder import RunFolder
+from timer1lib.runs.graph import STAGES, StageRef, owner, run_files
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One file that a stage left: digest, bytes, and the time stamp that saves hashing it again."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    key: str
+    parts: dict[str, Any]
+    outputs: dict[str, Output]
+    seconds: float
+    finished: str
+    reused_from: str | None = None
+    """The run whose result this is, where a sweep ran the stage once for several rows."""
+
+    def digests(self) -> dict[str, str]:
+        return {name: output.sha256 for name, output in self.outputs.items()}
+
+
+def read_stamp(run: RunFolder, stage: StageRef) -> Stamp | None:
+    """The stage's stamp; None where there is none or it cannot be read (an unreadable one is as good as none)."""
+    path = run.stamp(stage.notebook)
+    if not path.is_file():
+        return None
+    try:
+        row = read_json(path)
+        return Stamp(**{**row, "outputs": {name: Output(**output) for name, output in row["outputs"].items()}})
+    except (Timer1Error, KeyError, TypeError, AttributeError):
+        return None
+
+
+def write_stamp(run: RunFolder, stage: StageRef, stamp: Stamp) -> None:
+    atomic_write_json(run.stamp(stage.notebook), asdict(stamp))
+    started_path(run, stage).unlink(missing_ok=True)
+
+
+def started_path(run: RunFolder, stage: StageRef) -> Path:
+    return run.root / "stages" / f"{stage.notebook}.started.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A stage that was begun: under which key, and the run's files (modification times, ns) as they were then."""
+
+    key: str
+    before: dict[str, int]
+
+
+def read_started(run: RunFolder, stage: StageRef) -> Started | None:
+    """What is known of a stage that was begun and never finished; None where there is no such stage."""
+    try:
+        return Started(**read_json(started_path(run, stage)))
+    except (Timer1Error, TypeError):
+        return None
+
+
+def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool) -> tuple[bool, dict[str, int]]:
+    """Make a stage ready to run: remove what must not be believed, mark it as begun.
+
+    Returns:
+        Whether it goes on with what a killed run under the same key left, and the run's files as they were at the
+        stage's first beginning.
+    """
+    started = read_started(run, stage)
+    resumed = started is not None and started.key == key and not fresh
+    if started is None or not resumed:
+        remove_outputs(run, stage, started)
+        started_path(run, stage).unlink(missing_ok=True)
+        started = Started(key, snapshot(run))
+    run.stamp(stage.notebook).unlink(missing_ok=True)
+    run.notebook(stage.notebook).unlink(missing_ok=True)
+    atomic_write_json(started_path(run, stage), asdict(started))
+    return resumed, started.before
+
+
+def remove_outputs(run: RunFolder, stage: StageRef, started: Started | None) -> None:
+    """Remove every file that the stage owns or left behind, and the folders that this empties."""
+    stamp = read_stamp(run, stage)
+    mine = set(stamp.outputs) if stamp else set()
+    for name in run_files(run.root):
+        orphan = started is not None and owner(name) is None and name not in started.before
+        if orphan or owner(name) == stage.name:
+            mine.add(name)
+    for name in mine:
+        path = run.root / name
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
+            if folder == run.root or not folder.is_dir() or any(folder.iterdir()):
+                break
+            folder.rmdir()
+
+
+def collect_outputs(run: RunFolder, stage: StageRef, before: Mapping[str, int]) -> dict[str, Output]:
+    """The stage's files: those it owns by name, and those that nobody owns and that are new or changed since `before`.
+
+    Args:
+        before: modification times (ns) of the run's files when the stage began.
+    """
+    outputs = {}
+    for name in run_files(run.root):
+        belongs = owner(name)
+        if belongs == stage.name or (belongs is None and (run.root / name).stat().st_mtime_ns != before.get(name)):
+            outputs[name] = output_of(run.root / name)
+    return outputs
+
+
+def output_of(path: Path) -> Output:
+    stat = path.stat()
+    return Output(sha256_file(path), stat.st_size, stat.st_mtime_ns)
+
+
+def snapshot(run: RunFolder) -> dict[str, int]:
+    return {name: (run.root / name).stat().st_mtime_ns for name in run_files(run.root)}
+
+
+def damaged(run: RunFolder, stamp: Stamp) -> str | None:
+    """The first output that is missing or no longer what the stage left; None where all stand."""
+    for name, output in stamp.outputs.items():
+        path = run.root / name
+        if not path.is_file():
+            return f"{name} is missing"
+        stat = path.stat()
+        same_stat = (stat.st_size, stat.st_mtime_ns) == (output.size, output.mtime_ns)
+        if not same_stat and (stat.st_size != output.size or sha256_file(path) != output.sha256):
+            return f"{name} has changed"
+    return None
+
+
+def clear_run(run: RunFolder) -> None:
+    """Remove stamps and executed notebooks of every stage (outputs go when a stage begins)."""
+    for stage in STAGES:
+        run.stamp(stage.notebook).unlink(missing_ok=True)
+    shutil.rmtree(run.root / "notebooks", ignore_errors=True)
