@@ -6,6 +6,7 @@ touched, so a template may hold `\\boxed{}`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from timer1lib.errors import Timer1Error
@@ -27,9 +28,16 @@ TEMPLATES: dict[str, str] = {
     "timelens": (
         'Give the time span of the event "{query}" in seconds, as "12.5 - 17.8 seconds". Answer with the span alone.'
     ),
+    "question": "{query}?\n{options}\nAnswer with the letter of the right option only.",
+    "grounded_qa": (
+        "{query}?\n{options}\nReason between <think> and </think>, give the part of the video that shows the answer in seconds as "
+        "<time>[12.54, 17.83]</time>, then the letter of the right option as \\boxed{A}."
+    ),
     "brief": "when: {query}?",
+    "brief_question": "{query}?\n{options}\nletter:",
+    "brief_grounded": "{query}?\n{options}\nwhen, letter:",
 }
-"""Named templates. `brief` is the embedded tiny model's: it was trained on that wording."""
+"""Named templates. `brief`, `brief_question` and `brief_grounded` are the embedded tiny model's: it was trained on that wording."""
 
 
 def build(template: str, query: str, duration: float | None) -> str:
@@ -38,8 +46,26 @@ def build(template: str, query: str, duration: float | None) -> str:
     Raises:
         Timer1Error: no such template, or a file without `{query}`.
     """
+    return build_text(load(template), query, duration)
+
+
+def build_question(template: str, query: str, options: Sequence[str], duration: float | None) -> str:
+    """A multiple-choice question with lettered options.
+
+    A template that has a field `{options}` is filled with query, options and duration; with any other the question
+    is asked plainly, for a letter. `grounded_qa` and `brief_grounded` ask for the letter and the time span.
+    """
+    listed = "\n".join(f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(options))
     text = load(template)
-    return text.replace("{duration}", "unknown" if duration is None else f"{duration:.1f}").replace("{query}", query.strip().rstrip("."))
+    if "{options}" not in text:
+        text = TEMPLATES["brief_question" if template == "brief" else "question"]
+    return build_text(text.replace("{options}", listed), query.rstrip("?"), duration)
+
+
+def build_text(text: str, query: str, duration: float | None) -> str:
+    """Fill the fields of a template's text."""
+    shown = "unknown" if duration is None else f"{duration:.1f}"
+    return text.replace("{duration}", shown).replace("{query}", query.strip().rstrip("."))
 
 
 def load(template: str) -> str:

@@ -1,0 +1,116 @@
+"""What the tiny base is taught: one video and a few turns of questions and answers about it, as token ids.
+
+The token sequence is the one that the family's processor makes of the same video and prompt; a test compares them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from timer1lib import prompts
+from timer1lib.world import answers
+from timer1lib.world.queries import pick_queries
+from timer1lib.world.questions import LETTERS, long_questions, short_questions
+from timer1lib.world.render import render
+from timer1lib.world.scene import Scene, sample_scene
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerFast
+
+FRAMES, FPS, SIDE = 32, 8.0, 56
+PRETRAIN_SEEDS = 1_000_000_000
+"""Pretraining scenes have seeds from here on; no other split does."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the turns; what is left asks for the window with a direct answer."""
+
+    chain_of_thought: float = 0.35
+    question: float = 0.16
+    grounded_question: float = 0.06
+    describe: float = 0.1
+    turns: int = 4
+    easiest: float = 0.0
+    hardest: float = 0.5
+
+
+@dataclass(slots=True)
+class Lesson:
+    """One training sequence. `labels` is -100 outside the answers."""
+
+    ids: list[int]
+    labels: list[int]
+    pixels: NDArray[np.uint8]
+    """(frames, side, side, 3)"""
+
+
+def lesson_scene(index: int, mix: Mix) -> Scene:
+    """Scene number `index` of the pretraining split."""
+    difficulty = float(np.random.default_rng([index, 3]).uniform(mix.easiest, mix.hardest))
+    return sample_scene(PRETRAIN_SEEDS + index, round(difficulty, 3))
+
+
+def frame_times(duration: float) -> NDArray[np.float64]:
+    """Seconds of `FRAMES` even times from the first frame to the last of a video at `FPS`."""
+    return np.linspace(0, max(0, round(duration * FPS) - 1) / FPS, FRAMES)
+
+
+def lesson_pixels(scene: Scene) -> NDArray[np.uint8]:
+    return render(scene, frame_times(scene.duration), SIDE)
+
+
+def build_lesson(
+    scene: Scene, pixels: NDArray[np.uint8], tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, mix: Mix, textual: bool = True
+) -> Lesson:
+    """Put a video and up to `mix.turns` turns into one sequence.
+
+    Args:
+        textual: a time before each frame pair (Qwen3-VL); else one run of visual tokens (Qwen2.5-VL).
+    """
+    told = answers.told_times(scene.duration, FRAMES, FPS)
+    if textual:
+        video = "".join(f"<{t:.1f} seconds><|vision_start|><|video_pad|><|vision_end|>" for t in told)
+    else:
+        video = "<|vision_start|>" + "<|video_pad|>" * len(told) + "<|vision_end|>"
+    pieces: list[tuple[str, bool]] = []
+    for i, (question, answer) in enumerate(_turns(scene, told, rng, mix)):
+        pieces.append((("<|im_start|>user\n" if i == 0 else "\n<|im_start|>user\n") + (video if i == 0 else ""), False))
+        pieces.append((f"{question}<|im_end|>\n<|im_start|>assistant\n", False))
+        pieces.append((f"{answer}<|im_end|>", True))
+    ids: list[int] = []
+    labels: list[int] = []
+    for (_, learned), piece in zip(pieces, tokenizer([text for text, _ in pieces])["input_ids"], strict=True):
+        ids += piece
+        labels += piece if learned else [-100] * len(piece)
+    return Lesson(ids, labels, pixels)
+
+
+def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) -> list[tuple[str, str]]:
+    queries = pick_queries(scene, rng, mix.turns)
+    choices = [*short_questions(scene, rng), *long_questions(scene, rng)]
+    turns: list[tuple[str, str]] = []
+    for query in queries:
+        window = answers.seen(query.window, told)
+        draw = rng.random()
+        if draw < mix.question + mix.grounded_question and choices:
+            picked = choices.pop(int(rng.integers(len(choices))))
+            letter = LETTERS[picked.answer]
+            if draw < mix.question:
+                turns.append((prompts.build_question("brief_question", picked.text, picked.options, None), letter))
+            else:
+                text = prompts.build_question("brief_grounded", picked.text, picked.options, None)
+                turns.append((text, answers.grounded(answers.seen(picked.window, told), letter)))
+            continue
+        if draw > 1 - mix.describe:
+            told_of = [(q.text(rng), answers.seen(q.window, told)) for q in sorted(queries, key=lambda q: q.window)]
+            turns.append(("describe", ", ".join(f"{text} from {s:.1f} to {e:.1f}" for text, (s, e) in told_of)))
+            continue
+        thinking = rng.random() < mix.chain_of_thought
+        answer = answers.chain_of_thought(window) if thinking else answers.direct(window)
+        turns.append((prompts.build("brief", query.text(rng), None), answer))
+    return turns

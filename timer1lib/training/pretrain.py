@@ -1,0 +1,244 @@
+"""Train the tiny base from scratch on the embedded world: one command, seeded, resumable.
+
+    python -m timer1lib.training.pretrain assets/tiny-qwen3-vl --steps 4000 --seed 0
+
+Muon moves the matrices of the blocks, AdamW the rest; the loss counts answers only; several questions share a video.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from timer1lib.files import append_jsonl
+from timer1lib.models.fast_vision import speed_up_vision
+from timer1lib.models.tiny import MERGE, PATCH, TEMPORAL_PATCH, Family, build_tiny, describe, parameter_count
+from timer1lib.progress import Progress
+from timer1lib.training.muon import BatchedMuon
+from timer1lib.training.lessons import Lesson, Mix, build_lesson, lesson_pixels, lesson_scene
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerFast
+
+    from timer1lib.world.scene import Scene
+
+log = logging.getLogger(__name__)
+
+STATE = "pretraining.pt"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the base is trained."""
+
+    steps: int = 4000
+    batch: int = 16
+    fresh: int = 4
+    """New videos a step; the rest of the batch is drawn from the latest `pool`."""
+    pool: int = 3000
+    learning_rate: float = 2e-3
+    warmup: int = 50
+    decay_share: float = 0.3
+    clip: float = 1.0
+    seed: int = 0
+    save_every: int = 250
+
+
+def pretrain(out_dir: Path, recipe: Recipe, mix: Mix, family: Family = "qwen3_vl", hidden: int = 128, layers: int = 3) -> Path:
+    """Train a tiny model from random weights into `out_dir`; a killed run goes on where it stopped.
+
+    Returns:
+        The model folder, with `training.json` (data, recipe, time) and `curve.jsonl` (loss by step).
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    state_path = out_dir / STATE
+    if not state_path.is_file():
+        build_tiny(out_dir, family, recipe.seed, hidden=hidden, layers=layers)
+    model = AutoModelForImageTextToText.from_pretrained(out_dir, dtype=torch.float32)
+    tokenizer = AutoProcessor.from_pretrained(out_dir).tokenizer
+    optimizers = build_optimizers(model, recipe)
+    start, spent = _restore(state_path, model, optimizers)
+    speed_up_vision(model)
+    model.train()
+    videos = Videos(mix, recipe.pool)
+    progress = Progress("pretraining", recipe.steps, done=start)
+    began, losses = time.monotonic() - spent, []
+    for step in range(start, recipe.steps):
+        rng = np.random.default_rng([recipe.seed, 17, step])
+        lessons = [build_lesson(*videos.get(i), tokenizer, rng, mix, family == "qwen3_vl") for i in batch_indices(step, recipe, rng)]
+        loss = train_step(model, lessons, optimizers, learning_rate(step, recipe), recipe.clip, tokenizer)
+        losses.append(loss)
+        progress.update(loss=float(np.mean(losses[-50:])))
+        if (step + 1) % 50 == 0:
+            seconds = round(time.monotonic() - began, 1)
+            append_jsonl(out_dir / "curve.jsonl", [{"step": step + 1, "loss": round(float(np.mean(losses[-50:])), 4), "seconds": seconds}])
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            _save(out_dir, model, optimizers, step + 1, time.monotonic() - began)
+    card = {
+        "family": family,
+        "parameters": parameter_count(out_dir),
+        "recipe": asdict(recipe),
+        "mix": asdict(mix),
+        "seconds": round(time.monotonic() - began, 1),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    describe(out_dir, card)
+    state_path.unlink(missing_ok=True)
+    return out_dir
+
+
+def batch_indices(step: int, recipe: Recipe, rng: np.random.Generator) -> list[int]:
+    """Scene numbers of a step: `fresh` new ones and some of the latest `pool`."""
+    newest = (step + 1) * recipe.fresh
+    fresh = list(range(newest - recipe.fresh, newest))
+    oldest = max(0, newest - recipe.pool)
+    return fresh + [int(i) for i in rng.integers(oldest, newest, recipe.batch - recipe.fresh)]
+
+
+class Videos:
+    """Scenes and their pixels, drawn on demand, the latest kept."""
+
+    def __init__(self, mix: Mix, keep: int) -> None:
+        self._mix, self._keep = mix, keep
+        self._kept: OrderedDict[int, tuple[Scene, NDArray[np.uint8]]] = OrderedDict()
+
+    def get(self, index: int) -> tuple[Scene, NDArray[np.uint8]]:
+        if index not in self._kept:
+            scene = lesson_scene(index, self._mix)
+            self._kept[index] = (scene, lesson_pixels(scene))
+            if len(self._kept) > self._keep:
+                self._kept.popitem(last=False)
+        return self._kept[index]
+
+
+def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks and the merger, AdamW for embeddings, norms and the patch embedding."""
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and any(part in n for part in ("layers.", "blocks.", "merger"))]
+    chosen = {id(p) for p in inner}
+    outer = [p for p in model.parameters() if id(p) not in chosen]
+    rate = recipe.learning_rate
+    return [
+        BatchedMuon(inner, lr=rate, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(outer, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, flat, linear decay to 5% over the last `decay_share`."""
+    warm = min(1.0, (step + 1) / recipe.warmup)
+    left = (recipe.steps - step) / (recipe.steps * recipe.decay_share)
+    return recipe.learning_rate * warm * min(1.0, max(0.05, left))
+
+
+def train_step(
+    model: Any,
+    lessons: list[Lesson],
+    optimizers: list[torch.optim.Optimizer],
+    rate: float,
+    clip: float,
+    tokenizer: PreTrainedTokenizerFast,
+) -> float:
+    """One update; returns the mean loss over answer tokens."""
+    batch, labels = collate_lessons(lessons, model.config.video_token_id, int(tokenizer.pad_token_id or 0))
+    hidden = model.model(**batch).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    learned = targets != -100
+    loss = nn.functional.cross_entropy(model.lm_head(hidden[learned]), targets[learned])
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def collate_lessons(lessons: list[Lesson], video_token: int, pad_token: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Right-padded batch of lessons and its labels, both (batch, length)."""
+    length = max(len(lesson.ids) for lesson in lessons)
+    ids = torch.full((len(lessons), length), pad_token)
+    labels = torch.full((len(lessons), length), -100)
+    mask = torch.zeros(len(lessons), length, dtype=torch.long)
+    for row, lesson in enumerate(lessons):
+        n = len(lesson.ids)
+        ids[row, :n] = torch.tensor(lesson.ids)
+        labels[row, :n] = torch.tensor(lesson.labels)
+        mask[row, :n] = 1
+    patches, grid = patchify(np.stack([lesson.pixels for lesson in lessons]))
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "pixel_values_videos": patches,
+        "video_grid_thw": grid,
+        "mm_token_type_ids": (ids == video_token).int() * 2,
+    }, labels
+
+
+def patchify(videos: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 (batch, frames, side, side, 3) -> patches (batch * grid cells, channels * pixels) and grids (batch, 3).
+
+    The layout of the families' video processors, for videos of one size; a test compares them.
+    """
+    batch, frames, height, width, _ = videos.shape
+    x = torch.from_numpy(videos).permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1)
+    t, h, w = frames // TEMPORAL_PATCH, height // PATCH, width // PATCH
+    x = x.view(batch, t, TEMPORAL_PATCH, 3, h // MERGE, MERGE, PATCH, w // MERGE, MERGE, PATCH)
+    x = x.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9).reshape(batch * t * h * w, -1)
+    return x, torch.tensor([[t, h, w]] * batch)
+
+
+def _restore(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float]:
+    if not path.is_file():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    log.info("going on from step %d", state["step"])
+    return int(state["step"]), float(state["seconds"])
+
+
+def _save(out_dir: Path, model: Any, optimizers: list[torch.optim.Optimizer], step: int, seconds: float) -> None:
+    model.save_pretrained(out_dir)
+    temporary = out_dir / (STATE + ".new")
+    torch.save(
+        {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "seconds": seconds}, temporary
+    )
+    temporary.replace(out_dir / STATE)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the pretraining."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out_dir", type=Path)
+    parser.add_argument("--family", choices=("qwen3_vl", "qwen2_5_vl"), default="qwen3_vl")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--batch", type=int, default=Recipe.batch)
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--hardest", type=float, default=Mix.hardest)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    recipe = Recipe(steps=given.steps, batch=given.batch, learning_rate=given.learning_rate, seed=given.seed)
+    folder = pretrain(given.out_dir, recipe, Mix(hardest=given.hardest), given.family, given.hidden, given.layers)
+    log.info("%s: %s", folder, json.loads((folder / "training.json").read_text())["seconds"])
+
+
+if __name__ == "__main__":
+    main()

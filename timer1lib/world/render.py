@@ -1,0 +1,227 @@
+"""From a scene to pixels at any times and any size. Pure: the same scene, times and size give the same frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from timer1lib.world.lexicon import COLOURS, WALLS
+from timer1lib.world.scene import Change, Person, Scene, Thing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DARK = 0.3
+"""Brightness of the room with the light out."""
+SKIN = (235, 190, 150)
+STEPS_OF_TRAVEL = 8
+
+_LIMBS: dict[str, list[list[tuple[float, float, float, float]]]] = {
+    # pose -> phases -> limbs (x0, y0, x1, y1), in units of the figure's height, feet at y = 0.5, head at the top
+    "stand": [[(0, -0.2, 0, 0.15), (0, 0.15, -0.1, 0.5), (0, 0.15, 0.1, 0.5), (0, -0.1, -0.15, 0.1), (0, -0.1, 0.15, 0.1)]],
+    "wave": [
+        [(0, -0.2, 0, 0.15), (0, 0.15, -0.1, 0.5), (0, 0.15, 0.1, 0.5), (0, -0.1, -0.15, 0.1), (0, -0.1, 0.3, -0.45)],
+        [(0, -0.2, 0, 0.15), (0, 0.15, -0.1, 0.5), (0, 0.15, 0.1, 0.5), (0, -0.1, -0.15, 0.1), (0, -0.1, 0.38, -0.3)],
+    ],
+    "jump": [
+        [(0, -0.35, 0, 0.0), (0, 0.0, -0.28, 0.2), (0, 0.0, 0.28, 0.2), (0, -0.25, -0.3, -0.45), (0, -0.25, 0.3, -0.45)],
+        [(0, -0.28, 0, 0.07), (0, 0.07, -0.25, 0.3), (0, 0.07, 0.25, 0.3), (0, -0.18, -0.3, -0.35), (0, -0.18, 0.3, -0.35)],
+    ],
+    "kick": [
+        [(0, -0.2, 0, 0.15), (0, 0.15, -0.05, 0.5), (0, 0.15, 0.42, 0.1), (0, -0.1, -0.2, 0.05), (0, -0.1, -0.2, -0.05)],
+        [(0, -0.2, 0, 0.15), (0, 0.15, -0.05, 0.5), (0, 0.15, 0.38, 0.22), (0, -0.1, -0.2, 0.05), (0, -0.1, -0.2, -0.05)],
+    ],
+    "sit": [[(-0.1, 0.0, -0.1, 0.3), (-0.1, 0.3, 0.2, 0.3), (0.2, 0.3, 0.2, 0.5), (-0.1, 0.1, 0.1, 0.2), (-0.1, 0.1, -0.1, 0.3)]],
+    "lie": [[(-0.25, 0.42, 0.1, 0.42), (0.1, 0.42, 0.5, 0.4), (0.1, 0.42, 0.5, 0.46), (-0.15, 0.42, 0.0, 0.34), (-0.15, 0.42, 0.0, 0.48)]],
+}
+_HEADS: dict[str, list[tuple[float, float]]] = {
+    "stand": [(0, -0.33)],
+    "wave": [(0, -0.33), (0, -0.33)],
+    "jump": [(0, -0.48), (0, -0.41)],
+    "kick": [(0, -0.33), (0, -0.33)],
+    "sit": [(-0.1, -0.13)],
+    "lie": [(-0.38, 0.4)],
+}
+_FIGURE = 0.38  # height of the figure as a fraction of the picture's side
+
+
+def render(scene: Scene, times: NDArray[np.float64], side: int = 112, *, burn_clock: bool = False) -> NDArray[np.uint8]:
+    """Frames of a scene.
+
+    Args:
+        times: seconds, shape (N,).
+        side: pixels; frames are square.
+        burn_clock: write the whole second into the lower left corner, for tests of the clock.
+
+    Returns:
+        uint8 RGB of shape (N, side, side, 3).
+    """
+    times = np.asarray(times, np.float64)
+    frames = np.empty((len(times), side, side, 3), np.float32)
+    frames[:] = scene.grey
+    if scene.wall is not None:
+        _paint_wall(frames, times, scene.wall)
+    for thing in scene.things:
+        _paint_thing(frames, times, thing, scene.duration)
+    if scene.person is not None:
+        _paint_person(frames, times, scene.person)
+    if scene.light is not None:
+        frames *= (1 - (1 - DARK) * progress(scene.light, times))[:, None, None, None].astype(np.float32)
+    if scene.shake > 0:
+        _shake(frames, times, scene)
+    if scene.noise > 0:
+        # one generator a frame, keyed by its time: a frame looks the same whichever others are drawn with it
+        for frame, time in zip(frames, times, strict=True):
+            rng = np.random.default_rng([scene.seed, 11, round(float(time) * 1000)])
+            frame += rng.standard_normal((side, side, 1), dtype=np.float32) * np.float32(scene.noise)
+    if burn_clock:
+        _burn_clock(frames, times)
+    np.clip(frames, 0, 255, out=frames)
+    return frames.astype(np.uint8)
+
+
+def progress(change: Change, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far a change has come, in [0, 1]: rising from `start` to `full`, 1 until `end`, then 0."""
+    rising = np.clip((times - change.start) / max(1e-6, change.full - change.start), 0, 1)
+    return np.where(times < change.end, rising, 0.0)
+
+
+def within(times: NDArray[np.float64], start: float, end: float) -> NDArray[np.bool_]:
+    return (times >= start) & (times < end)
+
+
+def _paint_wall(frames: NDArray[np.float32], times: NDArray[np.float64], wall: Change) -> None:
+    """The new colour sweeps in from the left."""
+    side = frames.shape[2]
+    reach = progress(wall, times)[:, None] * side
+    share = np.clip(reach - np.arange(side)[None], 0, 1).astype(np.float32)[:, None, :, None]
+    frames += (np.array(WALLS[wall.to], np.float32) - frames) * share
+
+
+def _grid(cell: int, side: int) -> tuple[slice, slice, NDArray[np.float32], NDArray[np.float32]]:
+    """The quarter `cell` of the picture: its rows and columns, and pixel centres from the quarter's middle."""
+    half = side // 2
+    top, left = (cell // 2) * half, (cell % 2) * half
+    axis = ((np.arange(half, dtype=np.float32) + 0.5) / side) - 0.25
+    return slice(top, top + half), slice(left, left + half), axis[:, None], axis[None, :]
+
+
+def _coverage(shape: str, y: NDArray[np.float32], x: NDArray[np.float32], radius: float, side: int) -> NDArray[np.float32]:
+    """Share of each pixel that the shape covers, in [0, 1], by its distance to the outline."""
+    ax, ay = np.abs(x), np.abs(y)
+    if shape == "circle":
+        outside = np.hypot(x, y) - radius
+    elif shape == "square":
+        outside = np.maximum(ax, ay) - 0.85 * radius
+    elif shape == "triangle":
+        outside = np.maximum(y - 0.75 * radius, ax * 0.89 - (y + radius) * 0.45)
+    else:
+        arm = 0.3 * radius
+        outside = np.minimum(np.maximum(ax - radius, ay - arm), np.maximum(ay - radius, ax - arm))
+    covered: NDArray[np.float32] = np.clip(0.5 - outside * side, 0, 1).astype(np.float32)
+    return covered
+
+
+def _paint_thing(frames: NDArray[np.float32], times: NDArray[np.float64], thing: Thing, duration: float) -> None:
+    side = frames.shape[1]
+    rows, columns, y, x = _grid(thing.cell, side)
+    shown = np.zeros(len(times), bool)
+    for start, end in thing.visible:
+        shown |= within(times, start, end)
+    large = within(times, *thing.grown) if thing.grown else np.zeros(len(times), bool)
+    part = np.clip((times / duration * STEPS_OF_TRAVEL).astype(int), 0, STEPS_OF_TRAVEL - 1)
+    for step in np.unique(part[shown]):
+        at = step / STEPS_OF_TRAVEL - 0.5
+        dy, dx = (o + t * at for o, t in zip(thing.offset, thing.travel, strict=True))
+        for is_large in (False, True):
+            chosen = np.flatnonzero(shown & (part == step) & (large == is_large))
+            if not len(chosen):
+                continue
+            scale = 1.0 if thing.grown is None else (1.3 if is_large else 0.6)
+            cover = _coverage(thing.shape, y - dy, x - dx, thing.radius * scale, side)[None, :, :, None]
+            colour = _colours(thing, times[chosen], x - dx)
+            patch = frames[chosen, rows, columns]
+            frames[chosen, rows, columns] = patch + (colour - patch) * cover
+
+
+def _colours(thing: Thing, times: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colour of the thing at each time, shape (N, 1, columns or 1, 3): the second colour sweeps in from the left."""
+    first = np.array(COLOURS[thing.colour], np.float32)
+    if thing.recolour is None:
+        return first[None, None, None]
+    start, end, name = thing.recolour
+    done = np.clip((times - start) / (end - start), 0, 1)
+    edge = (2 * done - 1) * thing.radius
+    edge = np.where(done <= 0, -1.0, np.where(done >= 1, 1.0, edge))
+    turned = (x < edge[:, None]).astype(np.float32)[:, None, :, None]
+    return first + (np.array(COLOURS[name], np.float32) - first) * turned
+
+
+def _paint_person(frames: NDArray[np.float32], times: NDArray[np.float64], person: Person) -> None:
+    side = frames.shape[1]
+    rows, columns, y, x = _grid(person.cell, side)
+    pose = np.full(len(times), "stand", dtype="<U6")
+    for name, start, end in person.acts:
+        pose[within(times, start, end)] = name
+    beat = (times * 2).astype(int)
+    for name in np.unique(pose):
+        phases = _LIMBS[str(name)]
+        for phase, limbs in enumerate(phases):
+            chosen = np.flatnonzero((pose == name) & (beat % len(phases) == phase))
+            if not len(chosen):
+                continue
+            cover = _figure(limbs, _HEADS[str(name)][phase], y - person.offset[0], x - person.offset[1], side)[None, :, :, None]
+            patch = frames[chosen, rows, columns]
+            frames[chosen, rows, columns] = patch + (np.array(SKIN, np.float32) - patch) * cover
+
+
+def _figure(
+    limbs: list[tuple[float, float, float, float]], head: tuple[float, float], y: NDArray[np.float32], x: NDArray[np.float32], side: int
+) -> NDArray[np.float32]:
+    distance = np.hypot(x - head[0] * _FIGURE, y - head[1] * _FIGURE) - 0.12 * _FIGURE
+    for x0, y0, x1, y1 in limbs:
+        ax, ay, bx, by = (v * _FIGURE for v in (x0, y0, x1, y1))
+        length = max(1e-9, (bx - ax) ** 2 + (by - ay) ** 2)
+        along = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length, 0, 1)
+        distance = np.minimum(distance, np.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)) - 0.045 * _FIGURE)
+    covered: NDArray[np.float32] = np.clip(0.5 - distance * side, 0, 1).astype(np.float32)
+    return covered
+
+
+def _shake(frames: NDArray[np.float32], times: NDArray[np.float64], scene: Scene) -> None:
+    """The camera sways: whole pixels, the border repeated."""
+    side = frames.shape[1]
+    rng = np.random.default_rng([scene.seed, 13])
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    speed = rng.uniform(0.15, 0.5, 2)
+    index = np.arange(side)
+    for frame, time in zip(frames, times, strict=True):
+        dy, dx = np.round(scene.shake * side * np.sin(speed * time + phase)).astype(int)
+        frame[:] = frame[np.clip(index + dy, 0, side - 1)][:, np.clip(index + dx, 0, side - 1)]
+
+
+def _burn_clock(frames: NDArray[np.float32], times: NDArray[np.float64]) -> None:
+    """Whole seconds as three digits, white on black, lower left."""
+    side = frames.shape[1]
+    scale = max(1, side // 56)
+    for frame, time in zip(frames, times, strict=True):
+        text = f"{int(time + 1e-6) % 1000:03d}"
+        plate = np.zeros((7, 4 * len(text) + 1), np.float32)
+        for i, character in enumerate(text):
+            plate[1:6, 1 + 4 * i : 4 + 4 * i] = digit(int(character)) * 255
+        plate = plate.repeat(scale, 0).repeat(scale, 1)
+        frame[side - plate.shape[0] :, : plate.shape[1]] = plate[:, :, None]
+
+
+_SEGMENTS = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcdfg")
+
+
+def digit(value: int) -> NDArray[np.float32]:
+    """A digit as seven segments on 5 x 3 pixels of 0 and 1."""
+    picture = np.zeros((5, 3), np.float32)
+    places = {"a": (0, slice(0, 3)), "g": (2, slice(0, 3)), "d": (4, slice(0, 3))}
+    sides = {"f": (slice(0, 3), 0), "b": (slice(0, 3), 2), "e": (slice(2, 5), 0), "c": (slice(2, 5), 2)}
+    for segment in _SEGMENTS[value]:
+        picture[places[segment] if segment in places else sides[segment]] = 1
+    return picture
