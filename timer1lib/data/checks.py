@@ -64,7 +64,9 @@ def _check_duration(record: Record, limits: Limits) -> None:
         return
     if start < 0 or end <= start:
         record.find("bad_clip", f"clip [{start:g}, {end:g}] s of the video")
-    elif sample.duration is not None and abs(end - start - sample.duration) > max(limits.duration_tolerance, 0.01 * sample.duration):
+    elif sample.duration is not None and abs(end - start - sample.duration) > max(
+        limits.duration_tolerance, 0.01 * sample.duration
+    ):
         record.find("bad_clip", f"clip [{start:g}, {end:g}] s is {end - start:g} s long, the duration says {sample.duration:g} s")
 
 

@@ -53,9 +53,13 @@ CODES: dict[str, Code] = {
     "missing_video": Code("error", "drop", ("keep", "drop"), "the video file is not in the video folder"),
     "outside_root": Code("error", "drop", ("drop",), "the video path leaves the video folder"),
     "undecodable": Code("error", "drop", ("keep", "drop"), "the video file cannot be decoded"),
-    "duration_mismatch": Code("warning", "clip", ("keep", "clip", "drop"), "the duration is not the file's; clip takes the file's"),
+    "duration_mismatch": Code(
+        "warning", "clip", ("keep", "clip", "drop"), "the duration is not the file's; clip takes the file's"
+    ),
     # Notes that a person left while looking at errors (06_inspect).
-    "wrong_label": Code("warning", "drop", ("keep", "clip", "drop"), "a person noted a wrong label; clip takes the window of the note"),
+    "wrong_label": Code(
+        "warning", "drop", ("keep", "clip", "drop"), "a person noted a wrong label; clip takes the window of the note"
+    ),
     "ambiguous": Code("warning", "drop", ("keep", "drop"), "a person noted that the query fits several moments"),
 }
 

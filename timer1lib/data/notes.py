@@ -56,7 +56,9 @@ def apply_notes(records: Sequence[Record], notes: Sequence[Note]) -> list[str]:
         for record in by_id.get(note.id, ()):
             said = f": {note.text[:80]!r}" if note.text else ""
             if note.label == "wrong_label" and note.window is not None and record.policies["wrong_label"] != "keep":
-                record.find("wrong_label", f"noted with a window of {note.window[0]:g} to {note.window[1]:g} s{said}", repair="clip")
+                record.find(
+                    "wrong_label", f"noted with a window of {note.window[0]:g} to {note.window[1]:g} s{said}", repair="clip"
+                )
                 record.change("wrong_label", "windows", [list(w) for w in record.sample.windows], [list(note.window)])
                 record.sample.windows = [note.window]
             elif note.label == "wrong_label":

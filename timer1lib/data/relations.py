@@ -45,23 +45,31 @@ def _exact(group: Iterable[Record]) -> None:
             same = next((e for e in earlier if _same_windows(e.published, record.published)), None)
             first = same or earlier[0]
             if same is not None:
-                record.find("duplicate", f"the same query and window as {_place(first, record)}: {record.published.query.strip()[:80]!r}")
+                record.find(
+                    "duplicate", f"the same query and window as {_place(first, record)}: {record.published.query.strip()[:80]!r}"
+                )
             else:
                 query = record.published.query.strip()[:80]
-                policy = record.find("conflicting_windows", f"{query!r} has {_times(record)} here and {_times(first)} in {_place(first, record)}")
-                record.find("duplicate", f"the query of {_place(first, record)} again, with another window: {query!r}", repair=policy)
+                policy = record.find(
+                    "conflicting_windows", f"{query!r} has {_times(record)} here and {_times(first)} in {_place(first, record)}"
+                )
+                record.find(
+                    "duplicate", f"the query of {_place(first, record)} again, with another window: {query!r}", repair=policy
+                )
         earlier.append(record)
 
 
 def _same_windows(a: Sample, b: Sample) -> bool:
     if len(a.windows) != len(b.windows):
         return False
-    return all(abs(p[0] - q[0]) < 1e-6 and abs(p[1] - q[1]) < 1e-6 or p == q for p, q in zip(a.windows, b.windows, strict=True))
+    return all((abs(p[0] - q[0]) < 1e-6 and abs(p[1] - q[1]) < 1e-6) or p == q for p, q in zip(a.windows, b.windows, strict=True))
 
 
 def _near(group: Sequence[Record], limits: Limits) -> None:
     """Rows with one window each that nearly coincide and whose queries share most words, in the order of their start."""
-    single = sorted((r for r in group if len(r.published.windows) == 1 and r.published.options is None), key=lambda r: r.published.windows[0])
+    single = sorted(
+        (r for r in group if len(r.published.windows) == 1 and r.published.options is None), key=lambda r: r.published.windows[0]
+    )
     words = [frozenset(_WORD.findall(r.published.query.lower())) - _SMALL for r in single]
     for i, first in enumerate(single):
         a = first.published.windows[0]
@@ -74,9 +82,9 @@ def _near(group: Sequence[Record], limits: Limits) -> None:
             if not union or len(words[i] & words[j]) < limits.near_words * union or iou(a, b) < limits.near_iou:
                 continue
             earlier, later = sorted((first, single[j]), key=lambda r: r.row)
-            if _question(earlier.published) != _question(later.published) or not _same_windows(earlier.published, later.published):
-                if not any(f.code in ("near_duplicate", "duplicate") for f in later.findings):
-                    later.find("near_duplicate", f"{later.published.query.strip()[:60]!r} is nearly {_place(earlier, later)}: {earlier.published.query.strip()[:60]!r}")
+            if not any(f.code in ("near_duplicate", "duplicate") for f in later.findings):
+                here, there = later.published.query.strip()[:60], earlier.published.query.strip()[:60]
+                later.find("near_duplicate", f"{here!r} is nearly {_place(earlier, later)}: {there!r}")
 
 
 def _ids(records: Sequence[Record]) -> None:

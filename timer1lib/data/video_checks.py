@@ -23,7 +23,9 @@ def probe_seconds(path: Path) -> float:
     return probe(path).duration_s
 
 
-def check_videos(records: Sequence[Record], folder: VideoFolder, limits: Limits, probe: ProbeSeconds = probe_seconds) -> dict[str, str]:
+def check_videos(
+    records: Sequence[Record], folder: VideoFolder, limits: Limits, probe: ProbeSeconds = probe_seconds
+) -> dict[str, str]:
     """Look up and probe the file of every row, each file once.
 
     Returns:
@@ -59,8 +61,7 @@ def _check_file(name: str, group: Sequence[Record], folder: VideoFolder, limits:
             record.find("undecodable", str(error))
         return
     for record in group:
-        if record.readable_video != record.sample.video:
-            record.sample.video = record.readable_video
+        record.sample.video = relative.as_posix()
         _check_length(record, seconds, limits)
 
 
@@ -85,7 +86,8 @@ def _check_length(record: Record, seconds: float, limits: Limits) -> None:
             record.change("missing_field", "duration", None, seconds)
             sample.duration = seconds
     elif abs(sample.duration - seconds) > allowed:
-        if record.find("duration_mismatch", f"duration {sample.duration:g} s, the file has {seconds:.2f} s") == "clip":
+        policy = record.find("duration_mismatch", f"duration {sample.duration:g} s, the file has {seconds:.2f} s")
+        if policy == "clip":
             record.change("duration_mismatch", "duration", sample.duration, seconds)
             sample.duration = seconds
 

@@ -39,7 +39,9 @@ def read_annotations(path: str | Path, format: str | None = None) -> ReadResult:
     """
     if format is not None and format not in FORMATS:
         near = difflib.get_close_matches(format, FORMATS, n=1)
-        raise Timer1Error(f"format {format!r}: not known{f'; did you mean {near[0]!r}?' if near else ''} One of {', '.join(FORMATS)}")
+        raise Timer1Error(
+            f"format {format!r}: not known{f'; did you mean {near[0]!r}?' if near else ''} One of {', '.join(FORMATS)}"
+        )
     source = open_source(path)
     name = format or recognise(source)
     reader = FORMATS[name]

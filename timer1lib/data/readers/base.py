@@ -113,4 +113,3 @@ def read_rows(items: Iterable[Item | Broken], reader: Reader, name: str, file: s
 def _refuse(result: ReadResult, line: int, error: RowError) -> None:
     result.rows_in += 1
     result.problems.append(Finding(error.code, str(error), result.file, result.rows_in, line))
-

@@ -239,11 +239,11 @@ GROUNDING: dict[str, Reader] = {
         _is_captions, _captions, _captions_rows, "map",
     ),
     "charades_sta": Reader(
-        "Charades-STA's text, 'video start end##sentence', with its CSV of durations beside it",
+        "Charades-STA's text, 'video start end##sentence', durations in a CSV beside it",
         lambda value: isinstance(value, str) and "##" in value, _charades, _charades_rows, "text", charades_durations,
     ),
     "qvhighlights": Reader("QVHighlights (Moment-DETR's JSONL with saliency)", _is_qvhighlights, _qvhighlights),
-    "lighthouse": Reader("lighthouse's JSONL for TACoS, Charades, ActivityNet", has("vid", "query", "relevant_windows"), _lighthouse),
+    "lighthouse": Reader("lighthouse's JSONL (TACoS, Charades, ...)", has("vid", "query", "relevant_windows"), _lighthouse),
     "didemo": Reader("DiDeMo: segments of 5 s, several annotators", has("description", "times", "video"), _didemo),
     "hirest": Reader("HiREST, moment retrieval", _is_hirest, _hirest, _hirest_rows, "map"),
 }  # fmt: skip

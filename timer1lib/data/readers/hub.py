@@ -9,7 +9,9 @@ from timer1lib.data.readers.source import Item
 from timer1lib.errors import Timer1Error
 
 
-def hub_samples(id: str, split: str, *, format: str | None = None, config: str | None = None, revision: str | None = None) -> ReadResult:
+def hub_samples(
+    id: str, split: str, *, format: str | None = None, config: str | None = None, revision: str | None = None
+) -> ReadResult:
     """Read a data set of the hub, streaming; nothing in it is run.
 
     Args:

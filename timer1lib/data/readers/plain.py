@@ -23,7 +23,22 @@ ANSWERS = ("answer", "ans", "label", "correct")
 
 _KNOWN = {
     name
-    for names in (VIDEO, QUERY, DURATION, WINDOWS, IDS, TYPE, SOURCE, CLIP_START, CLIP_END, STARTS, ENDS, OPTIONS, ANSWERS, ("split",))
+    for names in (
+        VIDEO,
+        QUERY,
+        DURATION,
+        WINDOWS,
+        IDS,
+        TYPE,
+        SOURCE,
+        CLIP_START,
+        CLIP_END,
+        STARTS,
+        ENDS,
+        OPTIONS,
+        ANSWERS,
+        ("split",),
+    )
     for name in names
 }
 
@@ -111,7 +126,9 @@ def _answer(row: Row, name: str, options: list[str] | None) -> int | None:
 
 
 def _is_own(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"id", "video", "query", "windows"} <= set(value) <= set(Sample.__slots__) | {"completion"}
+    return isinstance(value, Mapping) and {"id", "video", "query", "windows"} <= set(value) <= set(Sample.__slots__) | {
+        "completion"
+    }
 
 
 def _is_plain(value: Any) -> bool:

@@ -115,9 +115,8 @@ class Row:
 
     def windows(self, name: str, value: Any) -> list[Window]:
         """One window or a list of them."""
-        if isinstance(value, Sequence) and not isinstance(value, str) and any(isinstance(v, (Sequence, Mapping)) for v in value):
-            if all(isinstance(v, Sequence) and not isinstance(v, str) or isinstance(v, str) and _PAIR.fullmatch(v) for v in value):
-                return [self.window(name, v) for v in value]
+        if isinstance(value, list) and any(isinstance(v, list) or (isinstance(v, str) and _PAIR.fullmatch(v)) for v in value):
+            return [self.window(name, v) for v in value]
         return [self.window(name, value)]
 
     def required_windows(self, *names: str) -> list[Window]:

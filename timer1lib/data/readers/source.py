@@ -25,7 +25,7 @@ ROW_LISTS = ("data", "annotations", "samples", "rows", "questions", "results")
 MAX_ROW_CHARACTERS = 4_000_000
 """A single row longer than this is no annotation."""
 
-_NEXT_ITEM = re.compile(r"[\]}]\s*,\s*(?=[{\[\"])")
+_NEXT_ITEM = re.compile(r"\}\s*,\s*(?=\{)")
 _NEXT_MEMBER = re.compile(r"\}\s*,\s*(?=\")")
 _RAW_BYTE = re.compile("[\udc80-\udcff]")
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -198,7 +198,7 @@ def _array(text: str, position: int, lines: _Lines) -> Iterator[Item | Broken]:
         elif text[position : position + 1] not in ("]", ""):
             yield Broken(lines.of(position), "not JSON: a comma is missing between two rows")
             after = _NEXT_ITEM.search(text, position)
-            if text[position] not in "{[\"":
+            if text[position] not in '{["':
                 if after is None:
                     return
                 position = after.end()
