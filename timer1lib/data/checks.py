@@ -102,7 +102,7 @@ def _check_window(record: Record, window: Window, limits: Limits, several: bool)
         before = [start, end]
         start, end = max(0.0, start), max(0.0, end)
         record.change("negative", "windows", before, [start, end])
-        if start == end != window[0]:
+        if start == end and window[0] != window[1]:
             record.dropped_by = record.dropped_by or "negative"
     if duration is not None and duration > 0 and max(start, end) > duration + limits.end_tolerance:
         start, end = _past_end(record, window, (start, end), duration)
