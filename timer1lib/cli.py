@@ -149,13 +149,14 @@ def _add_score(commands: Commands) -> None:
     parser.add_argument("annotations", metavar="ANNOTATIONS")
     parser.add_argument("--format", metavar="NAME", help="the annotations' format; recognised from the file where left out")
     parser.add_argument("--parser", choices=POLICIES, help="how completions are read")
-    parser.add_argument("--repair", action="store_true", help="mend broken ground truth first (and say what was mended)")
+    what = "what to do with broken ground truth; it counts as published where left out"
+    parser.add_argument("--repair", choices=("keep", "clip", "swap", "drop", "repair"), default="keep", help=what)
 
 
 def _score(options: argparse.Namespace) -> Outcome:
     from timer1lib.evaluation.score import score_files
 
-    value = score_files(options.predictions, options.annotations, format=options.format, parser=options.parser, repairs=options.repair)
+    value = score_files(options.predictions, options.annotations, options.format, options.parser, options.repair)
     return Outcome(_plain(value), value)
 
 
@@ -205,13 +206,14 @@ def _add_sweep(commands: Commands) -> None:
     parser.add_argument("sweep", metavar="SWEEP.yaml")
     _add_overrides(parser)
     parser.add_argument("--jobs", type=_at_least(1), default=1, metavar="N", help="rows that run at the same time")
+    parser.add_argument("--seeds", type=_numbers, default=[], metavar="0,1,2", help="run every row once for each seed")
     parser.add_argument("--out", metavar="DIR", help="folder in place of outputs/sweeps/<name>")
 
 
 def _sweep(options: argparse.Namespace) -> Outcome:
     from timer1lib.runs.sweep import sweep
 
-    result = sweep(options.sweep, overrides=options.overrides, jobs=options.jobs, out=options.out)
+    result = sweep(options.sweep, overrides=options.overrides, jobs=options.jobs, out=options.out, seeds=options.seeds)
     return Outcome(result.text(), result.to_json(), FAILED if result.failed else 0)
 
 
@@ -280,6 +282,10 @@ def _at_least(smallest: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def _numbers(text: str) -> list[int]:
+    return [_at_least(0)(part) for part in text.split(",") if part.strip()]
 
 
 def _plain(value: Any) -> str:

@@ -22,8 +22,7 @@ def main() -> None:
     runner = int(os.environ.get(RUNNER_VARIABLE, "0"))
     held = _hold(os.environ.get(LOCK_VARIABLE, ""))
     if runner:
-        _leave_with(runner)
-        threading.Thread(target=_watch, args=(runner,), daemon=True).start()
+        leave_with(runner)
     from ipykernel import kernelapp
 
     kernelapp.launch_new_instance()
@@ -41,15 +40,17 @@ def _hold(path: str) -> IO[str] | None:
     return stream
 
 
-def _leave_with(runner: int) -> None:
-    if os.getppid() != runner:
+def leave_with(parent: int) -> None:
+    """End this process, at once and from now on, when `parent` is no longer its parent."""
+    if os.getppid() != parent:
         os._exit(1)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
-def _watch(runner: int) -> None:
-    while True:
-        _leave_with(runner)
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
         time.sleep(_POLL_SECONDS)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from timer1lib.errors import Timer1Error
 KERNEL_LOCK = ".kernel.lock"
 _RUNNER_LOCK = ".runner.lock"
 _ORPHAN_SECONDS = 60.0
+_DYING_SECONDS = 1.0
+"""How long a runner whose sweep was killed may take to notice."""
 
 
 @contextlib.contextmanager
@@ -25,12 +27,17 @@ def exclusive(root: Path) -> Iterator[None]:
     """
     root.mkdir(parents=True, exist_ok=True)
     with open(root / _RUNNER_LOCK, "a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip() or "unknown"
-            raise Timer1Error(f"{root}: another timer1 (process {holder}) works in this folder") from None
+        deadline = time.monotonic() + _DYING_SECONDS
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    stream.seek(0)
+                    holder = stream.read().strip() or "unknown"
+                    raise Timer1Error(f"{root}: another timer1 (process {holder}) works in this folder") from None
+                time.sleep(0.1)
         stream.seek(0)
         stream.truncate()
         stream.write(str(os.getpid()))

@@ -23,24 +23,24 @@ def results_table(metrics: Mapping[str, Any]) -> str:
         for name in [*order, *(other for other in by_checkpoint if other not in order)]:
             if isinstance(by_checkpoint[name], Mapping):
                 rows.append((split, _TITLES.get(name, name), by_checkpoint[name]))
-    columns = [column for column in COLUMNS if any(_number(row[2].get(column)) is not None for row in rows)]
+    columns = [column for column in COLUMNS if any(number(row[2].get(column)) is not None for row in rows)]
     table = [["split", "model", *columns]]
     table += [[split, name, *(_cell(values.get(column)) for column in columns)] for split, name, values in rows]
     return "\n".join(aligned(table))
 
 
-def aligned(table: list[list[str]]) -> list[str]:
-    """Lines of a table with the first two columns left and the rest right, a rule under the head."""
+def aligned(table: list[list[str]], left: int = 2) -> list[str]:
+    """Lines of a table with the first `left` columns left and the rest right, a rule under the head."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = []
     for row in table:
         padded = enumerate(zip(row, widths, strict=True))
-        cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in padded]
+        cells = [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in padded]
         lines.append("  ".join(cells).rstrip())
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """A plain number, or the `value` of a metric that is written with its interval."""
     if isinstance(value, Mapping):
         value = value.get("value")
@@ -48,5 +48,5 @@ def _number(value: Any) -> float | None:
 
 
 def _cell(value: Any) -> str:
-    number = _number(value)
-    return "-" if number is None else f"{number:.1f}"
+    plain = number(value)
+    return "-" if plain is None else f"{plain:.1f}"

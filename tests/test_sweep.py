@@ -1,0 +1,134 @@
+"""Sweeps on stub notebooks: reading, sharing, failing rows, going on."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from stub_project import BODIES, make_project
+
+from timer1lib.errors import Timer1Error
+from timer1lib.params.model import Params
+from timer1lib.runs import sweep as sweep_module
+from timer1lib.runs.graph import find_stage
+from timer1lib.runs.runner import Project, run
+from timer1lib.runs.store import Store
+from timer1lib.runs.sweep import sweep
+from timer1lib.runs.sweep_file import read_sweep
+from timer1lib.runs.sweep_table import means_table
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
+
+
+def write_sweep(folder: Path, **tree: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "base.yaml").write_text("name: base\nshared: {frames: 8}\n")
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"name": "s", "base": "base.yaml", **tree}))
+    return path
+
+
+def test_rows_times_grid_times_seeds(tmp_path: Path) -> None:
+    rows = [{"name": "a", "set": {"shared.frames": 4}}, {"name": "b"}]
+    path = write_sweep(tmp_path, rows=rows, grid={"shared.fps": [1.0, 2.0]}, set={"shared.workers": 0})
+    _, found = read_sweep(path, ["shared.cache_gb=1.5"], seeds=[3, 4])
+    assert [row.name for row in found] == [f"{v}.fps={f}.s{s}" for v in "ab" for f in ("1.0", "2.0") for s in (3, 4)]
+    assert [row.params.shared.frames for row in found] == [4] * 4 + [8] * 4
+    assert [row.params.shared.fps for row in found] == [1.0, 1.0, 2.0, 2.0] * 2
+    assert [row.params.shared.seed for row in found] == [3, 4] * 4
+    assert {row.params.shared.workers for row in found} == {0}
+    assert {row.params.shared.cache_gb for row in found} == {1.5}
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"rows": [{"name": "x", "set": {"shared.framse": 4}}]}, ["row 'x'", "unknown parameter 'shared.framse'", "did you mean 'shared.frames'"]),
+        ({"rows": [{"name": "x", "set": {"shared.frames": 1}}]}, ["row 'x'", "shared.frames"]),
+        ({"rows": [{"name": "x"}, {"name": "x"}]}, ["two rows are named 'x'"]),
+        ({"row": []}, ["unknown parameter 'row'", "did you mean 'rows'"]),
+        ({"base": "nowhere.yaml"}, ["nowhere.yaml", "no such params file"]),
+        ({"rows": [{"name": "../x"}]}, ["rows.0.name"]),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(tmp_path: Path, tree: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(Timer1Error) as caught:
+        sweep(write_sweep(tmp_path, **tree), out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def counting_project(root: Path) -> Project:
+    """A project whose stages leave a mark outside the run whenever they execute."""
+    mark = f"open({str(root / 'marks.txt')!r}, 'a').write"
+    bodies = {name: f"{body}\n{mark}('{name}\\n')" for name, body in BODIES.items()}
+    bodies["sft"] += "\nif frames == 5: raise ValueError('five frames')"
+    return make_project(root, bodies)
+
+
+def test_shared_stages_run_once_and_a_failed_row_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "_compare", lambda runs: ({"runs": runs}, "compared"))
+    project = counting_project(tmp_path / "p")
+    # Rows a and b are the same but for their name; c fails in 02.
+    rows = [{"name": "a"}, {"name": "c", "set": {"shared.frames": 5}}, {"name": "b"}]
+    path = write_sweep(tmp_path, rows=rows, until="02")
+    stream = io.StringIO()
+    result = sweep(path, out=tmp_path / "out", project=project, stream=stream)
+    assert [row["error"] is None for row in result.rows] == [True, False, True]
+    assert "02_sft, cell 3: ValueError: five frames" in result.rows[1]["error"]
+    assert result.failed[0]["name"] == "c"
+    assert "failed  c: 02_sft" in result.text()
+    marks = (project.root / "marks.txt").read_text().split()
+    assert marks.count("curate") == 2, "01 runs for a, is shared with b, and runs for c, whose frames differ"
+    assert {name: stage["how"] for name, stage in result.rows[2]["stages"].items()} == {"01_curate": "reused", "02_sft": "reused"}
+    for row in "ab":
+        assert (tmp_path / "out" / row / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 0\n"
+    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"][1]["error"]
+    # Again: nothing that finished runs again, and the failed row is tried again.
+    again = sweep(path, out=tmp_path / "out", project=project, stream=io.StringIO(), jobs=3)
+    assert (project.root / "marks.txt").read_text().split() == marks + ["sft"]
+    assert [row["stages"].get("01_curate", {}).get("how") for row in (again.rows[0], again.rows[2])] == ["unchanged"] * 2
+
+
+def test_a_damaged_entry_of_the_store_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_runs_runner import in_process
+
+    monkeypatch.setattr("timer1lib.runs.runner.execute", in_process)
+    project, store = make_project(tmp_path / "p"), Store(tmp_path / "store")
+    first = run(Params(), project=project, store=store, out=tmp_path / "a", until="02", report=False)
+    key = first.stages["02_sft"]["key"]
+    entry = store.find(find_stage("sft"), key)
+    assert entry is not None
+    (entry.root / "checkpoints" / "sft" / "model.bin").write_text("damaged")
+    assert store.find(find_stage("sft"), key) is None
+    second = run(Params(), project=project, store=store, out=tmp_path / "b", until="02", report=False)
+    assert [stage["how"] for stage in second.stages.values()] == ["reused", "ran"]
+    assert (tmp_path / "a" / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 0\n"
+
+
+def test_means_over_seeds(tmp_path: Path) -> None:
+    rows = []
+    for seed, value in enumerate((50.0, 54.0)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps({"splits": {"test_id": {"base": {"mIoU": 1.0}, "sft": {"mIoU": value}}}}))
+        rows.append({"variant": "v", "run": str(folder), "error": None})
+    rows.append({"variant": "w", "run": str(tmp_path / "none"), "error": "failed"})
+    # Mean 52, sample standard deviation sqrt((2^2 + 2^2) / 1) = 2.83; the last checkpoint is SFT's.
+    assert means_table(rows).splitlines()[-1].split() == ["test_id", "v", "sft", "52.0", "+-2.8"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_sweeps_are_valid(path: Path) -> None:
+    spec, rows = read_sweep(path)
+    assert spec.name == path.stem
+    assert spec.about
+    assert len(rows) >= 2
+    parameters = [row.params.model_dump(exclude={"name"}) for row in rows]
+    assert all(a != b for i, a in enumerate(parameters) for b in parameters[:i]), "two rows are the same run"
