@@ -11,7 +11,8 @@ from timer1lib.evaluation.intervals import bootstrap_means, by_video, mean_inter
 def test_by_video_sums_and_counts_what_is_known() -> None:
     values = np.array([[1.0, np.nan], [2.0, 5.0], [4.0, 7.0]])
     sums, counts = by_video(values, np.array([0, 0, 1]))
-    assert sums.tolist() == [[3, 5], [4, 7]] and counts.tolist() == [[2, 1], [1, 1]]
+    assert sums.tolist() == [[3, 5], [4, 7]]
+    assert counts.tolist() == [[2, 1], [1, 1]]
 
 
 def test_one_row_a_video_has_the_standard_error_of_the_mean() -> None:
@@ -78,7 +79,8 @@ def test_paired_difference_of_a_true_gain() -> None:
 def test_p_values_without_a_difference_are_even() -> None:
     rng = np.random.default_rng(6)
     p = [paired_difference(rng.random(80), rng.random(80), np.arange(80) // 2, 300, seed=i)["p"] for i in range(150)]
-    assert 0.02 <= np.mean(np.array(p) < 0.1) <= 0.19 and 0.4 < np.mean(p) < 0.6
+    assert 0.02 <= np.mean(np.array(p) < 0.1) <= 0.19
+    assert 0.4 < np.mean(p) < 0.6
 
 
 def test_small_p_by_enumeration() -> None:
@@ -89,5 +91,6 @@ def test_small_p_by_enumeration() -> None:
 
 def test_equal_answers_have_p_one_and_nothing_known_is_nan() -> None:
     same = paired_difference(np.ones(5), np.ones(5), np.arange(5), 100)
-    assert same["p"] == 1 and same["low"] == same["high"] == 0
+    assert same["p"] == 1
+    assert same["low"] == same["high"] == 0
     assert np.isnan(paired_difference(np.full(3, np.nan), np.ones(3), np.arange(3), 100)["difference"])

@@ -35,7 +35,9 @@ def test_by_hand() -> None:
     assert result["R1@0.3"] == result["R1@0.5"] == pytest.approx(100 * 2 / 6)
     assert result["R1@0.7"] == pytest.approx(100 / 6)
     assert result["mIoU"] == pytest.approx(100 * 1.5 / 6)
-    assert result["parse_rate"] == 75 and result["coverage"] == pytest.approx(100 * 4 / 6) and result["form_rate"] == 25
+    assert result["parse_rate"] == 75
+    assert result["coverage"] == pytest.approx(100 * 4 / 6)
+    assert result["form_rate"] == 25
     assert result["mean_relative_length"] == pytest.approx((5 + 10 + 6) / 3 / 20)
     assert result["boundary_error_s"] == pytest.approx((2.5 + 0 + 10) / 3)
     assert result["boundary_error_relative"] == pytest.approx((2.5 + 0 + 10) / 3 / 20)
@@ -63,14 +65,17 @@ def test_absurd_answers_cannot_carry_a_mean() -> None:
     table = columns(scored)
     assert table["mean_relative_length"][[0, 3]].tolist() == [1.0, 0.0]
     assert math.isnan(table["mean_relative_length"][2]), "an answer that ends before it starts has no length"
-    assert table["boundary_error_s"][0] == 20 and table["boundary_error_s"][3] == 20
+    assert table["boundary_error_s"][0] == 20
+    assert table["boundary_error_s"][3] == 20
     assert scored.parsed.tolist() == [True, False, True, True]
 
 
 def test_unknown_duration_leaves_relative_numbers_out() -> None:
     scored = join([sample("a", duration=None), sample("b", duration=float("nan"))], [Prediction("a", 0, 10), Prediction("b", 0, 10)])
     result = summary(scored, resamples=0)
-    assert result["mean_relative_length"] is None and result["boundary_error_s"] == 0 and result["mIoU"] == 100
+    assert result["mean_relative_length"] is None
+    assert result["boundary_error_s"] == 0
+    assert result["mIoU"] == 100
     assert result["by_video_length"] == {}
 
 
@@ -126,4 +131,5 @@ def test_17000_predictions_with_2000_resamples_take_under_two_seconds() -> None:
             break
     assert best < 2, f"took {best:.2f} s"
     low, high = result["interval"]["mIoU"]
-    assert low < result["mIoU"] < high and len(result["by_type"]) == 11
+    assert low < result["mIoU"] < high
+    assert len(result["by_type"]) == 11

@@ -29,7 +29,8 @@ def test_by_hand() -> None:
     # A second answer to a window that is taken is wrong
     assert one([(0, 10)], [(0, 10, 3), (0, 10, 2)]) == 1
     assert one([(0, 10), (20, 30)], [(0, 10, 3), (0, 10, 2), (20, 30, 1)]) == pytest.approx(0.5 + 0.5 * 2 / 3)
-    assert one([], [(0, 1, 1)]) == 0 and one([(0, 1)], []) == 0
+    assert one([], [(0, 1, 1)]) == 0
+    assert one([(0, 1)], []) == 0
 
 
 def test_a_taken_window_leaves_the_next_best() -> None:
@@ -79,10 +80,14 @@ def test_lengths_count_only_their_windows() -> None:
     samples = [Sample("a", "v", "q", 150, [(0, 8), (20, 40)]), Sample("b", "w", "q", 150, [(0, 100)])]
     rows = [Prediction("a", windows=[(0, 8, 0.9), (20, 40, 0.8)]), None]
     result = evaluate(samples, rows)
-    assert result["mAP"] == 50 and result["mAP@0.5"] == 50 and result["mAP@0.75"] == 50
-    assert result["by_length"]["short"]["n"] == 1 and result["by_length"]["short"]["mAP"] == 100
+    assert result["mAP"] == 50
+    assert result["mAP@0.5"] == 50
+    assert result["mAP@0.75"] == 50
+    assert result["by_length"]["short"]["n"] == 1
+    assert result["by_length"]["short"]["mAP"] == 100
     # The middle window comes second: precision 1/2 at recall 1; and the first answer does not meet it
-    assert result["by_length"]["middle"]["mAP"] == 50 and result["by_length"]["middle"]["R1@0.5"] == 0
+    assert result["by_length"]["middle"]["mAP"] == 50
+    assert result["by_length"]["middle"]["R1@0.5"] == 0
     assert result["by_length"]["long"]["mAP"] == 0
 
 
@@ -115,7 +120,8 @@ def test_a_submission_to_the_real_file(tmp_path: Path) -> None:
         ]
         expected[threshold] = 100 * sum(aps) / len(aps)
     assert result["n"] == result["answered"] == 1550
-    assert result["mAP@0.5"] == pytest.approx(expected[0.5]) and result["mAP@0.75"] == pytest.approx(expected[0.75])
+    assert result["mAP@0.5"] == pytest.approx(expected[0.5])
+    assert result["mAP@0.75"] == pytest.approx(expected[0.75])
     assert result["mAP"] == pytest.approx(sum(expected.values()) / 10)
     hits = 0
     for row, answer in zip(truth, submission, strict=True):

@@ -46,8 +46,12 @@ def test_by_video_and_query(tmp_path: Path, truth: Path) -> None:
     )
     result = score_files(path, truth)
     assert (result["n"], result["answered"], result["unparsable"], result["missing"]) == (4, 3, 0, 1)
-    assert result["R1@0.5"] == 50 and result["R1@0.7"] == 25 and result["mIoU"] == pytest.approx(100 * 1.5 / 4)
-    assert result["comparison"] == ">=" and result["parser"] == "timer1" and result["repair_policy"] == "keep"
+    assert result["R1@0.5"] == 50
+    assert result["R1@0.7"] == 25
+    assert result["mIoU"] == pytest.approx(100 * 1.5 / 4)
+    assert result["comparison"] == ">="
+    assert result["parser"] == "timer1"
+    assert result["repair_policy"] == "keep"
     assert score_files(path, truth, comparison=">")["R1@0.5"] == 25
     json.dumps(result, allow_nan=False)
 
@@ -61,15 +65,23 @@ def test_repairs_are_asked_for_and_listed(tmp_path: Path, truth: Path) -> None:
         ],
     )
     kept = score_files(path, truth)
-    assert kept["n"] == 4 and kept["mIoU"] == pytest.approx(100 * (15 / 20) / 4) and kept["repaired"] == {}
+    assert kept["n"] == 4
+    assert kept["mIoU"] == pytest.approx(100 * (15 / 20) / 4)
+    assert kept["repaired"] == {}
     clipped = score_files(path, truth, policy="clip")
-    assert clipped["n"] == 4 and clipped["mIoU"] == pytest.approx(25) and clipped["repaired"]["past_end"]["n"] == 1
+    assert clipped["n"] == 4
+    assert clipped["mIoU"] == pytest.approx(25)
+    assert clipped["repaired"]["past_end"]["n"] == 1
     swapped = score_files(path, truth, policy="swap")
-    assert swapped["n"] == 4 and swapped["repaired"]["reversed"]["n"] == 1
+    assert swapped["n"] == 4
+    assert swapped["repaired"]["reversed"]["n"] == 1
     dropped = score_files(path, truth, policy="drop")
-    assert dropped["n"] == 1 and dropped["answered"] == 0 and dropped["left_out"]["n"] == 3
+    assert dropped["n"] == 1
+    assert dropped["answered"] == 0
+    assert dropped["left_out"]["n"] == 3
     mended = score_files(path, truth, policy="repair")
-    assert mended["n"] == 3 and mended["mIoU"] == pytest.approx(100 * 2 / 3)
+    assert mended["n"] == 3
+    assert mended["mIoU"] == pytest.approx(100 * 2 / 3)
     assert mended["left_out"]["empty_window"]["n"] == mended["left_out"]["n"] == 1
     with pytest.raises(Timer1Error, match="repairs 'mend'"):
         score_files(path, truth, policy="mend")  # type: ignore[arg-type]
@@ -86,8 +98,10 @@ def test_duplicates_and_strangers_are_reported_and_the_first_answer_counts(tmp_p
         ],
     )
     result = score_files(path, truth)
-    assert result["answered"] == 1 and result["mIoU"] == 25
-    assert result["duplicates"]["n"] == 1 and "row 2" in result["duplicates"]["examples"][0]
+    assert result["answered"] == 1
+    assert result["mIoU"] == 25
+    assert result["duplicates"]["n"] == 1
+    assert "row 2" in result["duplicates"]["examples"][0]
     assert result["unknown"]["n"] == 2
 
 
@@ -180,7 +194,8 @@ def test_charades_sta_against_an_independent_calculation(tmp_path: Path) -> None
                 hits[threshold] += value >= threshold
     rng.shuffle(rows)
     result = score_files(write(tmp_path, rows), CHARADES)
-    assert (result["n"], result["answered"], result["unparsable"]) == (asked, answered, unparsable) and asked == 3720
+    assert (result["n"], result["answered"], result["unparsable"]) == (asked, answered, unparsable)
+    assert asked == 3720
     assert result["mIoU"] == pytest.approx(100 * total / asked, abs=1e-9)
     for threshold, count in hits.items():
         assert result[f"R1@{threshold}"] == pytest.approx(100 * count / asked, abs=1e-9)
@@ -197,7 +212,8 @@ def test_tvgbench_answered_with_its_own_windows(tmp_path: Path) -> None:
         rows.append({"video": row["path"], "query": row["question"], "start": start, "end": end})
     result = score_files(write(tmp_path, rows), TVGBENCH, resamples=0)
     assert (result["n"], result["answered"], result["unparsable"]) == (800, 800, 0)
-    assert result["mIoU"] == pytest.approx(100 * 789 / 800) and result["duplicates"]["n"] == 0
+    assert result["mIoU"] == pytest.approx(100 * 789 / 800)
+    assert result["duplicates"]["n"] == 0
     assert len(result["by_type"]) == 11
     mended = score_files(write(tmp_path, rows), TVGBENCH, resamples=0, policy="repair")
     assert mended["repaired"]["past_end"]["n"] == 27 - mended["left_out"].get("past_end", {"n": 0})["n"]

@@ -140,17 +140,19 @@ def match(samples: Sequence[Sample], answers: Sequence[Answer]) -> Matched:
         if len(rows) > 1:
             asked[tuple(rows)] = free
     for group, last in asked.items():
+        taken, question = result.rows[last], (samples[last].video, _words(samples[last].query))
         for row in group:
-            taken = result.rows[last]
-            if result.rows[row] is None and taken is not None:
+            same = (samples[row].video, _words(samples[row].query)) == question
+            if same and result.rows[row] is None and taken is not None:
                 result.rows[row] = _named(taken, samples[row].id)
                 result.shared += 1
     return result
 
 
-def _candidates(
-    answer: Answer, by_id: Mapping[str, list[int]], exact: Mapping[tuple[str, str], list[int]], loose: Mapping[tuple[str, str], list[int]]
-) -> list[int]:
+Rows = Mapping[tuple[str, str], list[int]]
+
+
+def _candidates(answer: Answer, by_id: Mapping[str, list[int]], exact: Rows, loose: Rows) -> list[int]:
     if answer.prediction.id in by_id:
         return by_id[answer.prediction.id]
     if not (answer.video and answer.query):

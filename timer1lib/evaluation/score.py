@@ -12,7 +12,7 @@ from timer1lib.evaluation import qvhighlights
 from timer1lib.evaluation.answers import EXAMPLES, Answer, Matched, match, read_answers
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, summary
-from timer1lib.evaluation.repairs import RepairPolicy, Repaired, repair
+from timer1lib.evaluation.repairs import Repaired, RepairPolicy, repair
 from timer1lib.evaluation.scored import score_pairs
 from timer1lib.parsing import POLICIES, Policy
 from timer1lib.schema import Prediction, Sample
@@ -40,7 +40,8 @@ def score_files(
         resamples: of the bootstrap over videos; 0 leaves the intervals out.
 
     Returns:
-        n, answered, unparsable, missing, R1@m and mIoU in percent and the rest of `metrics.summary`; `rows`, `unreadable`, `repaired`, `left_out`, `duplicates`, `unknown`; mAP, mAP@0.5, mAP@0.75 and `by_length` where
+        n, answered, unparsable, missing, R1@m and mIoU in percent and the rest of `metrics.summary`; `rows`,
+        `unreadable`, `repaired`, `left_out`, `duplicates`, `unknown`; mAP, mAP@0.5, mAP@0.75 and `by_length` where
         predictions are ranked windows.
 
     Raises:

@@ -70,7 +70,9 @@ class Scored:
         )
 
 
-def join(samples: Sequence[Sample], predictions: Mapping[str, Prediction] | Sequence[Prediction], parser: Policy = "timer1") -> Scored:
+def join(
+    samples: Sequence[Sample], predictions: Mapping[str, Prediction] | Sequence[Prediction], parser: Policy = "timer1"
+) -> Scored:
     """Put each sample's prediction beside it, by id.
 
     Args:
@@ -95,12 +97,14 @@ def score_pairs(samples: Sequence[Sample], rows: Sequence[Prediction | None], pa
     iou, window = best_window(span, [sample.windows for sample in samples])
     answered = np.array([row is not None and row.error is None for row in rows], dtype=np.bool_)
     parsed = np.isfinite(span).all(axis=1) & answered
-    form = np.array([bool(row and row.completion) and follows_form(row.completion, parser) for row in rows], dtype=np.bool_)
+    texts = [row.completion if row is not None else "" for row in rows]
+    form = np.array([text != "" and follows_form(text, parser) for text in texts], dtype=np.bool_)
     numbers: dict[str, int] = {}
     video = np.array([numbers.setdefault(sample.video, len(numbers)) for sample in samples], dtype=np.int64)
     duration = np.array([np.nan if s.duration is None else s.duration for s in samples], dtype=np.float64)
     duration[~(duration > 0)] = np.nan
-    return Scored(tuple(samples), tuple(rows), span, window, duration, np.where(answered, iou, 0.0), answered, parsed, form, video)
+    iou = np.where(answered, iou, 0.0)
+    return Scored(tuple(samples), tuple(rows), span, window, duration, iou, answered, parsed, form, video)
 
 
 def best_window(span: Floats, windows: Sequence[Sequence[tuple[float, float]]]) -> tuple[Floats, Floats]:

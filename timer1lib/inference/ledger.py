@@ -1,0 +1,98 @@
+"""A predictions file that a killed run goes on with: what it belongs to, what is done, and the finished file.
+
+Beside `base.test.jsonl` stand `base.test.meta.json` (the settings and the weights that the answers come from) and, while
+the work is under way, `base.test.part.jsonl` (answers in the order in which they were given). Answers of other settings
+are never mixed in: where the key differs, the work starts anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import append_jsonl, atomic_write_json, atomic_write_jsonl, read_json, read_jsonl
+from timer1lib.schema import Prediction
+
+
+class Ledger:
+    """The answers of one file, `copies` a sample."""
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], copies: int = 1) -> None:
+        self.path = Path(path)
+        self.part = self.path.with_suffix(".part.jsonl")
+        self.meta = self.path.with_suffix(".meta.json")
+        self.settings = dict(settings)
+        self.copies = copies
+        self.key = digest(self.settings)
+        self.done: dict[str, list[Prediction]] = {}
+
+    def open(self) -> dict[str, list[Prediction]]:
+        """What is done already, by sample id; files of other settings are removed."""
+        if self._key_on_disk() != self.key:
+            # The answers go first: a kill between these lines must not leave old answers under the new key.
+            self.path.unlink(missing_ok=True)
+            self.part.unlink(missing_ok=True)
+            atomic_write_json(self.meta, {"key": self.key, "settings": self.settings})
+        source = self.path if self.path.is_file() else self.part
+        rows: dict[str, list[Prediction]] = {}
+        if source.is_file():
+            for number, row in enumerate(read_jsonl(source, torn_tail=True), 1):
+                prediction = Prediction.from_json(row, f"{source}, row {number}")
+                rows.setdefault(prediction.id, []).append(prediction)
+        self.done = {name: answers[: self.copies] for name, answers in rows.items() if len(answers) >= self.copies}
+        if source == self.part and source.is_file():
+            # A torn last line must go before anything is appended behind it.
+            atomic_write_jsonl(self.part, (answer.to_json() for answers in self.done.values() for answer in answers))
+        return self.done
+
+    def add(self, answers: Iterable[Prediction]) -> None:
+        """Append finished answers; all copies of a sample come in one call."""
+        fresh = list(answers)
+        append_jsonl(self.part, (answer.to_json() for answer in fresh))
+        for answer in fresh:
+            self.done.setdefault(answer.id, []).append(answer)
+
+    def finish(self, order: Sequence[str]) -> list[Prediction]:
+        """Write the whole file in the samples' order and take the part away.
+
+        Raises:
+            Timer1Error: an answer is missing.
+        """
+        missing = [name for name in order if name not in self.done]
+        if missing:
+            raise Timer1Error(f"{self.path}: no answer for {missing[0]!r} and {len(missing) - 1} more")
+        answers = [answer for name in order for answer in self.done[name]]
+        atomic_write_jsonl(self.path, (answer.to_json() for answer in answers))
+        self.part.unlink(missing_ok=True)
+        return answers
+
+    def _key_on_disk(self) -> str | None:
+        if not self.meta.is_file():
+            return None
+        value = read_json(self.meta)
+        return value.get("key") if isinstance(value, dict) else None
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def weights_digest(model: Any, rows: int = 65_536) -> str:
+    """A digest of a model's weights: exact bytes of small tensors, an even sample of at most `rows` numbers of large ones.
+
+    It changes with every training step, however the model is named, and costs seconds for 7 billion parameters.
+    """
+    import torch
+
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        if flat.numel() > rows:
+            flat = flat[:: flat.numel() // rows]
+        hasher.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        hasher.update(flat.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()[:32]
