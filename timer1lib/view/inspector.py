@@ -1,0 +1,100 @@
+"""Table, scatter and scrubber as one: choose anywhere, and everything follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import ipywidgets
+
+from timer1lib.errors import Timer1Error
+from timer1lib.runfolder import RunFolder
+from timer1lib.view.items import Item
+from timer1lib.view.notes import Note
+from timer1lib.view.plots import rollout_scatter, sample_scatter
+from timer1lib.view.scrubber import SegmentScrubber, static_strip
+from timer1lib.view.static_view import item_html
+from timer1lib.view.table import SampleTable
+
+STATIC_ITEMS = 6
+
+
+class Inspector(ipywidgets.VBox):  # type: ignore[misc]
+    """The view of 06_inspect.
+
+    Args:
+        items: what to look at, from `load_items` or `load_rollouts`.
+        compare: two checkpoints whose difference is sorted and drawn; the first and the last where not given.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        items: Sequence[Item],
+        cache: Path,
+        reward: str = "tiou",
+        compare: tuple[str, str] | None = None,
+        max_bytes: int = 12_000_000,
+        mode: Literal["checkpoints", "rollouts"] = "checkpoints",
+    ) -> None:
+        if not items:
+            raise Timer1Error(f"{run.root}: nothing to look at")
+        self.items = list(items)
+        self._keys = [item.key for item in self.items]
+        self._labels = [row.label for row in self.items[0].rows]
+        ends = compare if compare and set(compare) <= set(self._labels) else (self._labels[0], self._labels[-1])
+        self.scrubber = SegmentScrubber(run, self.items, cache, reward, max_bytes)
+        self.table = SampleTable(self.items, self.scrubber.notes, mode, ends)
+        self.scatter: Any = sample_scatter(self.items, ends) if mode == "checkpoints" else rollout_scatter(self.items)
+        self._following = False
+        self.table.observe(lambda change: self.select(change["new"]), "selected")
+        self.table.observe(lambda change: self._filtered(change["new"]), "visible")
+        self.scrubber.on_select.append(lambda item: self.select(item.key))
+        self.scrubber.on_note.append(self._noted)
+        self.scatter.data[0].on_click(self._clicked)
+        super().__init__([self.table, self.scrubber, self.scatter])
+
+    def select(self, key: str) -> None:
+        """Choose an item everywhere: table, scatter and scrubber."""
+        if self._following:
+            return
+        self._following = True
+        try:
+            if self.scrubber.shown is None or self.scrubber.shown.key != key:
+                self.scrubber.select(key)
+            self.table.selected = key
+            self._highlight(key)
+        finally:
+            self._following = False
+
+    def _highlight(self, key: str) -> None:
+        points = self.scatter.data[0]
+        index = self._keys.index(key)
+        with self.scatter.batch_update():
+            self.scatter.data[1].x, self.scatter.data[1].y = (points.x[index],), (points.y[index],)
+
+    def _filtered(self, keys: list[str]) -> None:
+        self.scrubber.set_order(keys)
+        kept = set(keys)
+        chosen = None if len(kept) == len(self._keys) else [i for i, key in enumerate(self._keys) if key in kept]
+        self.scatter.data[0].selectedpoints = chosen
+
+    def _clicked(self, _trace: Any, points: Any, _state: Any) -> None:
+        if points.point_inds:
+            self.select(self._keys[points.point_inds[0]])
+
+    def _noted(self, item: Item, note: Note | None) -> None:
+        self.table.set_note(item.sample.id, note)
+
+    def static_html(self, count: int = STATIC_ITEMS) -> str:
+        """The first items of the order shown, as HTML without a script; the rest is counted, not hidden."""
+        shown = [self.items[self._keys.index(key)] for key in self.scrubber.order[:count]]
+        scrubber = self.scrubber
+        parts = [item_html(item, static_strip(scrubber.run, item, scrubber.cache, scrubber.max_bytes)) for item in shown]
+        more = len(self.items) - len(shown)
+        tail = f"<p><em>{more} more samples: open the notebook in JupyterLab to scrub through them.</em></p>" if more else ""
+        return f"<div>{''.join(parts)}{tail}</div>"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {**super()._repr_mimebundle_(**kwargs), "text/html": self.static_html()}

@@ -1,0 +1,251 @@
+"""What is looked at: one item per sample with every checkpoint's answer, or per group of rollouts of a training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import read_json, read_jsonl
+from timer1lib.parsing import Policy, follows_form, parse
+from timer1lib.runfolder import RunFolder
+from timer1lib.schema import Prediction, Sample, Window
+from timer1lib.spans import iou
+from timer1lib.view.notes import Note
+from timer1lib.view.palette import TRUTH_COLOUR, Style, styles
+from timer1lib.view.ranges import linked_text
+
+ORDER = ("base", "sft", "grpo")
+
+
+@dataclass(slots=True)
+class Row:
+    """One line of the timeline: who says it, its segment in seconds (None: no answer), and its text."""
+
+    key: str
+    label: str
+    span: Window | None
+    completion: str
+    style: Style
+    form: bool = True
+    reward: float | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Item:
+    """A sample with the answers to it. `key` is unique among the items shown together."""
+
+    key: str
+    sample: Sample
+    rows: list[Row]
+    split: str = ""
+    step: int | None = None
+    tags: list[str] = field(default_factory=list)
+
+    @property
+    def duration(self) -> float:
+        """Length of the timeline in seconds; the last named time where the annotation gives no duration."""
+        if self.sample.duration:
+            return self.sample.duration
+        ends = [end for _, end in self.sample.windows] + [row.span[1] for row in self.rows if row.span]
+        return max([1.0, *ends])
+
+    def iou(self, row: Row) -> float:
+        """IoU of a row's answer with the window it fits best (there may be several)."""
+        return max((iou(row.span, window) for window in self.sample.windows), default=0.0)
+
+    def ious(self) -> dict[str, float]:
+        return {row.key: self.iou(row) for row in self.rows}
+
+
+def checkpoints_of(run: RunFolder, splits: list[str] | None = None) -> list[str]:
+    """Checkpoints that have predictions: base, sft, grpo first, then the others by name."""
+    found = {path.name.split(".", 1)[0] for path in _prediction_files(run) if not splits or path.name.split(".", 1)[1][:-6] in splits}
+    return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+
+
+def grounding_splits(run: RunFolder) -> list[str]:
+    """Splits with grounding samples and at least one checkpoint's predictions, in the order of `data/splits.json`."""
+    predicted = {path.name.split(".", 1)[1].removesuffix(".jsonl") for path in _prediction_files(run)}
+    kinds = run.splits() if run.data("splits.json").is_file() else {}
+    names = [name for name, facts in kinds.items() if facts.get("kind", "grounding") == "grounding" and name in predicted]
+    return names + sorted(name for name in predicted - set(kinds) if run.data(name).is_file())
+
+
+def _prediction_files(run: RunFolder) -> list[Any]:
+    return sorted(path for path in (run.root / "predictions").glob("*.*.jsonl") if not path.name.startswith("."))
+
+
+def load_items(run: RunFolder, splits: list[str] | None = None, checkpoints: list[str] | None = None, parser: Policy = "timer1") -> list[Item]:
+    """One item per grounding sample of the splits (all that have predictions, where none is named).
+
+    Raises:
+        Timer1Error: the run has no predictions, or a named split or checkpoint has none.
+    """
+    chosen = splits or grounding_splits(run)
+    names = checkpoints or checkpoints_of(run, chosen)
+    if not chosen or not names:
+        raise Timer1Error(f"{run.root}: no predictions of a grounding split yet; run 05_evaluate first")
+    style = styles(names)
+    tags = signature_tags(run)
+    items = []
+    for split in chosen:
+        answers: dict[str, dict[str, Prediction]] = {}
+        for name in names:
+            path = run.predictions(name, split)
+            if path.is_file():
+                answers[name] = {row.id: row for row in run.read_predictions(name, split)}
+            elif checkpoints:
+                raise Timer1Error(f"{path}: no predictions of checkpoint {name!r} for split {split!r}")
+        for sample in run.read_samples(split):
+            if sample.is_question and not sample.windows:
+                continue
+            rows = [_row(name, answers[name].get(sample.id), style[name], parser) for name in answers]
+            found = sorted(tags.get((split, sample.id), set()))
+            if any(row.span is None for row in rows):
+                found.append("no answer")
+            items.append(Item(f"{split}/{sample.id}", sample, rows, split, None, found))
+    return items
+
+
+def _row(name: str, prediction: Prediction | None, style: Style, parser: Policy) -> Row:
+    if prediction is None:
+        return Row(name, name, None, "", style, False, None, "not in the predictions")
+    policy: Policy = prediction.parser if prediction.parser in ("timer1", "timer1_eval", "tvg_r1", "timelens") else parser  # type: ignore[assignment]
+    form = follows_form(prediction.completion, policy)
+    return Row(name, name, prediction.span, prediction.completion, style, form, None, prediction.error)
+
+
+def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000) -> list[Item]:
+    """One item per group of rollouts in `logs/rollouts.jsonl`, best reward first in each; the last `limit` groups.
+
+    Raises:
+        Timer1Error: no rollouts were logged, or a row lacks a field; names file and row.
+    """
+    path = run.log("rollouts")
+    if not path.is_file():
+        raise Timer1Error(f"{path}: no rollouts yet; run 04_grpo first")
+    known: dict[str, Sample] = {}
+    for name in (samples_name, "selected"):
+        if run.data(name).is_file():
+            known |= {sample.id: sample for sample in run.read_samples(name)}
+    items = []
+    rows = list(read_jsonl(path, torn_tail=True))[-limit:]
+    for number, row in enumerate(rows, 1):
+        try:
+            items.append(_group(row, known, number))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise Timer1Error(f"{path}, row {number}: not a group of rollouts: {error!r}") from error
+    return items
+
+
+def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
+    sample = known.get(row["id"]) or Sample(row["id"], "", row.get("query", ""), windows=[(float(row["gt"][0]), float(row["gt"][1]))])
+    order = sorted(range(len(row["rewards"])), key=lambda i: -float(row["rewards"][i]))
+    rollouts = []
+    for rank, i in enumerate(order):
+        span = row["spans"][i]
+        completion = row["completions"][i] if row.get("completions") else ""
+        style = Style("#009e73", "solid") if rank == 0 else Style("#0072b2", "diagonal")
+        parsed = (float(span[0]), float(span[1])) if span and None not in span else parse(completion).span
+        rollouts.append(Row(f"r{i}", f"rollout {i + 1}", parsed, completion, style, True, float(row["rewards"][i])))
+    return Item(f"{row['step']}/{row['id']}/{number}", sample, rollouts, f"step {row['step']}", int(row["step"]))
+
+
+def signature_tags(run: RunFolder) -> dict[tuple[str, str], set[str]]:
+    """{(split, sample id): names of the failure signatures that list the sample} from `metrics.json`."""
+    tags: dict[tuple[str, str], set[str]] = {}
+    if not run.metrics.is_file():
+        return tags
+    signatures = read_json(run.metrics).get("signatures")
+    if not isinstance(signatures, dict):
+        return tags
+    for split, per_split in signatures.items():
+        if not isinstance(per_split, dict):
+            continue
+        for per_checkpoint in per_split.values():
+            for name, ids in _lists(per_checkpoint):
+                for identity in ids:
+                    tags.setdefault((split, identity), set()).add(name.replace("_", " "))
+    return tags
+
+
+def _lists(node: Any, name: str = "") -> list[tuple[str, list[str]]]:
+    """Every list of sample ids below a node, under the name of the signature that holds it."""
+    if isinstance(node, list):
+        found = []
+        for entry in node:
+            if isinstance(entry, dict):
+                found += _lists(entry, str(entry.get("name", name)))
+        return found
+    if not isinstance(node, dict):
+        return []
+    own = str(node.get("name", name))
+    found = []
+    for key, value in node.items():
+        if key in ("samples", "ids", "examples") and isinstance(value, list):
+            found.append((own, [str(v.get("id") if isinstance(v, dict) else v) for v in value]))
+        else:
+            found += _lists(value, own if key in ("parts", "by") else str(key))
+    return found
+
+
+def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: int = 1) -> dict[str, Any]:
+    """What the scrubber's JavaScript needs to show an item: plain JSON, times in seconds."""
+    sample = item.sample
+    facts = {"split": item.split, "type": sample.type, "source": sample.source, "video": sample.video, "id": sample.id}
+    return {
+        "key": item.key,
+        "id": sample.id,
+        "query": sample.query,
+        "duration": item.duration,
+        "truth": [list(window) for window in sample.windows],
+        "truth_colour": TRUTH_COLOUR,
+        "facts": [[name, value] for name, value in facts.items() if value],
+        "tags": item.tags,
+        "reward": reward,
+        "index": index,
+        "count": count,
+        "note": note.to_json() if note else None,
+        "rows": [
+            {
+                "key": row.key,
+                "label": row.label,
+                "span": list(row.span) if row.span else None,
+                "colour": row.style.colour,
+                "pattern": row.style.pattern,
+                "form": row.form,
+                "reward": row.reward,
+                "error": row.error,
+                "pieces": linked_text(row.completion),
+            }
+            for row in item.rows
+        ],
+    }
+
+
+def table_row(item: Item, note: Note | None) -> dict[str, Any]:
+    """A compact row for the table: numbers rounded for the wire, never for the metrics."""
+    sample = item.sample
+    window = sample.windows[0] if sample.windows else None
+    row: dict[str, Any] = {
+        "key": item.key,
+        "id": sample.id,
+        "query": sample.query,
+        "type": sample.type,
+        "split": item.split,
+        "duration": round(item.duration, 2),
+        "length": round(window[1] - window[0], 2) if window else None,
+        "truth": [[round(s, 2), round(e, 2)] for s, e in sample.windows],
+        "spans": [[round(row.span[0], 2), round(row.span[1], 2)] if row.span else None for row in item.rows],
+        "iou": [round(item.iou(row), 4) for row in item.rows],
+        "tags": item.tags,
+        "note": note.label if note else "",
+    }
+    if item.step is not None:
+        rewards = [row.reward or 0.0 for row in item.rows]
+        mean = sum(rewards) / len(rewards) if rewards else 0.0
+        spread = (sum((value - mean) ** 2 for value in rewards) / len(rewards)) ** 0.5 if rewards else 0.0
+        row |= {"step": item.step, "mean": round(mean, 4), "spread": round(spread, 4), "best": round(max(rewards, default=0.0), 4)}
+    return row

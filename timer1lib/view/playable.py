@@ -1,0 +1,242 @@
+"""A copy of a video that every browser plays and can stop on any frame, kept in the cache.
+
+Debian's Chromium plays h264, VP8, VP9 and AV1, other browsers less, and none plays HEVC or Matroska everywhere: a
+file is served as it is only where it is h264 in mp4 or VP8/VP9 in webm, upright, from time 0, small, and with
+key frames close enough for quick seeks. Everything else becomes h264, yuv420p, without B-frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_json, read_json
+from timer1lib.schema import Sample
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+MAX_SIDE = 640
+MAX_FRAMES = 6000
+SEEK_BUDGET = 60 * 640 * 360
+"""Pixels a browser may have to decode for one seek: the longest run between key frames times the frame's size."""
+CLOCK = 90_000
+CACHE_BYTES = 2_000_000_000
+_AS_IS = {("mp4", "h264"): "video/mp4", ("webm", "vp8"): "video/webm", ("webm", "vp9"): "video/webm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Playable:
+    """A file to hand to a browser.
+
+    `frames` holds the time of each frame in seconds, rising, from the start of the sample (of its clip, where it has
+    one); the media time in the file is the same number. `duration` is in seconds, `width` and `height` in pixels.
+    """
+
+    path: Path
+    mime: str
+    frames: list[float]
+    duration: float
+    width: int
+    height: int
+
+    @property
+    def content(self) -> bytes:
+        return self.path.read_bytes()
+
+
+def playable(
+    video: Path, cache: Path, clip: tuple[float | None, float | None] = (None, None), max_bytes: int = 12_000_000
+) -> Playable:
+    """A browser-playable version of `video`, no larger than about `max_bytes`.
+
+    Args:
+        clip: start and end in seconds of the file's own time line, where the sample is about a part of it.
+
+    Raises:
+        Timer1Error: the file is missing, or no frame of it can be decoded; names it.
+    """
+    if not video.is_file():
+        raise Timer1Error(f"{video}: no such video")
+    stat = video.stat()
+    identity = json.dumps([VERSION, str(video.resolve()), stat.st_size, stat.st_mtime_ns, clip, max_bytes, MAX_SIDE])
+    key = hashlib.sha256(identity.encode()).hexdigest()[:24]
+    folder = cache / "playable"
+    facts = folder / f"{key}.json"
+    if facts.is_file():
+        known = read_json(facts)
+        path = Path(known.pop("path"))
+        if path.is_file():
+            os.utime(facts)
+            return Playable(path=path, **known)
+    made = _make(video, folder / f"{key}.mp4", clip, max_bytes)
+    atomic_write_json(facts, asdict(made) | {"path": str(made.path)})
+    _prune(folder)
+    return made
+
+
+def playable_sample(sample: Sample, video: Path, cache: Path, max_bytes: int = 12_000_000) -> Playable:
+    """`playable` for a sample: of its clip, where it has one."""
+    return playable(video, cache, (sample.video_start, sample.video_end), max_bytes)
+
+
+def _make(video: Path, target: Path, clip: tuple[float | None, float | None], max_bytes: int) -> Playable:
+    import av
+
+    try:
+        with av.open(str(video)) as container:
+            if not container.streams.video:
+                raise Timer1Error(f"{video}: has no video stream")
+            stream = container.streams.video[0]
+            times, gap = _packet_times(container, stream)
+            mime = _AS_IS.get((_container_name(container, video), stream.codec_context.name.removeprefix("lib")))
+            pixels = stream.width * stream.height
+            small = video.stat().st_size <= max_bytes and gap * pixels <= SEEK_BUDGET and len(times) <= MAX_FRAMES
+            plain = stream.codec_context.pix_fmt == "yuv420p" and times[:1] == [0.0] and clip == (None, None)
+            if mime and small and plain and not _rotation(video):
+                return Playable(video.resolve(), mime, times, _duration(times), stream.width, stream.height)
+        return _encode(video, target, clip, max_bytes, times)
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise Timer1Error(f"{video}: cannot be decoded for the browser: {error}") from error
+
+
+def _container_name(container: Any, video: Path) -> str:
+    names = container.format.name.split(",")
+    if "mp4" in names:
+        return "mp4"
+    return "webm" if "webm" in names and video.suffix.lower() == ".webm" else names[0]
+
+
+def _packet_times(container: Any, stream: Any) -> tuple[list[float], int]:
+    """Times of all frames in seconds of the file's own time line, and the longest run of frames between key frames."""
+    times, gap, run = [], 0, 0
+    for packet in container.demux(stream):
+        if packet.pts is None:
+            continue
+        times.append(round(float(packet.pts * stream.time_base), 6))
+        run = 1 if packet.is_keyframe else run + 1
+        gap = max(gap, run)
+    return sorted(times), gap
+
+
+def _duration(times: list[float]) -> float:
+    """Time at which the last frame is over: it lasts as long as the one before it."""
+    if len(times) < 2:
+        return times[0] + 0.04 if times else 0.0
+    return round(2 * times[-1] - times[-2], 6)
+
+
+def _rotation(video: Path) -> int:
+    import av
+
+    with av.open(str(video)) as container:
+        for frame in container.decode(video=0):
+            return int(frame.rotation) % 360
+    return 0
+
+
+def _encode(
+    video: Path, target: Path, clip: tuple[float | None, float | None], max_bytes: int, times: list[float]
+) -> Playable:
+    """Decode, turn upright, scale, thin out and encode; written beside the target and renamed."""
+    import av
+    import numpy as np
+
+    first = times[0] if times else 0.0
+    start = first if clip[0] is None else first + clip[0]
+    end = _duration(times) if clip[1] is None else first + clip[1]
+    seconds = max(0.04, end - start)
+    step = max(1 / 60, seconds / MAX_FRAMES)
+    rate = int(0.85 * max_bytes * 8 / seconds)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".mp4")
+    os.close(handle)
+    try:
+        with av.open(str(video)) as source, av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink:
+            stream = source.streams.video[0]
+            stream.thread_type = "AUTO"
+            out: Any = None
+            held: Any = None
+            next_due = float("-inf")
+            written = 0
+
+            def write(frame: Any, time: float) -> None:
+                nonlocal out, written
+                turn = int(frame.rotation) % 360
+                if turn:
+                    pixels = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turn // 90))
+                    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                width, height = _size(frame.width, frame.height)
+                if out is None:
+                    out = sink.add_stream("libx264", rate=30)
+                    out.width, out.height, out.pix_fmt = width, height, "yuv420p"
+                    out.codec_context.time_base = Fraction(1, CLOCK)
+                    out.options = {
+                        "preset": "veryfast", "crf": "26", "bf": "0", "g": "12", "sc_threshold": "0",
+                        "maxrate": str(rate), "bufsize": str(2 * rate),
+                    }  # fmt: skip
+                small = frame.reformat(width=out.width, height=out.height, format="yuv420p")
+                small.pts, small.time_base, small.pict_type = round(time * CLOCK), Fraction(1, CLOCK), 0
+                for packet in out.encode(small):
+                    sink.mux(packet)
+                written += 1
+
+            if start > first:
+                source.seek(max(0, int(start / stream.time_base)), stream=stream)
+            for frame in source.decode(stream):
+                if frame.time is None or frame.time < start - 1e-6:
+                    held = frame
+                    continue
+                if frame.time >= end - 1e-6 and written:
+                    break
+                if held is not None and frame.time > start + 1e-6:
+                    write(held, 0.0)
+                    next_due = step - 1e-4
+                held = None
+                time = frame.time - start
+                if time >= next_due:
+                    write(frame, time)
+                    next_due = time + step - 1e-4
+            if held is not None and not written:
+                write(held, 0.0)
+            if out is None:
+                raise Timer1Error(f"{video}: no frame could be decoded between {start:.2f} and {end:.2f} s")
+            for packet in out.encode():
+                sink.mux(packet)
+        with av.open(temporary) as copy:
+            kept, _ = _packet_times(copy, copy.streams.video[0])
+            width, height = copy.streams.video[0].width, copy.streams.video[0].height
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    log.info("%s: browser copy of %d frames, %.1f MB", video.name, len(kept), target.stat().st_size / 1e6)
+    return Playable(target.resolve(), "video/mp4", kept, max(_duration(kept), round(end - start, 6)), width, height)
+
+
+def _size(width: int, height: int) -> tuple[int, int]:
+    """Even sides, the longer at most `MAX_SIDE` pixels."""
+    scale = min(1.0, MAX_SIDE / max(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def _prune(folder: Path) -> None:
+    """Drop the copies used longest ago until the folder holds no more than `CACHE_BYTES`."""
+    entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for facts in entries:
+        copy = facts.with_suffix(".mp4")
+        total += copy.stat().st_size if copy.is_file() else 0
+        if total > CACHE_BYTES:
+            copy.unlink(missing_ok=True)
+            facts.unlink(missing_ok=True)

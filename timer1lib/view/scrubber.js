@@ -1,0 +1,649 @@
+// The segment scrubber: a video over a timeline of who says what happens when. Plain JavaScript for anywidget.
+//
+// The kernel sends `item` (what to show), then `media` with the bytes of a playable copy, the times of its frames and
+// a strip of thumbnails. Everything that moves under the hand (seeking, edges, IoU, reward) is computed here.
+
+/** IoU of two segments in seconds: the same rules as timer1lib.spans.iou (a test holds them together). */
+export function iou(a, b) {
+  if (!a || !b || ![...a, ...b].every(Number.isFinite) || a[1] <= a[0] || b[1] <= b[0]) return 0;
+  const intersection = Math.min(a[1], b[1]) - Math.max(a[0], b[0]);
+  return intersection <= 0 ? 0 : intersection / (Math.max(a[1], b[1]) - Math.min(a[0], b[0]));
+}
+
+function tiou(span, truth, duration) {
+  const overlap = iou(span, truth);
+  if (overlap === 0 || duration <= 0) return 0;
+  const start = Math.max(0, 1 - Math.abs(span[0] - truth[0]) / duration);
+  const end = Math.max(0, 1 - Math.abs(span[1] - truth[1]) / duration);
+  return overlap * start * end;
+}
+
+/** Rewards of timer1lib.rewards that depend on the segment: (span, truth, duration, form) -> number. */
+export const REWARDS = {
+  iou: (span, truth) => iou(span, truth),
+  tiou: (span, truth, duration) => tiou(span, truth, duration),
+  tiou_centered(span, truth, duration) {
+    const value = tiou(span, truth, duration);
+    if (value === 0) return 0;
+    const [a, b] = [span[1] - span[0], truth[1] - truth[0]];
+    return (value * Math.min(a, b)) / Math.max(a, b);
+  },
+  format: (span, truth, duration, form) => Number(form),
+  tvg_r1: (span, truth, duration, form) => 0.9 * iou(span, truth) + 0.1 * Number(form),
+};
+
+/** Index of the frame on screen at `time`: the last one that does not start after it. */
+export function frameAt(frames, time) {
+  let low = 0, high = frames.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (frames[middle] <= time + 1e-6) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** A media time safely inside frame `index`, so that rounding in the decoder cannot show its neighbour. */
+export function insideFrame(frames, index, duration) {
+  const next = index + 1 < frames.length ? frames[index + 1] : Math.max(duration, frames[index] + 0.001);
+  return (frames[index] + next) / 2;
+}
+
+const PATTERNS = {
+  diagonal: "repeating-linear-gradient(45deg, #0000 0 4px, var(--t1-hatch) 4px 7px)",
+  back: "repeating-linear-gradient(-45deg, #0000 0 4px, var(--t1-hatch) 4px 7px)",
+  vertical: "repeating-linear-gradient(90deg, #0000 0 5px, var(--t1-hatch) 5px 8px)",
+  cross: "repeating-linear-gradient(45deg, #0000 0 5px, var(--t1-hatch) 5px 7px), repeating-linear-gradient(-45deg, #0000 0 5px, var(--t1-hatch) 5px 7px)",
+  dots: "radial-gradient(circle, var(--t1-hatch) 1.7px, #0000 2.2px) 0 0 / 8px 8px",
+};
+const LABELS = [["", "no note"], ["wrong_label", "wrong label"], ["ambiguous", "ambiguous"], ["note", "remark"]];
+const KEYS = [
+  ["space", "play or pause"], ["← →", "one frame (Shift: one second)"], ["s  e", "start / end of the chosen row"],
+  ["1 2 3 …", "choose a row (0: truth)"], ["n  p", "next / previous sample"], ["Enter on a bar", "play it"],
+  ["← → on an edge", "move it one frame"], ["r", "undo edits"],
+];
+
+function h(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "style") node.style.cssText = value;
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const ICONS = {
+  play: "M4 2.5v11l9-5.5z", pause: "M4 3h3v10H4zM9 3h3v10H9z", first: "M3 3h2v10H3zM13 3v10L6 8z", last: "M11 3h2v10h-2zM3 3v10l7-5z",
+  back: "M10.5 3v10L4 8z", on: "M5.5 3v10L12 8z", up: "M8 4l5 7H3z", down: "M8 12l5-7H3z",
+};
+function drawn(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  for (const [key, value] of [["viewBox", "0 0 16 16"], ["width", "15"], ["height", "15"], ["fill", "currentColor"], ["aria-hidden", "true"]]) svg.setAttribute(key, value);
+  const path = document.createElementNS(svg.namespaceURI, "path");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
+const seconds = (t) => `${t.toFixed(2)} s`;
+const spanText = (span) => (span ? `${span[0].toFixed(2)} – ${span[1].toFixed(2)} s` : "no answer");
+const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
+
+function tickStep(duration, width) {
+  const most = Math.max(2, width / 70);
+  for (const step of [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800]) if (duration / step <= most) return step;
+  return 3600;
+}
+
+class Scrubber {
+  constructor(model, el) {
+    this.model = model;
+    this.item = null;
+    this.frames = new Float64Array();
+    this.urls = [];
+    this.edits = new Map();
+    this.chosen = null;
+    this.time = 0;
+    this.stopAt = null;
+    this.build(el);
+    this.listen("change:item", () => this.showItem());
+    this.listen("change:media", () => this.showMedia());
+    this.listen("change:saved", () => this.showSaved());
+    this.showItem();
+    this.showMedia();
+    model.send({ type: "ready" });
+  }
+
+  listen(name, handler) {
+    this.model.on(name, handler);
+    (this.off ??= []).push(() => this.model.off(name, handler));
+  }
+
+  build(el) {
+    this.video = h("video", { muted: true, playsinline: true, preload: "auto", tabindex: "-1", "aria-label": "video" });
+    this.video.muted = true;
+    this.cover = h("div", { class: "t1-cover", role: "status" });
+    this.clock = h("output", { class: "t1-clock", "aria-live": "off" });
+    this.playButton = h("button", { type: "button", class: "t1-icon", title: "play or pause (space)", "aria-label": "play", onclick: () => this.toggle() }, drawn("play"));
+    const icon = (text, label, action) => h("button", { type: "button", class: "t1-icon", title: label, "aria-label": label, onclick: action }, drawn(text));
+    this.place = h("span", { class: "t1-place" });
+    const transport = h("div", { class: "t1-transport", role: "toolbar", "aria-label": "playback" },
+      icon("first", "start of the chosen row (s)", () => this.jump(0)), icon("back", "one frame back (left)", () => this.step(-1)), this.playButton,
+      icon("on", "one frame on (right)", () => this.step(1)), icon("last", "end of the chosen row (e)", () => this.jump(1)), this.clock,
+      h("span", { class: "t1-grow" }), icon("up", "previous sample (p)", () => this.move(-1)), this.place, icon("down", "next sample (n)", () => this.move(1)));
+    this.query = h("h3", { class: "t1-query" });
+    this.facts = h("p", { class: "t1-facts" });
+    this.tabs = h("div", { class: "t1-tabs", role: "tablist", "aria-label": "whose text" });
+    this.text = h("div", { class: "t1-text", role: "tabpanel", tabindex: "0" });
+    this.lanes = h("div", { class: "t1-lanes" });
+    this.thumbs = h("div", { class: "t1-thumbs", "aria-hidden": "true" });
+    this.axis = h("div", { class: "t1-axis", "aria-hidden": "true" });
+    this.head = h("div", { class: "t1-head", role: "slider", tabindex: "0", "aria-label": "playhead" });
+    this.over = h("div", { class: "t1-over" }, this.head);
+    this.grid = h("div", { class: "t1-grid", role: "group", "aria-label": "timeline" });
+    this.note = this.noteForm();
+    const help = h("details", { class: "t1-help" }, h("summary", {}, "keys"),
+      h("dl", {}, ...KEYS.flatMap(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
+    this.root = h("section", { class: "t1-root", tabindex: "0", "aria-label": "segment scrubber", "data-lm-suppress-shortcuts": "true" },
+      h("div", { class: "t1-top" },
+        h("div", { class: "t1-screen" }, h("div", { class: "t1-stage" }, this.video, this.cover), transport),
+        h("div", { class: "t1-side" }, this.query, this.facts, this.tabs, this.text)),
+      this.grid, h("div", { class: "t1-bottom" }, this.note, help));
+    el.append(this.root);
+    this.root.addEventListener("keydown", (event) => this.key(event));
+    this.video.addEventListener("seeked", () => { this.seeking = false; this.settle(); });
+    this.video.addEventListener("play", () => this.playing(true));
+    this.video.addEventListener("pause", () => this.playing(false));
+    this.video.addEventListener("ended", () => this.playing(false));
+    this.video.addEventListener("error", () => this.video.src && this.say("the browser cannot play this copy"));
+    this.resize = new ResizeObserver(() => this.drawAxis());
+    this.resize.observe(this.root);
+  }
+
+  noteForm() {
+    this.labels = LABELS.map(([value, text]) => {
+      const input = h("input", { type: "radio", name: `t1-label-${Math.random()}`, value });
+      return { value, input, node: h("label", {}, input, text) };
+    });
+    for (const label of this.labels) label.input.name = this.labels[0].input.name;
+    this.remark = h("textarea", { rows: "1", placeholder: "what you saw", "aria-label": "free text of the note" });
+    this.repair = h("input", { type: "checkbox" });
+    this.repairLabel = h("label", { class: "t1-repair", hidden: true }, this.repair, h("span", {}));
+    this.saved = h("span", { class: "t1-saved", role: "status" });
+    return h("form", { class: "t1-note", "aria-label": "note on this sample", onsubmit: (event) => { event.preventDefault(); this.saveNote(); } },
+      h("fieldset", {}, h("legend", {}, "note"), ...this.labels.map((label) => label.node)), this.remark, this.repairLabel,
+      h("button", { type: "submit", class: "t1-save" }, "Save"), this.saved);
+  }
+
+  // ---- what is shown
+
+  showItem() {
+    const item = this.model.get("item");
+    if (!item || !item.key) { this.query.textContent = "choose a sample"; return; }
+    const fresh = !this.item || this.item.key !== item.key;
+    this.item = item;
+    if (fresh) {
+      this.video.pause();
+      this.edits.clear();
+      this.stopAt = null;
+      this.time = 0;
+      const keep = item.rows.some((row) => row.key === this.chosen) && !item.rows.some((row) => row.reward !== null);
+      this.chosen = keep ? this.chosen : (item.rows.find((row) => row.reward !== null) ?? item.rows.at(-1))?.key ?? "truth";
+      if (this.model.get("media").key !== item.key) this.clearMedia("loading the video …");
+    }
+    this.query.textContent = item.query || item.id;
+    this.facts.replaceChildren(
+      ...item.facts.map(([name, value]) => h("span", { title: name }, value)), ...item.tags.map((tag) => h("span", { class: "t1-tag" }, tag)));
+    this.place.textContent = item.count > 1 ? `${item.index + 1} / ${item.count}` : "";
+    this.drawLanes();
+    this.drawText();
+    this.showNote();
+    this.showTime(this.time);
+  }
+
+  clearMedia(message) {
+    this.urls.splice(0).forEach((url) => URL.revokeObjectURL(url));
+    this.frames = new Float64Array();
+    this.video.removeAttribute("src");
+    this.video.load();
+    this.thumbs.style.backgroundImage = "";
+    this.say(message);
+  }
+
+  say(message) {
+    this.cover.textContent = message;
+    this.cover.hidden = !message;
+  }
+
+  showMedia() {
+    const media = this.model.get("media");
+    if (!media || !media.key || !this.item || media.key !== this.item.key) return;
+    if (media.error) return this.clearMedia(media.error);
+    this.clearMedia("");
+    const bytes = (name) => { const view = this.model.get(name); return new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength); };
+    const url = (name, type) => { const made = URL.createObjectURL(new Blob([bytes(name)], { type })); this.urls.push(made); return made; };
+    this.frames = new Float64Array(bytes("frames").slice().buffer);
+    this.mediaDuration = media.duration;
+    this.root.style.setProperty("--t1-aspect", `${media.width} / ${media.height}`);
+    this.root.classList.toggle("t1-pixels", media.width <= 160);
+    this.video.src = url("video", media.mime);
+    if (media.thumbs) {
+      this.thumbs.style.backgroundImage = `url(${url("thumbs", "image/jpeg")})`;
+      this.thumbs.style.aspectRatio = `${media.strip[0]} / ${media.strip[1]}`;
+    }
+    this.seek(this.time);
+  }
+
+  lane(key, label, cells, value, extra = "") {
+    const pick = h("button", { type: "button", class: `t1-name ${extra}`, "aria-pressed": String(key === this.chosen), onclick: () => this.choose(key) }, ...label);
+    const track = h("div", { class: `t1-track ${extra}`, "data-row": key }, ...cells);
+    this.scrubbable(track);
+    const number = h("div", { class: `t1-value ${extra}`, "data-value": key }, ...value);
+    return [pick, track, number];
+  }
+
+  rowsShown() {
+    return [{ key: "truth", label: "truth", colour: this.item.truth_colour, pattern: "solid", truth: true }, ...this.item.rows];
+  }
+
+  spans(row) {
+    const own = row.truth ? this.item.truth : row.span ? [row.span] : [];
+    return own.map((span, i) => this.edits.get(`${row.key}:${i}`) ?? span);
+  }
+
+  drawLanes() {
+    const rows = this.rowsShown();
+    const many = rows.length > 6;
+    const cells = [];
+    cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.thumbs, h("div", { class: "t1-value t1-quiet" }, ""));
+    cells.push(h("div", { class: "t1-name t1-quiet" }, "seconds"), this.axis,
+      h("div", { class: "t1-value t1-quiet" }, h("b", {}, "IoU"), h("span", {}, this.item.reward)));
+    for (const row of rows) {
+      const swatch = h("i", { class: "t1-swatch", style: this.paint(row) });
+      const bars = this.spans(row).map((span, i) => this.bar(row, span, i));
+      const missing = bars.length ? null : h("em", { class: "t1-none" }, row.error ?? "no answer");
+      cells.push(...this.lane(row.key, [swatch, row.label], [...bars, missing], [], many ? "t1-slim" : ""));
+    }
+    this.thinking = h("div", { class: "t1-track t1-thinking", "data-row": "thinking" });
+    this.scrubbable(this.thinking);
+    cells.push(h("div", { class: "t1-name t1-quiet" }, "named in text"), this.thinking, h("div", { class: "t1-value t1-quiet" }, ""));
+    cells.forEach((cell, i) => { cell.style.gridRow = String(Math.floor(i / 3) + 1); cell.style.gridColumn = String((i % 3) + 1); });
+    this.grid.replaceChildren(...cells, this.over);
+    this.over.style.gridRow = `1 / span ${rows.length + 3}`;
+    for (const node of [this.thumbs, this.axis, this.head]) this.scrubbable(node);
+    this.values();
+    this.drawAxis();
+  }
+
+  paint(row) {
+    return `background: ${row.pattern === "solid" ? "" : `${PATTERNS[row.pattern]}, `}${row.colour}`;
+  }
+
+  bar(row, span, i) {
+    const id = `${row.key}:${i}`;
+    const edge = (side) => {
+      const node = h("span", { class: `t1-edge t1-edge-${side}`, role: "slider", tabindex: "0", "data-edge": `${id}:${side}`,
+        "aria-label": `${row.label}: ${side ? "end" : "start"} in seconds`, "aria-valuemin": "0", "aria-valuemax": String(this.item.duration) });
+      this.draggable(node, row, i, side);
+      node.addEventListener("keydown", (event) => this.edgeKey(event, row, i, side));
+      return node;
+    };
+    const node = h("div", { class: "t1-bar", role: "button", tabindex: "0", "data-bar": id, style: this.paint(row),
+      onkeydown: (event) => { if (event.key === "Enter" && event.target === node) { event.preventDefault(); event.stopPropagation(); this.play(this.spans(row)[i]); } } },
+      edge(0), edge(1));
+    node.addEventListener("focus", () => this.choose(row.key));
+    this.placeBar(node, span);
+    return node;
+  }
+
+  placeBar(node, span) {
+    const percent = (t) => (100 * t) / this.item.duration;
+    const [start, end] = [clamp(span[0], 0, this.item.duration), clamp(span[1], 0, this.item.duration)];
+    const backwards = span[1] <= span[0];
+    node.style.left = `${percent(Math.min(start, end))}%`;
+    node.style.width = `${Math.max(0.25, Math.abs(percent(end) - percent(start)))}%`;
+    node.classList.toggle("t1-backwards", backwards);
+    node.title = `${spanText(span)}${backwards ? " (ends before it starts)" : ""}: click to play, drag an edge to try`;
+    const label = node.dataset.bar?.split(":")[0] ?? "named in the text";
+    node.setAttribute("aria-label", `${label}: ${spanText(span)}; Enter plays it`);
+    node.querySelectorAll(".t1-edge").forEach((edge, side) => {
+      edge.setAttribute("aria-valuenow", span[side].toFixed(3));
+      edge.setAttribute("aria-valuetext", seconds(span[side]));
+    });
+  }
+
+  score(row, span) {
+    const truths = this.spans({ truth: true, key: "truth" });
+    const best = (f) => truths.reduce((most, truth) => Math.max(most, f(truth)), 0);
+    const reward = REWARDS[this.item.reward] ?? REWARDS.tiou;
+    return { iou: best((truth) => iou(span, truth)), reward: best((truth) => reward(span, truth, this.item.duration, row.form)) };
+  }
+
+  values() {
+    const touched = this.edits.size > 0;
+    for (const row of this.rowsShown()) {
+      const cell = this.grid.querySelector(`[data-value="${CSS.escape(row.key)}"]`);
+      if (row.truth) {
+        cell.replaceChildren(h("span", { class: "t1-wide" }, this.spans(row).length === 1 ? spanText(this.spans(row)[0]) : `${this.spans(row).length} windows`));
+        continue;
+      }
+      const [span] = this.spans(row);
+      const now = this.score(row, span ?? null);
+      const logged = row.reward !== null && !touched ? row.reward : now.reward;
+      const parts = [h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key }, logged.toFixed(3))];
+      if (touched) {
+        const before = row.span ? Math.max(0, ...this.item.truth.map((truth) => iou(row.span, truth))) : 0;
+        const change = now.iou - before;
+        if (Math.abs(change) > 5e-4) parts.push(h("small", { class: change > 0 ? "t1-up" : "t1-down" }, `${change > 0 ? "▲ +" : "▼ −"}${Math.abs(change).toFixed(3)}`));
+      }
+      cell.replaceChildren(...parts);
+      cell.title = row.form ? `${spanText(span)}; form kept` : `${spanText(span)}; form broken`;
+    }
+    const truth = this.edits.get("truth:0");
+    this.repairLabel.hidden = !truth;
+    if (truth) this.repairLabel.lastChild.textContent = `propose the edited truth, ${spanText(truth)}, as the repair`;
+    this.root.classList.toggle("t1-edited", touched);
+  }
+
+  drawAxis() {
+    if (!this.item) return;
+    const width = this.axis.clientWidth || 600;
+    const step = tickStep(this.item.duration, width);
+    const ticks = [];
+    for (let i = 0; i * step <= this.item.duration + 1e-9; i++) {
+      const t = i * step;
+      ticks.push(h("span", { style: `left:${(100 * t) / this.item.duration}%` }, step < 1 ? t.toFixed(1) : String(Math.round(t))));
+    }
+    this.axis.replaceChildren(...ticks);
+  }
+
+  choose(key) {
+    this.chosen = key;
+    this.grid.querySelectorAll("button.t1-name").forEach((node, i) => node.setAttribute("aria-pressed", String(this.rowsShown()[i].key === key)));
+    this.grid.querySelectorAll(".t1-track[data-row]").forEach((node) => node.classList.toggle("t1-chosen", node.dataset.row === key));
+    if (key !== "truth") this.drawText();
+  }
+
+  drawText() {
+    const rows = this.item.rows;
+    const row = rows.find((candidate) => candidate.key === this.chosen) ?? rows.at(-1);
+    this.grid.querySelectorAll(".t1-track[data-row]").forEach((node) => node.classList.toggle("t1-chosen", node.dataset.row === this.chosen));
+    this.tabs.replaceChildren(...rows.map((one) => h("button", { type: "button", role: "tab", tabindex: one === row ? "0" : "-1", "aria-selected": String(one === row), "data-tab": one.key,
+      onclick: () => this.choose(one.key), onkeydown: (event) => this.tabKey(event, one) }, h("i", { class: "t1-swatch", style: this.paint(one) }), one.label)));
+    this.thinking.replaceChildren();
+    if (!row) { this.text.textContent = ""; return; }
+    this.text.setAttribute("aria-label", `text of ${row.label}`);
+    if (!row.pieces.length) { this.text.replaceChildren(h("em", {}, row.error ?? "no text was kept")); return; }
+    this.text.replaceChildren(...row.pieces.flatMap((piece) => this.piece(piece, row)));
+  }
+
+  piece(piece, row) {
+    if (piece.start === undefined) {
+      return piece.text.split(/(<[^<>]{1,20}>)/).filter(Boolean).map((part) => (part.startsWith("<") ? h("span", { class: "t1-mark" }, part) : part));
+    }
+    const span = [piece.start, piece.end];
+    const link = h("button", { type: "button", class: `t1-link t1-${piece.kind}`, title: `${spanText(span)}: click to play`, onclick: () => this.play(span) }, piece.text);
+    if (piece.kind === "thinking") {
+      const bar = h("div", { class: "t1-bar t1-named", role: "button", tabindex: "0", onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); this.play(span); } } });
+      this.placeBar(bar, span);
+      this.thinking.append(bar);
+      this.clickable(bar, () => span);
+      for (const [one, other] of [[link, bar], [bar, link]]) {
+        for (const on of ["pointerenter", "focus"]) one.addEventListener(on, () => other.classList.add("t1-lit"));
+        for (const off of ["pointerleave", "blur"]) one.addEventListener(off, () => other.classList.remove("t1-lit"));
+      }
+    } else {
+      const bar = () => this.grid.querySelector(`[data-bar="${CSS.escape(row.key)}:0"]`);
+      link.addEventListener("pointerenter", () => bar()?.classList.add("t1-lit"));
+      link.addEventListener("pointerleave", () => bar()?.classList.remove("t1-lit"));
+    }
+    return [link];
+  }
+
+  // ---- time
+
+  showTime(time) {
+    this.time = time;
+    if (!this.item) return;
+    const percent = (100 * clamp(time, 0, this.item.duration)) / this.item.duration;
+    this.head.style.left = `${percent}%`;
+    const frame = this.frames.length ? frameAt(this.frames, time) : null;
+    this.clock.textContent = frame === null ? seconds(time) : `${seconds(this.frames[frame])}  ·  frame ${frame + 1} / ${this.frames.length}`;
+    for (const [name, value] of [["valuemin", 0], ["valuemax", this.item.duration.toFixed(3)], ["valuenow", time.toFixed(3)], ["valuetext", this.clock.textContent]]) this.head.setAttribute(`aria-${name}`, value);
+    this.root.dataset.time = time.toFixed(4);
+  }
+
+  seek(time) {
+    const wanted = clamp(time, 0, this.item?.duration ?? 0);
+    if (!this.frames.length) return this.showTime(wanted);
+    const frame = frameAt(this.frames, wanted);
+    this.showTime(wanted < this.mediaDuration ? Math.max(this.frames[frame], 0) : wanted);
+    this.target = insideFrame(this.frames, frame, this.mediaDuration);
+    this.settle();
+  }
+
+  /** One seek at a time; while one runs, only the newest wish is kept. */
+  settle() {
+    if (this.seeking || this.target === undefined || !this.video.src) return;
+    if (Math.abs(this.video.currentTime - this.target) < 1e-4) { this.target = undefined; return; }
+    this.seeking = true;
+    this.video.currentTime = this.target;
+    this.target = undefined;
+  }
+
+  step(frames) {
+    this.video.pause();
+    if (!this.frames.length) return this.seek(this.time + 0.1 * frames);
+    this.seek(this.frames[clamp(frameAt(this.frames, this.time) + frames, 0, this.frames.length - 1)]);
+  }
+
+  jump(side) {
+    const row = this.rowsShown().find((candidate) => candidate.key === this.chosen);
+    const span = row && this.spans(row)[0];
+    if (!span) return;
+    this.video.pause();
+    this.stopAt = null;
+    this.seek(span[side]);
+  }
+
+  toggle() {
+    this.stopAt = null;
+    if (this.video.paused) this.start();
+    else this.video.pause();
+  }
+
+  play(span) {
+    if (!span || span[1] <= span[0]) return;
+    this.video.pause();
+    this.seek(span[0]);
+    this.stopAt = span[1];
+    this.start();
+  }
+
+  start() {
+    if (!this.video.src) return;
+    if (this.stopAt === null && this.video.currentTime >= this.mediaDuration - 0.05) this.seek(0);
+    this.video.play().catch(() => {});
+  }
+
+  playing(on) {
+    this.playButton.replaceChildren(drawn(on ? "pause" : "play"));
+    this.playButton.setAttribute("aria-label", on ? "pause" : "play");
+    if (!on) return;
+    const follow = (time) => {
+      if (this.video.paused) return;
+      if (this.stopAt !== null && time >= this.stopAt) {
+        const stop = this.stopAt;
+        this.stopAt = null;
+        this.video.pause();
+        const last = Math.max(0, frameAt(this.frames, Math.max(0, stop - 2e-6)));
+        this.seek(this.frames[last] ?? stop);
+        return;
+      }
+      if (!this.video.seeking) this.showTime(this.frames.length ? this.frames[frameAt(this.frames, time)] : time);
+      this.next(follow);
+    };
+    this.next(follow);
+  }
+
+  next(callback) {
+    if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback((_, frame) => callback(frame.mediaTime));
+    else requestAnimationFrame(() => callback(this.video.currentTime));
+  }
+
+  move(delta) { this.model.send({ type: "move", delta }); }
+
+  // ---- hands
+
+  timeAt(event) {
+    const box = this.over.getBoundingClientRect();
+    return (clamp((event.clientX - box.left) / box.width, 0, 1)) * this.item.duration;
+  }
+
+  drag(node, { start, move, end }) {
+    node.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || !this.item || start?.(event) === false) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.root.focus({ preventScroll: true });
+      node.setPointerCapture(event.pointerId);
+      const moved = (e) => move(e, Math.abs(e.clientX - event.clientX) > 3);
+      const done = (e) => {
+        node.removeEventListener("pointermove", moved);
+        node.removeEventListener("pointerup", done);
+        node.removeEventListener("pointercancel", done);
+        end?.(e, Math.abs(e.clientX - event.clientX) > 3);
+      };
+      node.addEventListener("pointermove", moved);
+      node.addEventListener("pointerup", done);
+      node.addEventListener("pointercancel", done);
+    });
+  }
+
+  scrubbable(node) {
+    if (node.dataset.scrub) return;
+    node.dataset.scrub = "1";
+    this.drag(node, {
+      start: (event) => { if (event.target.closest(".t1-bar")) return false; this.video.pause(); this.stopAt = null; this.seek(this.timeAt(event)); return true; },
+      move: (event) => this.seek(this.timeAt(event)),
+    });
+    node.querySelectorAll(":scope > .t1-bar[data-bar]").forEach((bar) => {
+      const [key, i] = bar.dataset.bar.split(/:(?=\d+$)/);
+      this.clickable(bar, () => this.spans(this.rowsShown().find((row) => row.key === key))[Number(i)], key);
+    });
+  }
+
+  /** A click plays the segment, a drag scrubs through it. */
+  clickable(bar, span, key) {
+    this.drag(bar, {
+      start: (event) => { if (event.target.closest(".t1-edge")) return false; this.video.pause(); if (key) this.choose(key); return true; },
+      move: (event, far) => { if (far) this.seek(this.timeAt(event)); },
+      end: (event, far) => { if (!far) this.play(span()); },
+    });
+  }
+
+  draggable(edge, row, i, side) {
+    this.drag(edge, {
+      start: () => { this.video.pause(); this.choose(row.key); edge.focus({ preventScroll: true }); return true; },
+      move: (event) => this.setEdge(row, i, side, this.timeAt(event)),
+      end: () => edge.focus({ preventScroll: true }),
+    });
+  }
+
+  setEdge(row, i, side, time) {
+    const span = [...this.spans(row)[i]];
+    const gap = Math.min(0.01, this.item.duration / 1000);
+    span[side] = side ? clamp(time, span[0] + gap, this.item.duration) : clamp(time, 0, span[1] - gap);
+    this.edits.set(`${row.key}:${i}`, span);
+    this.placeBar(this.grid.querySelector(`[data-bar="${CSS.escape(`${row.key}:${i}`)}"]`), span);
+    this.values();
+    this.seek(span[side]);
+  }
+
+  edgeKey(event, row, i, side) {
+    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+    event.preventDefault();
+    event.stopPropagation();
+    const way = (event.key === "ArrowRight" ? 1 : -1) * (event.shiftKey ? 10 : 1);
+    const now = this.spans(row)[i][side];
+    const to = this.frames.length > 1
+      ? this.frames[clamp(frameAt(this.frames, now) + way + (way < 0 && now > this.frames[frameAt(this.frames, now)] + 1e-6 ? 1 : 0), 0, this.frames.length - 1)]
+      : now + 0.1 * way;
+    this.setEdge(row, i, side, side && way > 0 && to <= now ? this.item.duration : to);
+  }
+
+  tabKey(event, row) {
+    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!way) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const rows = this.item.rows;
+    const next = rows[(rows.indexOf(row) + way + rows.length) % rows.length];
+    this.choose(next.key);
+    this.tabs.querySelector(`[data-tab="${CSS.escape(next.key)}"]`).focus();
+  }
+
+  key(event) {
+    if (event.target.closest("textarea, input, select") || event.ctrlKey || event.metaKey || event.altKey || !this.item) return;
+    const button = event.target.closest("button, summary");
+    const act = {
+      " ": button ? null : () => this.toggle(), n: () => this.move(1), p: () => this.move(-1), s: () => this.jump(0), e: () => this.jump(1), r: () => this.undo(),
+      ArrowLeft: () => this.nudge(event, -1), ArrowRight: () => this.nudge(event, 1), Home: () => this.seek(0), End: () => this.seek(this.item.duration),
+    }[event.key] ?? (/^\d$/.test(event.key) && this.rowsShown()[Number(event.key)] ? () => this.choose(this.rowsShown()[Number(event.key)].key) : null);
+    if (!act) return;
+    event.preventDefault();
+    event.stopPropagation();
+    act();
+  }
+
+  nudge(event, way) {
+    this.video.pause();
+    if (event.shiftKey) this.seek(this.time + way);
+    else this.step(way);
+  }
+
+  undo() {
+    this.edits.clear();
+    this.drawLanes();
+    this.drawText();
+  }
+
+  // ---- notes
+
+  showNote() {
+    const note = this.item.note;
+    for (const label of this.labels) label.input.checked = label.value === (note?.label ?? "");
+    this.remark.value = note?.text ?? "";
+    this.repair.checked = false;
+    this.saved.textContent = note ? (note.window ? `kept, with the repair ${spanText(note.window)}` : "kept in notes.jsonl") : "";
+  }
+
+  saveNote() {
+    const label = this.labels.find((one) => one.input.checked)?.value ?? "";
+    const window = this.repair.checked && !this.repairLabel.hidden ? this.edits.get("truth:0") : null;
+    this.saved.textContent = "saving …";
+    this.model.send({ type: "note", key: this.item.key, id: this.item.id, label, text: this.remark.value, window });
+  }
+
+  showSaved() {
+    const saved = this.model.get("saved");
+    if (saved.key === this.item?.key) this.saved.textContent = saved.message;
+  }
+
+  remove() {
+    this.off.forEach((off) => off());
+    this.resize.disconnect();
+    this.video.pause();
+    this.urls.forEach((url) => URL.revokeObjectURL(url));
+  }
+}
+
+function render({ model, el }) {
+  const scrubber = new Scrubber(model, el);
+  return () => scrubber.remove();
+}
+
+export default { render };
