@@ -92,7 +92,7 @@ def _video_grids(config: PositionConfig, grids: Tensor | None, seconds: Tensor |
         return iter([((1, h, w), 0.0) for t, h, w in rows for _ in range(t)])
     if seconds is None or len(seconds) != len(rows):
         given = 0 if seconds is None else len(seconds)
-        raise Timer1Error(f"{len(rows)} videos but {given} time steps: second_per_grid_ts must come with every video of this family")
+        raise Timer1Error(f"{len(rows)} videos but {given} time steps: every video of this family needs second_per_grid_ts")
     return iter([(tuple(row), float(step)) for row, step in zip(rows, seconds, strict=True)])
 
 

@@ -77,7 +77,7 @@ def probe_example(config: PositionConfig) -> dict[str, Tensor]:
     side, steps, text = 2 * config.merge, 3, 5
     gap = 0 if config.tokens_per_second is not None else 1
     row = ([VIDEO] * 4 + [0] * gap) * steps + [0] * text
-    example = {
+    example: dict[str, Tensor] = {
         "mm_token_type_ids": torch.tensor([row]),
         "input_ids": torch.zeros(1, len(row), dtype=torch.long),
         "attention_mask": torch.ones(1, len(row), dtype=torch.long),
@@ -91,15 +91,14 @@ def probe_example(config: PositionConfig) -> dict[str, Tensor]:
 def _agrees(core: Any, config: PositionConfig) -> bool:
     """Whether the library's own rule gives the published positions and deltas on the example."""
     example = probe_example(config)
-    ours = positions(
-        config, example["mm_token_type_ids"], example["video_grid_thw"], None, example.get("second_per_grid_ts"), example["attention_mask"]
-    )
+    step, mask = example.get("second_per_grid_ts"), example["attention_mask"]
+    ours = positions(config, example["mm_token_type_ids"], example["video_grid_thw"], None, step, mask)
     try:
         theirs = type(core).get_rope_index(core, **example)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         log.warning("clock: the installed rule fails on the published example: %s", error)
         return False
-    return torch.equal(ours[0], theirs[0].to(ours[0])) and torch.equal(ours[1], theirs[1].reshape(-1, 1).to(ours[1]))
+    return all(bool(torch.equal(a, b.reshape(a.shape).to(a))) for a, b in zip(ours, theirs, strict=True))
 
 
 def _describe(name: str, agrees: bool) -> str:
@@ -137,8 +136,13 @@ def _get_rope_index(
         if needs_time:
             kwargs["second_per_grid_ts"] = second_per_grid_ts
         library: tuple[Tensor, Tensor] = type(self).get_rope_index(
-            self, input_ids, mm_token_type_ids=types_, image_grid_thw=image_grid_thw, video_grid_thw=video_grid_thw,
-            attention_mask=attention_mask, **kwargs,
+            self,
+            input_ids,
+            mm_token_type_ids=types_,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            attention_mask=attention_mask,
+            **kwargs,
         )
         return library
     mask = attention_mask if attention_mask is None or attention_mask.dim() == 2 else None

@@ -99,7 +99,7 @@ def choose_frames(times_s: NDArray[np.float64], sampling: Sampling, temporal_pat
         step = 1.0 / sampling.fps
     else:
         step = last / (count - 1) if count > 1 and last > 0 else 1.0 / sampling.fps
-    indices = nearest(times_s, np.arange(count) * step)
+    indices = nearest(times_s, np.arange(count, dtype=np.float64) * np.float64(step))
     if count < temporal_patch:
         indices = np.concatenate([indices, np.repeat(indices[-1:], temporal_patch - count)])
     return Choice(indices, step)

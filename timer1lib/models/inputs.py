@@ -32,7 +32,7 @@ _PADDED = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "labe
 def sample_prompt(sample: Sample, shared: SharedParams, *, grounded: bool = False, duration: float | None = None) -> str:
     """The text that is asked about a sample.
 
-    A multiple-choice sample has its options listed as A. B. C. after the question and is asked for a letter.
+    A multiple-choice sample has its options listed after the question and is asked for a letter.
 
     Args:
         grounded: ask a multiple-choice sample for the time span as well, by the template, the letter in `\\boxed{}`.
@@ -41,10 +41,7 @@ def sample_prompt(sample: Sample, shared: SharedParams, *, grounded: bool = Fals
     seconds = sample.duration if sample.duration is not None else duration
     if sample.options is None:
         return prompts.build(shared.template, sample.query, seconds)
-    listed = " ".join(f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(sample.options))
-    if grounded:
-        return prompts.build(shared.template, f"{sample.query.strip()} {listed}", seconds) + " Also give the letter of the right option as \\boxed{A}."
-    return f"{sample.query.strip()} {listed} Answer with the letter of the right option."
+    return prompts.build_question(shared.template, sample.query, sample.options, seconds, grounded=grounded)
 
 
 def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, completion: str | None = None) -> dict[str, Tensor]:
@@ -65,7 +62,8 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, complet
     """
     frames = fit_frames(loaded, frames)
     content = [{"type": "video"}, {"type": "text", "text": clean_text(loaded, prompt_text)}]
-    text = loaded.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+    turns = [{"role": "user", "content": content}]
+    text = loaded.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     batch = loaded.processor(
         text=[text],
         videos=[torch.from_numpy(frames.pixels).permute(0, 3, 1, 2)],

@@ -84,7 +84,10 @@ def clip_frames(line: Timeline, clip: Clip) -> tuple[NDArray[np.int64], NDArray[
     return inside, np.maximum(times[inside] - start, 0.0), end - start
 
 
-def _decode(line: Timeline, positions: NDArray[np.int64], size: tuple[int, int], decoder: str) -> tuple[NDArray[np.uint8], str, str]:
+def _decode(
+    line: Timeline, positions: NDArray[np.int64], size: tuple[int, int], decoder: str
+) -> tuple[NDArray[np.uint8], str, str]:
+    """Pixels, the decoder that gave them, and why it was not decord."""
     if decoder == "pyav":
         return _with_pyav(line, positions, size), "pyav", "asked for"
     try:
@@ -153,7 +156,8 @@ def _with_pyav(line: Timeline, positions: NDArray[np.int64], size: tuple[int, in
                     frames = container.decode(stream)
                     frame = _find(frames, int(target))
                 if frame is None:
-                    raise Timer1Error(f"{line.path}: the frame at {line.times_s[positions[row]]:.2f} s cannot be decoded (cut off or damaged)")
+                    second = line.times_s[positions[row]]
+                    raise Timer1Error(f"{line.path}: the frame at {second:.2f} s cannot be decoded (cut off or damaged)")
                 at = int(target)
                 out[row] = resize(_upright(frame.to_ndarray(format="rgb24"), line.rotation)[None], *size)[0]
     except av.FFmpegError as error:
@@ -183,5 +187,6 @@ def _upright(pixels: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0].split("] ", 1)[-1][:160]
+    """The last sentence of decord's message, without its source lines and addresses."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split("ERROR ", 1)[-1].split("Stack trace", 1)[0].split("] ", 1)[-1].strip()[:160]

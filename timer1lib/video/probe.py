@@ -65,7 +65,7 @@ class Timeline:
     @property
     def times_s(self) -> NDArray[np.float64]:
         """float64 [M], seconds from the first frame."""
-        return (self.pts - self.pts[0]) * self.time_base
+        return np.asarray((self.pts - self.pts[0]) * self.time_base, dtype=np.float64)
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -120,7 +120,7 @@ def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
             if not pts:
                 raise Timer1Error(f"{path}: the video stream holds no frame (cut off or zero length)")
             _check_complete(path, container, stream, max(ends))
-            time_base = float(stream.time_base or 0)
+            time_base, codec = float(stream.time_base or 0), stream.codec_context.codec.canonical_name
             rotation, size_px = _first_frame(path)
     except (av.FFmpegError, UnicodeDecodeError, ValueError) as error:
         raise Timer1Error(f"{path}: cannot be read as a video: {_reason(error)}") from error
@@ -132,8 +132,8 @@ def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
         last = max(ends) - int(ordered[-1])
     duration = (int(ordered[-1]) - int(ordered[0]) + last) * time_base
     width, height = size_px if rotation % 180 == 0 else size_px[::-1]
-    return Timeline(path, ordered, np.unique(np.array(keyframes or [ordered[0]], dtype=np.int64)), time_base, duration, width, height,
-                    rotation, stream.codec_context.name)
+    starts = np.unique(np.array(keyframes or ordered[:1], dtype=np.int64))
+    return Timeline(path, ordered, starts, time_base, duration, width, height, rotation, codec)
 
 
 def open_container(path: str) -> InputContainer:
@@ -189,7 +189,7 @@ def _check_complete(path: str, container: InputContainer, stream: VideoStream, e
     except av.FFmpegError:
         pass
     if declared - found > slack:
-        raise Timer1Error(f"{path}: cut off: it declares {declared:.1f} s and ends after {found:.1f} s; download or copy it again")
+        raise Timer1Error(f"{path}: cut off after {found:.1f} of the {declared:.1f} s it declares; download or copy it again")
 
 
 def _first_frame(path: str) -> tuple[int, tuple[int, int]]:

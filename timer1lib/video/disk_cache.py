@@ -1,0 +1,105 @@
+"""A bounded cache of byte strings on disk that survives kills, damage and several processes at once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from pathlib import Path
+
+from timer1lib.files import atomic_write_bytes
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".entry"
+DIGEST_BYTES = 32
+CHECK_EVERY = 32
+"""Writes between two looks at the size of the whole folder."""
+STALE_SECONDS = 3600.0
+"""Unfinished files of killed writers go when they are this old."""
+
+
+class DiskCache:
+    """Entries by name; each file is the SHA-256 of its content and the content.
+
+    Writes are atomic, reads verify, and a damaged entry is removed and counts as absent. Where the folder grows
+    past its limit the entries that were used longest ago go first, down to nine tenths of the limit.
+    """
+
+    def __init__(self, folder: str | Path, limit_bytes: int) -> None:
+        self.folder = Path(folder)
+        self.limit_bytes = limit_bytes
+        self._written_bytes = 0
+        self._writes = 0
+
+    def path(self, name: str) -> Path:
+        return self.folder / name[:2] / (name + SUFFIX)
+
+    def __contains__(self, name: str) -> bool:
+        return self.path(name).is_file()
+
+    def get(self, name: str) -> bytes | None:
+        """The content, or None where there is none or it is damaged."""
+        path = self.path(name)
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            return None
+        if len(raw) <= DIGEST_BYTES or hashlib.sha256(raw[DIGEST_BYTES:]).digest() != raw[:DIGEST_BYTES]:
+            log.warning("cache entry %s is damaged; it is removed and made again", path)
+            path.unlink(missing_ok=True)
+            return None
+        try:
+            os.utime(path)
+        except OSError:  # evicted meanwhile by another process; what was read is whole
+            pass
+        return raw[DIGEST_BYTES:]
+
+    def put(self, name: str, content: bytes) -> None:
+        atomic_write_bytes(self.path(name), hashlib.sha256(content).digest() + content)
+        self._writes += 1
+        self._written_bytes += len(content)
+        if self._writes % CHECK_EVERY == 1 or self._written_bytes > self.limit_bytes // 10:
+            self.trim(keep=name)
+
+    def size_bytes(self) -> int:
+        return sum(size for _, size, _ in self._entries())
+
+    def trim(self, keep: str = "") -> int:
+        """Remove the entries that were used longest ago until the limit holds; returns how many went."""
+        self._written_bytes = 0
+        entries = sorted(self._entries())
+        total = sum(size for _, size, _ in entries)
+        removed = 0
+        goal = self.limit_bytes if total <= self.limit_bytes else int(0.9 * self.limit_bytes)
+        for _, size, path in entries:
+            if total <= goal:
+                break
+            if keep and path == self.path(keep):
+                continue
+            path.unlink(missing_ok=True)
+            total -= size
+            removed += 1
+        return removed
+
+    def _entries(self) -> list[tuple[float, int, Path]]:
+        """Time of last use, size and path of every entry; clears away what killed writers left."""
+        found = []
+        now = time.time()
+        for path in self.folder.glob("*/*"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            if path.suffix == SUFFIX:
+                found.append((stat.st_mtime, stat.st_size, path))
+            elif now - stat.st_mtime > STALE_SECONDS:
+                path.unlink(missing_ok=True)
+        for path in self.folder.glob("*/.*"):
+            try:
+                if now - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink(missing_ok=True)
+            except OSError:
+                continue
+        return found

@@ -1,0 +1,213 @@
+"""Frames of every video decoded once: from disk where they are, else by workers ahead of need or in place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from timer1lib.clock.sampling import Sampling
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_json, read_json, sha256_file
+from timer1lib.video.decode import Clip, read_frames
+from timer1lib.video.disk_cache import DiskCache
+from timer1lib.video.frames import Frames
+from timer1lib.video.workers import WorkerDied, WorkerPool
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Part of every key; raise it where decoding or resizing changes."""
+
+AHEAD = 64
+"""Decoded but not yet asked for, at most: workers run ahead of need without filling the disk."""
+
+Request = tuple[str | Path, Sampling, Clip]
+
+
+class FrameStore:
+    """Decoded frames, cached on disk by the bytes of the file, the sampling and the clip.
+
+    The result is that of `read_frames`, whatever the cache, the number of workers or other processes do.
+    `seconds_waited` is the time that `get` did not return at once: decoding in place, or waiting for a worker.
+
+    Args:
+        cache_dir: shared by all runs; entries go to `<cache_dir>/frames`.
+        limit_gb: largest size of that folder in GB.
+        workers: processes that decode ahead; 0 decodes in place.
+    """
+
+    def __init__(self, cache_dir: str | Path, limit_gb: float = 4.0, workers: int = 0) -> None:
+        self.cache = DiskCache(Path(cache_dir) / "frames", int(limit_gb * 1e9))
+        self._hashes = Path(cache_dir) / "hashes"
+        self._known: dict[tuple[str, int, int], str] = {}
+        self._workers = workers
+        self._reset()
+
+    def _reset(self) -> None:
+        self.seconds_waited = 0.0
+        self.hits = self.misses = 0
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._pool: WorkerPool | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._running: dict[str, Future[None]] = {}
+        self._backlog: deque[tuple[str, Request, int]] = deque()
+        self._told: set[str] = set()
+        self._fatal: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers. The cache stays, and the store can be used again."""
+        with self._lock:
+            self._backlog.clear()
+            self._running.clear()
+            pool, threads, self._pool, self._threads = self._pool, self._threads, None, None
+        if pool is not None:
+            pool.close()
+        if threads is not None:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def get(self, path: str | Path, sampling: Sampling, clip: Clip = (None, None), temporal_patch: int = 2) -> Frames:
+        """Frames as `read_frames` gives them, from the cache where they are.
+
+        Raises:
+            Timer1Error: names the file: as `read_frames`, or the process that decoded it died.
+        """
+        self._after_fork()
+        started = time.monotonic()
+        key = self.key(path, sampling, clip, temporal_patch)
+        with self._lock:
+            running = self._running.pop(key, None)
+        if running is not None and not running.cancel():
+            try:
+                running.result()
+            except WorkerDied as error:
+                self._fatal[key] = str(error)
+        if key in self._fatal:
+            raise Timer1Error(f"{path}: the process that decoded it died ({self._fatal[key]}); the file may be damaged")
+        frames = self._read(key)
+        if frames is None:
+            self.misses += 1
+            frames = read_frames(path, replace(sampling, time_scale=1.0), clip, temporal_patch)
+            self.cache.put(key, pack(frames))
+        else:
+            self.hits += 1
+        self._pump()
+        self.seconds_waited += time.monotonic() - started
+        if frames.reason and str(path) not in self._told:
+            self._told.add(str(path))
+            log.info("%s: decoded with %s: %s", path, frames.decoder, frames.reason)
+        return replace(frames, time_scale=sampling.time_scale)
+
+    def prefetch(self, requests: Iterable[Request], temporal_patch: int = 2) -> None:
+        """Let the workers decode what will be asked for, in this order. Files that fail say so at `get`."""
+        self._after_fork()
+        if self._workers == 0:
+            return
+        with self._lock:
+            for request in requests:
+                try:
+                    key = self.key(*request, temporal_patch)
+                except Timer1Error:
+                    continue
+                self._backlog.append((key, request, temporal_patch))
+        self._pump()
+
+    def key(self, path: str | Path, sampling: Sampling, clip: Clip = (None, None), temporal_patch: int = 2) -> str:
+        """Name of an entry: the file's bytes, everything that decides which frames are taken, and their size."""
+        described = {**asdict(sampling), "time_scale": None, "clip": list(clip), "patch": temporal_patch, "format": FORMAT}
+        text = self.content_hash(path) + json.dumps(described, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def content_hash(self, path: str | Path) -> str:
+        """SHA-256 of the file's bytes, remembered (on disk too) while its size and time of change stay."""
+        file = Path(path).absolute()
+        try:
+            stat = file.stat()
+        except OSError:
+            raise Timer1Error(f"{path}: no such video file") from None
+        if not file.is_file():
+            raise Timer1Error(f"{path}: not a file; a video is expected")
+        known = (str(file), stat.st_size, stat.st_mtime_ns)
+        if known in self._known:
+            return self._known[known]
+        note = self._hashes / f"{hashlib.sha256(str(file).encode()).hexdigest()[:32]}.json"
+        try:
+            row = read_json(note)
+            if row["file"] == list(known):
+                self._known[known] = str(row["sha256"])
+                return self._known[known]
+        except (Timer1Error, KeyError, TypeError, OSError):
+            pass
+        self._known[known] = sha256_file(file)
+        atomic_write_json(note, {"file": list(known), "sha256": self._known[known]})
+        return self._known[known]
+
+    def _read(self, key: str) -> Frames | None:
+        content = self.cache.get(key)
+        return None if content is None else unpack(content)
+
+    def _pump(self) -> None:
+        """Hand waiting requests to the workers while few enough results lie unused."""
+        with self._lock:
+            while self._backlog and len(self._running) < AHEAD:
+                key, request, temporal_patch = self._backlog.popleft()
+                if key in self._running or key in self.cache:
+                    continue
+                if self._threads is None or self._pool is None:
+                    self._pool = WorkerPool(self._workers)
+                    self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="frames")
+                path, sampling, clip = request
+                message = {
+                    "path": str(path),
+                    "sampling": asdict(replace(sampling, time_scale=1.0)),
+                    "clip": list(clip),
+                    "patch": temporal_patch,
+                    "key": key,
+                    "folder": str(self.cache.folder),
+                    "limit": self.cache.limit_bytes,
+                }
+                self._running[key] = self._threads.submit(self._pool.run, message)
+
+    def _after_fork(self) -> None:
+        if os.getpid() != self._pid:
+            self._reset()
+
+
+def pack(frames: Frames) -> bytes:
+    """Frames as safetensors bytes."""
+    from safetensors.numpy import save
+
+    described: dict[str, Any] = {
+        "duration_s": frames.duration_s, "step_s": frames.step_s, "decoder": frames.decoder, "reason": frames.reason,
+    }  # fmt: skip
+    tensors = {"pixels": np.ascontiguousarray(frames.pixels), "times_s": frames.times_s}
+    return bytes(save(tensors, metadata={"frames": json.dumps(described)}))
+
+
+def unpack(content: bytes) -> Frames:
+    """The reverse of `pack`."""
+    from safetensors.numpy import load
+
+    size = int.from_bytes(content[:8], "little")
+    described = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["frames"])
+    tensors = load(content)
+    return Frames(pixels=tensors["pixels"], times_s=tensors["times_s"], **described)
