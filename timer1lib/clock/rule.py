@@ -115,7 +115,8 @@ def _describe(name: str, agrees: bool) -> str:
 
 def _types(config: Any, input_ids: Tensor) -> Tensor:
     """`mm_token_type_ids` from the tokens themselves."""
-    return (input_ids == config.image_token_id).int() * IMAGE + (input_ids == config.video_token_id).int() * VIDEO
+    types_: Tensor = (input_ids == config.image_token_id).int() * IMAGE + (input_ids == config.video_token_id).int() * VIDEO
+    return types_
 
 
 def _get_rope_index(

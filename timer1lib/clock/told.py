@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from timer1lib.video.frames import Frames
 
@@ -39,3 +42,45 @@ def video_metadata(frames: Frames) -> dict[str, Any]:
         "width": int(frames.pixels.shape[2]),
         "video_backend": frames.decoder,
     }
+
+
+def told_times(
+    times_s: NDArray[np.float64],
+    step_s: float,
+    temporal_patch: int,
+    tokens_per_second: float | None,
+    time_scale: float = 1.0,
+) -> NDArray[np.float64]:
+    """The second that a model is told for each frame: that of the frame's temporal patch.
+
+    Qwen3-VL is told the mean of the patch's first and last frame, rounded to a tenth, as text. Qwen2.5-VL is told
+    whole temporal positions, floor(patch x seconds per grid x tokens per second), counted from the first patch,
+    whose frames stand at 0 and one step; a patch stands for the middle of its frames.
+
+    Args:
+        times_s: float64 [N], the frames' own seconds.
+        step_s: seconds between neighbours of the grid they were chosen on.
+        tokens_per_second: temporal positions a second; None for Qwen3-VL.
+
+    Returns:
+        float64 [N], seconds; frames of one patch share theirs.
+    """
+    patch = np.arange(len(times_s)) // temporal_patch
+    if tokens_per_second is None:
+        milliseconds = np.array([round(float(t) * time_scale * MILLISECONDS) for t in times_s], dtype=np.float64)
+        last = np.minimum((patch + 1) * temporal_patch, len(times_s)) - 1
+        means = (milliseconds[patch * temporal_patch] + milliseconds[last]) / 2 / MILLISECONDS
+        return np.array([float(f"{mean:.1f}") for mean in means])
+    grid = np.float32(step_s * temporal_patch * time_scale * NUDGE)
+    position = np.floor(patch.astype(np.float32) * grid * np.float32(tokens_per_second)).astype(np.float64)
+    middles = patch_middles(times_s, step_s, temporal_patch)
+    return np.asarray(position / tokens_per_second + middles * time_scale, dtype=np.float64)
+
+
+def patch_middles(times_s: NDArray[np.float64], step_s: float, temporal_patch: int) -> NDArray[np.float64]:
+    """Seconds from the start of each frame's patch to the middle of the frames in it, float64 [N]."""
+    patch = np.arange(len(times_s)) // temporal_patch
+    held = np.minimum(temporal_patch, len(times_s) - patch * temporal_patch)
+    if len(times_s) <= temporal_patch and times_s[0] == times_s[-1]:
+        return np.zeros(len(times_s))
+    return np.asarray((held - 1) / 2 * step_s, dtype=np.float64)

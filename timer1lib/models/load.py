@@ -77,7 +77,7 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         family = family_of(config, name)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             source, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False, use_safetensors=True
         )
         processor = load_processor(source)
@@ -86,6 +86,30 @@ def load_model(
     model = model.to(target).eval()
     rule = install_rule(model, clock_rule)
     return LoadedModel(model, processor, family, rule, name, geometry_of(config, family))
+
+
+def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto") -> LoadedModel:
+    """A model without its weights: configuration, processor and position rule, for questions about time alone.
+
+    Raises:
+        Timer1Error: as `load_model`.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from timer1lib.clock.rule import install_rule
+
+    name = str(name_or_path)
+    source = _source(name)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        family = family_of(config, name)
+        with torch.device("meta"):
+            model: Any = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
+    rule = install_rule(model.eval(), clock_rule)
+    return LoadedModel(model, load_processor(source), family, rule, name, geometry_of(config, family))
 
 
 def load_processor(name_or_path: str | Path) -> Any:

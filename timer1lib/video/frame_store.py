@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
@@ -199,7 +200,7 @@ def pack(frames: Frames) -> bytes:
     described: dict[str, Any] = {
         "duration_s": frames.duration_s, "step_s": frames.step_s, "decoder": frames.decoder, "reason": frames.reason,
     }  # fmt: skip
-    tensors = {"pixels": np.ascontiguousarray(frames.pixels), "times_s": frames.times_s}
+    tensors: dict[str, NDArray[Any]] = {"pixels": np.ascontiguousarray(frames.pixels), "times_s": frames.times_s}
     return bytes(save(tensors, metadata={"frames": json.dumps(described)}))
 
 

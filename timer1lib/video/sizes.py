@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.clock.sampling import Sampling
-from timer1lib.files import resolve
+from timer1lib.errors import Timer1Error
+from timer1lib.files import read_json, resolve
 
 DEFAULT_FACTOR = 28
 
@@ -49,21 +49,31 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     return out
 
 
-@lru_cache(maxsize=64)
 def pixel_factor(model: str) -> int:
     """Patch size x spatial merge of a model, read from its `config.json` without loading anything heavy.
 
     A hub id that is not in the local cache yet is answered by its family's name; `encode_prompt` fits frames of
     another size to the loaded model once, so that a wrong guess costs a resize and nothing else.
     """
-    config = _config_file(model)
-    if config is not None:
-        try:
-            vision = json.loads(config.read_text()).get("vision_config", {})
-            return int(vision["patch_size"]) * int(vision.get("spatial_merge_size", 2))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return DEFAULT_FACTOR
+    vision = model_config(model).get("vision_config", {})
+    if "patch_size" in vision:
+        return int(vision["patch_size"]) * int(vision.get("spatial_merge_size", 2))
     return 32 if "qwen3" in model.lower() else DEFAULT_FACTOR
+
+
+def model_config(model: str) -> dict[str, Any]:
+    """A model's `config.json` from its folder or the local hub cache; empty where it is not on this machine.
+
+    Raises:
+        Timer1Error: the file is not JSON.
+    """
+    path = _config_file(model)
+    if path is None or not path.is_file():
+        return {}
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise Timer1Error(f"{path}: not the configuration of a model")
+    return config
 
 
 def _config_file(model: str) -> Path | None:

@@ -1,0 +1,114 @@
+"""One video, one query, one answer: `timer1 ground`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timer1lib.clock.sampling import Sampling
+from timer1lib.errors import Timer1Error
+from timer1lib.params.shared import SharedParams
+from timer1lib.parsing import parse
+from timer1lib.schema import Sample, finite
+from timer1lib.video.decode import Clip, read_frames
+
+if TYPE_CHECKING:
+    from timer1lib.models.load import LoadedModel
+
+MAX_NEW_TOKENS = 256
+
+
+def ground(
+    video: str | Path,
+    query: str,
+    model: str | Path | None = None,
+    *,
+    clip: Clip = (None, None),
+    shared: SharedParams | None = None,
+    loaded: LoadedModel | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> dict[str, Any]:
+    """Ask a model when something happens in a video, greedily.
+
+    Args:
+        query: what to look for, in words.
+        model: a folder or a hub id; the shipped tiny model where it is left out.
+        clip: seconds of the file to look at; the answer counts from the clip's start.
+        shared: prompt, sampling and number type; without it those of the run that the checkpoint lies in, else
+            the tiny defaults for the shipped model and Time-R1's (2 fps, 3584 visual tokens) for any other.
+        loaded: a model that is loaded already.
+
+    Returns:
+        `start`, `end` (seconds, None where the text holds no span), `duration` (seconds), `completion`, `model`.
+
+    Raises:
+        Timer1Error: an empty query, a video or a model that cannot be read.
+    """
+    from timer1lib.models.inputs import encode_prompt, sample_prompt
+    from timer1lib.models.load import load_model
+
+    if not query.strip():
+        raise Timer1Error("the query is empty; say in words what to look for")
+    name = loaded.name if loaded is not None else str(model or SharedParams().model)
+    settings = shared or shared_for(name)
+    # The video first: a missing file is told at once, not after a model has been loaded.
+    frames = read_frames(video, Sampling.from_shared(settings, model=name), clip)
+    if loaded is None:
+        loaded = load_model(
+            name, dtype=settings.dtype, attention=settings.attention, device=settings.device, clock_rule=settings.clock_rule
+        )
+    sample = Sample(id="query", video=str(video), query=query, duration=frames.duration_s)
+    completion = _generate(loaded, encode_prompt(loaded, frames, sample_prompt(sample, settings)), max_new_tokens)
+    answer = parse(completion, settings.parser)
+    return {
+        "start": finite(answer.start),
+        "end": finite(answer.end),
+        "duration": round(frames.duration_s, 3),
+        "completion": completion,
+        "model": name,
+    }
+
+
+def shared_for(model: str) -> SharedParams:
+    """Shared parameters that fit a model: its run's, the tiny defaults, or Time-R1's."""
+    from timer1lib.files import resolve
+    from timer1lib.params.load import load_params
+
+    if resolve(model) == resolve(SharedParams().model):
+        return SharedParams()
+    for folder in list(resolve(model).absolute().parents)[:2]:
+        if (folder / "params.yaml").is_file() and (folder / "checkpoints").is_dir():
+            return load_params(folder / "params.yaml").shared
+    return SharedParams(
+        model=model,
+        template="timer1",
+        sampling="fps",
+        fps=2.0,
+        frames=768,
+        min_frame_pixels=16 * 28 * 28,
+        total_pixels=3584 * 28 * 28,
+        dtype="bfloat16" if _has_gpu() else "float32",
+    )
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _generate(loaded: LoadedModel, batch: dict[str, Any], max_new_tokens: int) -> str:
+    import torch
+
+    from timer1lib.models.inputs import banned_token_ids
+
+    prompt = batch["input_ids"].shape[1]
+    with torch.inference_mode():
+        tokens = loaded.model.generate(
+            **{key: value.to(loaded.device) for key, value in batch.items()},
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            suppress_tokens=banned_token_ids(loaded),
+        )
+    text: str = loaded.tokenizer.decode(tokens[0, prompt:], skip_special_tokens=True)
+    return text.strip()
