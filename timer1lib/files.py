@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from timer1lib.errors import Timer1Error
 
@@ -48,7 +48,7 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
-    atomic_write_bytes(path, text.encode())
+    atomic_write_bytes(path, _utf8(text))
 
 
 def atomic_write_json(path: str | Path, value: Any) -> None:
@@ -61,11 +61,16 @@ def atomic_write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> N
 
 
 def append_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append whole lines in one write. A kill can tear only the last line, which `read_jsonl(torn_tail=True)` drops."""
+    """Append whole lines in one write. A kill can tear only the last line, which `read_jsonl(torn_tail=True)` drops.
+
+    A torn last line that is already there is cut off first (or ended, where only its line feed is missing), so that it
+    cannot spoil the line after it.
+    """
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as stream:
-        stream.write(text.encode())
+    with open(path, "ab+") as stream:
+        _mend_last_line(stream)
+        stream.write(_utf8(text))
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -75,7 +80,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise Timer1Error(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Timer1Error(f"{path}: not JSON: {error}") from error
 
 
@@ -89,23 +94,48 @@ def read_jsonl(path: str | Path, *, torn_tail: bool = False) -> Iterator[dict[st
         Timer1Error: names the file and the line.
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise Timer1Error(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise Timer1Error(f"{path}: not UTF-8 text: {error}") from error
+    # Only a line feed ends a row: text inside one may hold the other characters that Python counts as line ends.
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             if torn_tail and number == len(lines):
                 return
-            raise Timer1Error(f"{path}, line {number}: not JSON: {error}") from error
+            what = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "not JSON"
+            raise Timer1Error(f"{path}, line {number}: {what}: {error}") from error
         if not isinstance(row, dict):
             raise Timer1Error(f"{path}, line {number}: a row must be a JSON object")
         yield row
+
+
+def _mend_last_line(stream: IO[bytes]) -> None:
+    position = end = stream.seek(0, os.SEEK_END)
+    tail = b""
+    while position > 0 and b"\n" not in tail:
+        start = max(0, position - 65536)
+        stream.seek(start)
+        tail = stream.read(position - start) + tail
+        position = start
+    tail = tail.rpartition(b"\n")[2]
+    if not tail:
+        return
+    try:
+        json.loads(tail)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        stream.truncate(end - len(tail))
+    else:
+        stream.write(b"\n")
+
+
+def _utf8(text: str) -> bytes:
+    """Text as bytes; half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
+    return text.encode("utf-8", "replace")
 
 
 def sha256_file(path: str | Path) -> str:

@@ -18,15 +18,18 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 MAX_CHARACTERS = 20_000
 """Only the end of a longer text is read: answers come last, and scans stay linear."""
 
-_NUMBER = r"\d{1,7}(?:\.\d{1,7})?"
-_PAIR = re.compile(rf"({_NUMBER})\s{{0,4}}(?:s|sec|seconds)?\s{{0,4}}(?:to|and)\s{{1,4}}({_NUMBER})", re.IGNORECASE)
+_NUMBER = r"\d{1,7}(?:\.\d{1,30})?(?!\d)"
+_START = r"(?<![\d.])"  # a number is never read from its middle on, nor a part of a longer one
+_PAIR = re.compile(rf"{_START}({_NUMBER})\s{{0,4}}(?:s|sec|seconds)?\s{{0,4}}(?:to|and)\s{{1,4}}({_NUMBER})", re.IGNORECASE)
 _PAIR_ANY = re.compile(
-    rf"({_NUMBER})\s{{0,4}}(?:s|sec|seconds)?\s{{0,4}}(?:to|and|-|–|—|,)\s{{0,4}}({_NUMBER})", re.IGNORECASE
+    rf"{_START}({_NUMBER})\s{{0,4}}(?:s|sec|seconds)?\s{{0,4}}(?:to|and|-|–|—|,)\s{{0,4}}({_NUMBER})", re.IGNORECASE
 )
 _BRACKET = re.compile(rf"\[\s{{0,4}}({_NUMBER})\s{{0,4}},\s{{0,4}}({_NUMBER})\s{{0,4}}\]")
 
 _FORMS: dict[Policy, re.Pattern[str]] = {
-    "timer1": re.compile(r"\s*<think>(?:(?!</?think>|</?answer>).)*</think>\s*<answer>(?:(?!</?answer>|</?think>).)*</answer>\s*", re.DOTALL),
+    "timer1": re.compile(
+        r"\s*<think>(?:(?!</?think>|</?answer>).)*</think>\s*<answer>(?:(?!</?answer>|</?think>).)*</answer>\s*", re.DOTALL
+    ),
     "timer1_eval": re.compile(r".*", re.DOTALL),
     "tvg_r1": re.compile(
         rf"\s*<think>(?:(?!</?think>|</?time>).)*</think>\s*(?:\\boxed\{{[^{{}}]*\}}\s*)?"

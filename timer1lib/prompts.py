@@ -7,9 +7,9 @@ touched, so a template may hold `\\boxed{}`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from timer1lib.errors import Timer1Error
+from timer1lib.files import resolve
 
 TEMPLATES: dict[str, str] = {
     "timer1": (
@@ -49,16 +49,23 @@ def build(template: str, query: str, duration: float | None) -> str:
     return build_text(load(template), query, duration)
 
 
-def build_question(template: str, query: str, options: Sequence[str], duration: float | None) -> str:
-    """A multiple-choice question with lettered options.
+def build_question(
+    template: str, query: str, options: Sequence[str], duration: float | None, *, grounded: bool = False
+) -> str:
+    """A multiple-choice question with lettered options, asked for the letter alone.
 
-    A template that has a field `{options}` is filled with query, options and duration; with any other the question
-    is asked plainly, for a letter. `grounded_qa` and `brief_grounded` ask for the letter and the time span.
+    Args:
+        template: used where it has a field `{options}`; any other asks plainly (the tiny model's in its own wording).
+        grounded: ask for the time span that shows the answer as well, the letter in `\\boxed{}`.
     """
     listed = "\n".join(f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(options))
     text = load(template)
     if "{options}" not in text:
-        text = TEMPLATES["brief_question" if template == "brief" else "question"]
+        tiny = template == "brief"
+        if grounded:
+            text = TEMPLATES["brief_grounded" if tiny else "grounded_qa"]
+        else:
+            text = TEMPLATES["brief_question" if tiny else "question"]
     return build_text(text.replace("{options}", listed), query.rstrip("?"), duration)
 
 
@@ -72,10 +79,13 @@ def load(template: str) -> str:
     """The text of a named template or of a template file."""
     if template in TEMPLATES:
         return TEMPLATES[template]
-    path = Path(template)
-    if not path.is_file():
+    try:
+        path = resolve(template)
+        text = path.read_text() if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise Timer1Error(f"prompt template {template!r}: cannot be read: {error}") from error
+    if text is None:
         raise Timer1Error(f"prompt template {template!r}: neither a file nor one of {', '.join(TEMPLATES)}")
-    text = path.read_text()
     if "{query}" not in text:
         raise Timer1Error(f"{path}: a prompt template needs the field {{query}}")
     return text

@@ -53,11 +53,11 @@ class Sample:
             "id": self.id,
             "video": self.video,
             "query": self.query,
-            "duration": self.duration,
-            "windows": [list(w) for w in self.windows],
+            "duration": finite(self.duration),
+            "windows": [[finite(edge) for edge in window] for window in self.windows],
         }
         for name in ("type", "source", "split", "video_start", "video_end", "options", "answer", "extra"):
-            value = getattr(self, name)
+            value = without_nan(getattr(self, name))
             if value not in (None, "", {}):
                 row[name] = value
         return row
@@ -73,12 +73,13 @@ class Sample:
         if unknown:
             raise Timer1Error(f"{where}: unknown field {sorted(unknown)[0]!r} in a sample row")
         try:
-            sample = cls(**{**row, "windows": [(float(s), float(e)) for s, e in row.get("windows", ())]})
+            sample = cls(**{**row, "windows": [(_number(s), _number(e)) for s, e in row.get("windows", ())]})
         except (TypeError, ValueError) as error:
             raise Timer1Error(f"{where}: not a sample row: {error}") from error
         for name in ("id", "video", "query"):
             if not isinstance(getattr(sample, name), str):
                 raise Timer1Error(f"{where}: {name!r} must be text")
+        _check_numbers(sample, ("duration", "video_start", "video_end", "answer"), where)
         return sample
 
 
@@ -108,7 +109,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         row: dict[str, Any] = {"id": self.id, "start": finite(self.start), "end": finite(self.end), "completion": self.completion}
         for name in ("parser", "model", "windows", "answer", "seconds", "error"):
-            value = getattr(self, name)
+            value = without_nan(getattr(self, name))
             if value not in (None, "", []):
                 row[name] = value
         return row
@@ -124,10 +125,38 @@ class Prediction:
         if unknown:
             raise Timer1Error(f"{where}: unknown field {sorted(unknown)[0]!r} in a prediction row")
         try:
-            prediction = cls(**{**row, "windows": [(float(s), float(e), float(c)) for s, e, c in row.get("windows", ())]})
+            windows = [(_number(s), _number(e), _number(c)) for s, e, c in row.get("windows", ())]
+            prediction = cls(**{**row, "windows": windows})
         except (TypeError, ValueError) as error:
             raise Timer1Error(f"{where}: not a prediction row: {error}") from error
+        for name in ("id", "completion"):
+            if not isinstance(getattr(prediction, name), str):
+                raise Timer1Error(f"{where}: {name!r} must be text")
+        _check_numbers(prediction, ("start", "end", "seconds", "answer"), where)
         return prediction
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with None in place of every number in it that is not finite, however deep."""
+    if isinstance(value, float):
+        return finite(value)
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
+
+
+def _number(value: Any) -> float:
+    """An edge of a window; null, as which a NaN was written, is read back as NaN."""
+    return math.nan if value is None else float(value)
+
+
+def _check_numbers(row: object, names: tuple[str, ...], where: str) -> None:
+    for name in names:
+        value = getattr(row, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise Timer1Error(f"{where}: {name!r} must be a number or null")
 
 
 def finite(value: float | None) -> float | None:

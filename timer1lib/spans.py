@@ -25,7 +25,8 @@ def iou(a: Window | None, b: Window | None) -> float:
     intersection = min(a[1], b[1]) - max(a[0], b[0])
     if intersection <= 0:
         return 0.0
-    return intersection / (max(a[1], b[1]) - min(a[0], b[0]))
+    hull = max(a[1], b[1]) - min(a[0], b[0])
+    return intersection / hull if math.isfinite(hull) else 0.0  # only beyond 1e308 seconds
 
 
 def iou_many(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -36,13 +37,13 @@ def iou_many(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
         intersection = np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0])
         hull = np.maximum(a[..., 1], b[..., 1]) - np.minimum(a[..., 0], b[..., 0])
         valid = (a[..., 1] > a[..., 0]) & (b[..., 1] > b[..., 0]) & np.isfinite(a).all(-1) & np.isfinite(b).all(-1)
-        return np.where(valid & (intersection > 0), intersection / hull, 0.0)
+        return np.where(valid & (intersection > 0) & np.isfinite(hull), intersection / hull, 0.0)
 
 
 def merge(windows: Iterable[Window]) -> list[Window]:
-    """Union of segments as sorted, disjoint segments; touching ones are joined."""
+    """Union of segments as sorted, disjoint segments; touching ones are joined. Reversed or NaN ones cover nothing."""
     merged: list[Window] = []
-    for start, end in sorted(windows):
+    for start, end in sorted((start, end) for start, end in windows if start <= end):
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:

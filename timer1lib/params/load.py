@@ -25,13 +25,14 @@ def load_params(path: str | Path, overrides: Sequence[str] = ()) -> Params:
             out of range.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text())
+        tree = yaml.load(Path(path).read_text(), StrictLoader)
     except FileNotFoundError:
         raise Timer1Error(f"{path}: no such params file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Timer1Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise Timer1Error(f"{path}: a params file is a mapping with sections such as shared, curate, grpo")
+    tree = {name: {} if section is None else section for name, section in tree.items()}
     for override in overrides:
         _override(tree, override)
     return validated(Params, tree, str(path))
@@ -52,7 +53,8 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         return f"unknown parameter {key!r}{nearest(model, path)}"
-    return f"parameter {key!r}: {first['msg'].lower()} (given {first['input']!r})"
+    given = repr(first["input"])
+    return f"parameter {key!r}: {first['msg'].lower()} (given {given if len(given) <= 60 else given[:57] + '...'})"
 
 
 def nearest(model: type[BaseModel], path: Sequence[str]) -> str:
@@ -75,6 +77,21 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys += all_keys(field.annotation, f"{prefix}{name}.")
     return keys
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML where a key that stands twice is an error: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from timer1lib.errors import Timer1Error
 from timer1lib.files import resolve
 from timer1lib.params.base import Section
-from timer1lib.params.load import explain, load_params, validated
+from timer1lib.params.load import StrictLoader, explain, load_params, validated
 from timer1lib.params.model import Params
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
@@ -65,7 +65,7 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[
     """
     path = resolve(path)
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), StrictLoader)
     except FileNotFoundError:
         raise Timer1Error(f"{path}: no such sweep file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
