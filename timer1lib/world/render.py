@@ -58,8 +58,7 @@ def render(scene: Scene, times: NDArray[np.float64], side: int = 112, *, burn_cl
         uint8 RGB of shape (N, side, side, 3).
     """
     times = np.asarray(times, np.float64)
-    frames = np.empty((len(times), side, side, 3), np.float32)
-    frames[:] = scene.grey
+    frames = np.full((len(times), side, side, 3), scene.grey, np.uint8)
     if scene.wall is not None:
         _paint_wall(frames, times, scene.wall)
     for thing in scene.things:
@@ -67,18 +66,17 @@ def render(scene: Scene, times: NDArray[np.float64], side: int = 112, *, burn_cl
     if scene.person is not None:
         _paint_person(frames, times, scene.person)
     if scene.light is not None:
-        frames *= (1 - (1 - DARK) * progress(scene.light, times))[:, None, None, None].astype(np.float32)
+        brightness = 1 - (1 - DARK) * progress(scene.light, times)
+        for frame, factor in zip(frames, brightness, strict=True):
+            if factor < 1:
+                np.multiply(frame, np.float32(factor), out=frame, casting="unsafe")
     if scene.shake > 0:
         _shake(frames, times, scene)
     if scene.noise > 0:
-        # one generator a frame, keyed by its time: a frame looks the same whichever others are drawn with it
-        for frame, time in zip(frames, times, strict=True):
-            rng = np.random.default_rng([scene.seed, 11, round(float(time) * 1000)])
-            frame += rng.standard_normal((side, side, 1), dtype=np.float32) * np.float32(scene.noise)
+        _add_noise(frames, times, scene)
     if burn_clock:
         _burn_clock(frames, times)
-    np.clip(frames, 0, 255, out=frames)
-    return frames.astype(np.uint8)
+    return frames
 
 
 def progress(change: Change, times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,12 +89,24 @@ def within(times: NDArray[np.float64], start: float, end: float) -> NDArray[np.b
     return (times >= start) & (times < end)
 
 
-def _paint_wall(frames: NDArray[np.float32], times: NDArray[np.float64], wall: Change) -> None:
+def _paint_wall(frames: NDArray[np.uint8], times: NDArray[np.float64], wall: Change) -> None:
     """The new colour sweeps in from the left."""
     side = frames.shape[2]
-    reach = progress(wall, times)[:, None] * side
-    share = np.clip(reach - np.arange(side)[None], 0, 1).astype(np.float32)[:, None, :, None]
-    frames += (np.array(WALLS[wall.to], np.float32) - frames) * share
+    colour = np.array(WALLS[wall.to], np.float32)
+    for frame, reach in zip(frames, progress(wall, times) * side, strict=True):
+        whole = int(reach)
+        frame[:, :whole] = colour
+        if whole < side and reach > whole:
+            edge = frame[:, whole].astype(np.float32)
+            frame[:, whole] = edge + (colour - edge) * (reach - whole)
+
+
+def _blend(frames: NDArray[np.uint8], chosen: NDArray[np.intp], place: tuple[slice, slice], colour: NDArray[np.float32], cover: NDArray[np.float32]) -> None:
+    """Lay a colour over a place of the chosen frames, by the share of each pixel that it covers."""
+    if not cover.any():
+        return
+    patch = frames[chosen, place[0], place[1]].astype(np.float32)
+    frames[chosen, place[0], place[1]] = patch + (colour - patch) * cover[None, :, :, None]
 
 
 def _grid(cell: int, side: int) -> tuple[slice, slice, NDArray[np.float32], NDArray[np.float32]]:
@@ -123,7 +133,7 @@ def _coverage(shape: str, y: NDArray[np.float32], x: NDArray[np.float32], radius
     return covered
 
 
-def _paint_thing(frames: NDArray[np.float32], times: NDArray[np.float64], thing: Thing, duration: float) -> None:
+def _paint_thing(frames: NDArray[np.uint8], times: NDArray[np.float64], thing: Thing, duration: float) -> None:
     side = frames.shape[1]
     rows, columns, y, x = _grid(thing.cell, side)
     shown = np.zeros(len(times), bool)
@@ -139,10 +149,8 @@ def _paint_thing(frames: NDArray[np.float32], times: NDArray[np.float64], thing:
             if not len(chosen):
                 continue
             scale = 1.0 if thing.grown is None else (1.3 if is_large else 0.6)
-            cover = _coverage(thing.shape, y - dy, x - dx, thing.radius * scale, side)[None, :, :, None]
-            colour = _colours(thing, times[chosen], x - dx)
-            patch = frames[chosen, rows, columns]
-            frames[chosen, rows, columns] = patch + (colour - patch) * cover
+            cover = _coverage(thing.shape, y - dy, x - dx, thing.radius * scale, side)
+            _blend(frames, chosen, (rows, columns), _colours(thing, times[chosen], x - dx), cover)
 
 
 def _colours(thing: Thing, times: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -158,7 +166,7 @@ def _colours(thing: Thing, times: NDArray[np.float64], x: NDArray[np.float32]) -
     return first + (np.array(COLOURS[name], np.float32) - first) * turned
 
 
-def _paint_person(frames: NDArray[np.float32], times: NDArray[np.float64], person: Person) -> None:
+def _paint_person(frames: NDArray[np.uint8], times: NDArray[np.float64], person: Person) -> None:
     side = frames.shape[1]
     rows, columns, y, x = _grid(person.cell, side)
     pose = np.full(len(times), "stand", dtype="<U6")
@@ -171,9 +179,8 @@ def _paint_person(frames: NDArray[np.float32], times: NDArray[np.float64], perso
             chosen = np.flatnonzero((pose == name) & (beat % len(phases) == phase))
             if not len(chosen):
                 continue
-            cover = _figure(limbs, _HEADS[str(name)][phase], y - person.offset[0], x - person.offset[1], side)[None, :, :, None]
-            patch = frames[chosen, rows, columns]
-            frames[chosen, rows, columns] = patch + (np.array(SKIN, np.float32) - patch) * cover
+            cover = _figure(limbs, _HEADS[str(name)][phase], y - person.offset[0], x - person.offset[1], side)
+            _blend(frames, chosen, (rows, columns), np.array(SKIN, np.float32), cover)
 
 
 def _figure(
@@ -189,19 +196,32 @@ def _figure(
     return covered
 
 
-def _shake(frames: NDArray[np.float32], times: NDArray[np.float64], scene: Scene) -> None:
+def _shake(frames: NDArray[np.uint8], times: NDArray[np.float64], scene: Scene) -> None:
     """The camera sways: whole pixels, the border repeated."""
     side = frames.shape[1]
     rng = np.random.default_rng([scene.seed, 13])
     phase = rng.uniform(0, 2 * np.pi, 2)
     speed = rng.uniform(0.15, 0.5, 2)
     index = np.arange(side)
-    for frame, time in zip(frames, times, strict=True):
-        dy, dx = np.round(scene.shake * side * np.sin(speed * time + phase)).astype(int)
-        frame[:] = frame[np.clip(index + dy, 0, side - 1)][:, np.clip(index + dx, 0, side - 1)]
+    shifts = np.round(scene.shake * side * np.sin(speed * times[:, None] + phase)).astype(int)
+    for frame, (dy, dx) in zip(frames, shifts, strict=True):
+        if dy or dx:
+            frame[:] = frame.take(np.clip(index + dy, 0, side - 1), 0).take(np.clip(index + dx, 0, side - 1), 1)
 
 
-def _burn_clock(frames: NDArray[np.float32], times: NDArray[np.float64]) -> None:
+def _add_noise(frames: NDArray[np.uint8], times: NDArray[np.float64], scene: Scene) -> None:
+    """Grey noise: every frame a piece of one field, chosen by the frame's time, whichever others are drawn with it."""
+    side = frames.shape[1]
+    rng = np.random.default_rng([scene.seed, 11])
+    field = np.round(rng.standard_normal((2 * side, 2 * side, 1), dtype=np.float32) * np.float32(scene.noise)).astype(np.int16)
+    keys = np.round(times * 1000).astype(np.uint64)
+    tops = keys * np.uint64(2654435761) % np.uint64(side)
+    lefts = keys * np.uint64(40503) // np.uint64(7) % np.uint64(side)
+    for frame, top, left in zip(frames, tops.astype(int), lefts.astype(int), strict=True):
+        np.clip(frame + field[top : top + side, left : left + side], 0, 255, out=frame, casting="unsafe")
+
+
+def _burn_clock(frames: NDArray[np.uint8], times: NDArray[np.float64]) -> None:
     """Whole seconds as three digits, white on black, lower left."""
     side = frames.shape[1]
     scale = max(1, side // 56)

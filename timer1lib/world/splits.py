@@ -1,0 +1,158 @@
+"""The world's splits, each with a purpose and a range of seeds of its own, so that no video is in two.
+
+| split | what it is for | scenes |
+|---|---|---|
+| pretraining | the base (`training/lessons.py`) | easy, drawn as pixels, never written |
+| train | pool of difficulty, SFT and GRPO | medium |
+| test_id | test in distribution | as train |
+| test_ood | test out of distribution | unseen colour-shape pairs, longer, new phrasings, more look-alikes |
+| qa_short | what is so at one moment | as train |
+| qa_long | order and length of events | up to 180 s |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from timer1lib.progress import Progress
+from timer1lib.schema import Sample
+from timer1lib.world.encode import write_video
+from timer1lib.world.lexicon import HELD_OUT, TYPES
+from timer1lib.world.queries import pick_queries
+from timer1lib.world.questions import long_questions, short_questions
+from timer1lib.world.scene import Pairs, Scene, sample_scene
+
+SEEDS_A_SPLIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpec:
+    """What the scenes of a split are like. Difficulties and durations (seconds) are ranges."""
+
+    number: int
+    """Seeds of the split are `number * SEEDS_A_SPLIT` and up, below those of pretraining."""
+    difficulty: tuple[float, float]
+    durations: tuple[float, float] = (10.0, 64.0)
+    pairs: Pairs = "common"
+    new_phrasing: bool = False
+    kind: Literal["grounding", "short", "long"] = "grounding"
+
+
+SPLITS: dict[str, SplitSpec] = {
+    "train": SplitSpec(1, (0.2, 0.7)),
+    "test_id": SplitSpec(2, (0.2, 0.7)),
+    "test_ood": SplitSpec(3, (0.6, 1.0), (48.0, 120.0), "held_out", new_phrasing=True),
+    "qa_short": SplitSpec(4, (0.2, 0.7), kind="short"),
+    "qa_long": SplitSpec(5, (0.2, 0.7), (64.0, 180.0), kind="long"),
+}
+
+
+def build_splits(
+    out_dir: str | Path,
+    *,
+    train_videos: int = 200,
+    test_videos: int = 130,
+    ood_videos: int = 130,
+    questions: int = 100,
+    queries_a_video: int = 4,
+    seed: int = 0,
+    workers: int = 2,
+) -> dict[str, list[Sample]]:
+    """Make the splits' videos below `out_dir` and return their samples; videos that are there are kept.
+
+    Args:
+        questions: multiple-choice questions in each of `qa_short` and `qa_long`; 0 leaves both out.
+        seed: another seed gives other videos in every split.
+
+    Returns:
+        Samples by split; `Sample.video` is relative to `out_dir`, times are seconds.
+    """
+    counts = {"train": train_videos, "test_id": test_videos, "test_ood": ood_videos, "qa_short": questions, "qa_long": questions}
+    samples: dict[str, list[Sample]] = {}
+    scenes: list[tuple[Scene, Path]] = []
+    for name, count in counts.items():
+        if count == 0:
+            continue
+        rows: list[Sample] = []
+        for scene in split_scenes(SPLITS[name], seed):
+            made = scene_samples(scene, name, queries_a_video)
+            if made:
+                rows += made
+                scenes.append((scene, Path(out_dir) / made[0].video))
+            if (len({row.video for row in rows}) if SPLITS[name].kind == "grounding" else len(rows)) >= count:
+                break
+        samples[name] = rows if SPLITS[name].kind == "grounding" else rows[:count]
+    write_videos(scenes, workers)
+    return samples
+
+
+def split_scenes(spec: SplitSpec, seed: int) -> Iterator[Scene]:
+    """A split's scenes without end, in a fixed order."""
+    first = spec.number * SEEDS_A_SPLIT * 10 + (seed % 10_000) * 1000
+    for i in range(SEEDS_A_SPLIT):
+        number = first + i
+        difficulty = float(np.random.default_rng([number, 3]).uniform(*spec.difficulty))
+        yield sample_scene(number, round(difficulty, 3), spec.durations, spec.pairs)
+
+
+def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sample]:
+    """A scene's samples in a split: up to `queries_a_video` queries, or two questions."""
+    spec = SPLITS[split]
+    rng = np.random.default_rng([scene.seed, 5])
+    common = {"video": f"{split}/{scene.seed}.mp4", "duration": scene.duration, "source": "world", "split": split}
+    extra = {"difficulty": scene.difficulty}
+    if spec.kind == "grounding":
+        queries = pick_queries(scene, rng, queries_a_video * 2 if spec.pairs == "held_out" else queries_a_video)
+        if spec.pairs == "held_out":  # those about the unseen pairs first: that is what the split is for
+            queries = sorted(queries, key=lambda q: not _is_about_unseen(dict(q.slots)))[:queries_a_video]
+        return [
+            Sample(f"{scene.seed}-{i}", query=q.text(rng, spec.new_phrasing), windows=[q.window], type=TYPES[q.type], extra=extra, **common)  # type: ignore[arg-type]
+            for i, q in enumerate(queries)
+        ]
+    choices = short_questions(scene, rng) if spec.kind == "short" else long_questions(scene, rng)
+    picked = [choices[int(i)] for i in rng.permutation(len(choices))[:2]]
+    return [
+        Sample(
+            f"{scene.seed}-{i}",
+            query=c.text,
+            windows=[c.window],
+            type=c.kind,
+            options=list(c.options),
+            answer=c.answer,
+            extra=extra,
+            **common,  # type: ignore[arg-type]
+        )
+        for i, c in enumerate(picked)
+    ]
+
+
+def _is_about_unseen(slots: dict[str, str]) -> bool:
+    named = {slots.get("thing", ""), slots.get("thing2", "")}
+    return any(f"{colour} {shape}" in named for colour, shape in HELD_OUT)
+
+
+def write_videos(scenes: list[tuple[Scene, Path]], workers: int, *, burn_clock: bool = False) -> None:
+    """Encode the videos that are not there yet, in `workers` processes."""
+    missing = [(scene, path) for scene, path in scenes if not path.is_file()]
+    if not missing:
+        return
+    progress = Progress("drawing videos", len(missing))
+    if workers < 2:
+        for scene, path in missing:
+            write_video(scene, path, burn_clock=burn_clock)
+            progress.update()
+        return
+    with ProcessPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(_write, ((scene, path, burn_clock) for scene, path in missing), chunksize=4):
+            progress.update()
+
+
+def _write(job: tuple[Scene, Path, bool]) -> None:
+    write_video(job[0], job[1], burn_clock=job[2])
