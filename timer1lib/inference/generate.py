@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.questions import parse_letter
 from timer1lib.files import resolve
 from timer1lib.inference.encoding import PromptEncoder
 from timer1lib.inference.features import VideoFeatures
@@ -18,7 +20,7 @@ from timer1lib.inference.ledger import Ledger, weights_digest
 from timer1lib.inference.perturb import PERTURBATIONS, Perturbation, shuffle_frames, swap_videos
 from timer1lib.inference.plan import batches, clip_key, shard_path, take_shard
 from timer1lib.models.inputs import banned_token_ids, collate, sample_prompt
-from timer1lib.parsing import parse
+from timer1lib.parsing import Policy, parse
 from timer1lib.progress import Progress
 from timer1lib.schema import Prediction, Sample
 
@@ -47,6 +49,7 @@ def predict(
     num_samples: int = 1,
     store: FrameStore | None = None,
     perturb: Perturbation | None = None,
+    grounded: bool = False,
     seed: int | None = None,
     label: str = "answers",
 ) -> list[Prediction]:
@@ -63,6 +66,7 @@ def predict(
         num_samples: answers a sample, consecutive rows with the sample's id; more than 1 needs a temperature.
         store: decoded frames; None makes one from `shared`.
         perturb: `swap` asks about another sample's video, `shuffle` about the video with its frames in random order.
+        grounded: ask multiple-choice samples for the time span as well as the letter, in TVG-R1's form.
         seed: of sampling; None takes `shared.seed`.
 
     Returns:
@@ -86,6 +90,7 @@ def predict(
         "num_samples": num_samples,
         "seed": seed if temperature else None,
         "perturb": perturb,
+        "grounded": grounded,
         "shard": shard,
     }
     ledger = Ledger(shard_path(out_path, shard), settings, num_samples)
@@ -94,11 +99,12 @@ def predict(
     work = [(n, batch) for n, batch in enumerate(batches(asked, batch_size)) if any(s.id not in done for s in batch)]
     if work:
         own = None if store is not None else open_store(shared)
-        asker = _Asker(loaded, shared, resolve_video, store or own, perturb, max_new_tokens, temperature, num_samples)
+        options = _Options(max_new_tokens, temperature, num_samples, perturb, grounded)
+        asker = _Asker(loaded, shared, resolve_video, store or own, options)
         progress = Progress(label, len(order), done=len(done))
         try:
             asker.prefetch(sample for _, batch in work for sample in batch if sample.id not in done)
-            with _inference(loaded.model):
+            with inference_mode(loaded.model):
                 for number, batch in work:
                     left = [sample for sample in batch if sample.id not in done]
                     # Sampling draws for a batch as a whole: one that was cut off is drawn again from its own seed.
@@ -135,6 +141,15 @@ def _check(
         seen.add(sample.id)
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    max_new_tokens: int
+    temperature: float
+    num_samples: int
+    perturb: Perturbation | None
+    grounded: bool
+
+
 class _Asker:
     """Answers one batch: reads each video once, encodes it once, asks all its questions together."""
 
@@ -144,20 +159,18 @@ class _Asker:
         shared: SharedParams,
         resolve_video: ResolveVideo,
         store: Any,
-        perturb: Perturbation | None,
-        max_new_tokens: int,
-        temperature: float,
-        num_samples: int,
+        options: _Options,
     ) -> None:
         from timer1lib.models.fast_vision import speed_up_vision
 
         self.loaded, self.shared, self.resolve_video, self.store = loaded, shared, resolve_video, store
-        self.perturb, self.num_samples = perturb, num_samples
+        self.options = options
         self.sampling = Sampling.from_shared(shared, model=loaded.name)
         self.banned = sorted(banned_token_ids(loaded))
-        self.options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
-        if temperature > 0:
-            self.options |= {"temperature": temperature, "top_p": 1.0, "top_k": 0, "num_return_sequences": num_samples}
+        self.decoding: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "do_sample": options.temperature > 0}
+        if options.temperature > 0:
+            self.decoding |= {"temperature": options.temperature, "top_p": 1.0, "top_k": 0}
+            self.decoding |= {"num_return_sequences": options.num_samples}
         speed_up_vision(loaded.model)
         self.encoder = PromptEncoder(loaded)
         self.features = VideoFeatures(loaded)
@@ -193,23 +206,27 @@ class _Asker:
         said = iter(texts)
         answers = []
         for sample in batch:
-            for _ in range(self.num_samples):
+            for _ in range(self.options.num_samples):
                 failure = errors.get(clip_key(sample))
                 answers.append(self._prediction(sample, None if failure else next(said), failure, seconds))
         return answers
 
     def _prediction(self, sample: Sample, text: str | None, error: str | None, seconds: float) -> Prediction:
-        prediction = Prediction(sample.id, parser=self.shared.parser, model=self.loaded.name, seconds=seconds, error=error)
+        # Grounded questions are asked in TVG-R1's form, whatever form plain queries have.
+        policy: Policy = "tvg_r1" if sample.options is not None and self.options.grounded else self.shared.parser
+        prediction = Prediction(sample.id, parser=policy, model=self.loaded.name, seconds=seconds, error=error)
         if text is not None:
             prediction.completion = text
-            parsed = parse(text, self.shared.parser)
+            parsed = parse(text, policy)
             prediction.start, prediction.end = parsed.start, parsed.end
+            if sample.options is not None:
+                prediction.answer = parse_letter(text, sample.options)
         return prediction
 
     def _frames(self, sample: Sample) -> Frames:
         clip = (sample.video_start, sample.video_end)
         frames = self.store.get(self.resolve_video(sample), self.sampling, clip, self.loaded.geometry.temporal_patch)
-        return shuffle_frames(frames, sample.video) if self.perturb == "shuffle" else frames
+        return shuffle_frames(frames, sample.video) if self.options.perturb == "shuffle" else frames
 
     def _generate(self, batch: Sequence[Sample], frames: Mapping[Any, Frames], seed: int) -> list[str]:
         import torch
@@ -217,7 +234,7 @@ class _Asker:
         rows = []
         for sample in batch:
             seen = frames[clip_key(sample)]
-            text = sample_prompt(sample, self.shared, duration=seen.duration_s)
+            text = sample_prompt(sample, self.shared, grounded=self.options.grounded, duration=seen.duration_s)
             rows.append(self.encoder.encode(seen, clip_key(sample), text))
         inputs = collate(self.loaded, rows, side="left")
         inputs = {name: value.to(self.loaded.device) for name, value in inputs.items()}
@@ -226,7 +243,7 @@ class _Asker:
         with torch.random.fork_rng(devices=_cuda(self.loaded.model)):
             torch.manual_seed(seed)
             tokens = self.loaded.model.generate(
-                **inputs, **self.options, suppress_tokens=self.banned or None, pad_token_id=tokenizer.pad_token_id
+                **inputs, **self.decoding, suppress_tokens=self.banned or None, pad_token_id=tokenizer.pad_token_id
             )
         new = tokens[:, inputs["input_ids"].shape[1] :]
         texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -239,7 +256,7 @@ def _cuda(model: Any) -> list[int]:
 
 
 @contextmanager
-def _inference(model: Any) -> Iterator[None]:
+def inference_mode(model: Any) -> Iterator[None]:
     """Evaluation mode without gradients; the model's mode is given back afterwards."""
     import torch
 

@@ -1,0 +1,195 @@
+"""Multiple choice: reading the chosen letter, accuracy beside chance, and window and answer scored together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
+from timer1lib.evaluation.metrics import THRESHOLDS, Comparison, mean, members, reaches
+from timer1lib.evaluation.scored import Floats, score_pairs
+from timer1lib.rewards import boxed_letter
+from timer1lib.schema import Prediction, Sample
+
+MAX_CHARACTERS = 20_000
+_TAGGED = re.compile(r"<answer>((?:(?!</?answer>).){0,2000})</answer>", re.DOTALL)
+_ALONE = re.compile(r"[\s(\[\"'*]*([A-Z])(?:[\s)\]\"'*]*|[.):]\s.*|[)\]]\s.*)", re.DOTALL)
+_SAID = re.compile(r"\b(?:answer|option|choice)\s{0,3}(?:is|:)?\s{0,3}\(?([A-Z])\b(?!')")
+
+
+def parse_letter(text: str, options: Sequence[str]) -> int | None:
+    r"""Index of the option that a text chooses, None where it chooses none of them. Total: any text is read.
+
+    Read in this order: the last `\boxed{B}`; the last `<answer>` block; what follows the thinking. In these a letter
+    alone ("B", "(B)", "B. a cup"), then "answer is B", then the text of exactly one option.
+    """
+    tail = text[-MAX_CHARACTERS:]
+    index = boxed_letter(tail)
+    if index is not None:
+        return index if 0 <= index < len(options) else None
+    blocks = _TAGGED.findall(tail)
+    body = (blocks[-1] if blocks else tail.rpartition("</think>")[2]).strip()
+    match = _ALONE.fullmatch(body)
+    said = [match[1]] if match else _SAID.findall(body)
+    if said:
+        index = ord(said[-1]) - ord("A")
+        return index if index < len(options) else None
+    lower = body.lower()
+    named = [i for i, option in enumerate(options) if option.strip() and option.strip().lower() in lower]
+    if len(named) > 1:  # "a cup" stands in "a cup of tea": the longer one was meant
+        longest = max(named, key=lambda i: len(options[i].strip()))
+        inside = all(options[i].strip().lower() in options[longest].strip().lower() for i in named)
+        named = [longest] if inside else named
+    return named[0] if len(named) == 1 else None
+
+
+def chosen(row: Prediction | None, sample: Sample) -> int | None:
+    """The option that a prediction chose: its `answer`, or the letter in its text."""
+    if row is None or row.error is not None:
+        return None
+    if row.answer is not None:
+        return row.answer if 0 <= row.answer < len(sample.options or ()) else None
+    return parse_letter(row.completion, sample.options or ()) if row.completion else None
+
+
+def correct(samples: Sequence[Sample], rows: Sequence[Prediction | None]) -> Floats:
+    """(N,) 1 where the right option was chosen, 0 where another or none, NaN where no right answer is known."""
+    return np.array(
+        [
+            np.nan if sample.answer is None else float(chosen(row, sample) == sample.answer)
+            for sample, row in zip(samples, rows, strict=True)
+        ],
+        dtype=np.float64,
+    )
+
+
+def pair(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Prediction | None]:
+    """Each sample's prediction by id; the first of two with one id counts."""
+    table: dict[str, Prediction] = {}
+    for prediction in predictions:
+        table.setdefault(prediction.id, prediction)
+    return [table.get(sample.id) for sample in samples]
+
+
+def accuracy(
+    samples: Sequence[Sample], rows: Sequence[Prediction | None], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Accuracy in percent of multiple-choice samples, JSON-ready, with intervals over videos.
+
+    Returns:
+        n (with a known answer), unknown (without), answered, unparsable, missing, accuracy, chance (the mean of
+        1 / options), always (the best accuracy of one letter for every question), interval, `by_type`. Missing and
+        unparsable count as wrong.
+    """
+    known = [i for i, sample in enumerate(samples) if sample.answer is not None]
+    asked, given = [samples[i] for i in known], [rows[i] for i in known]
+    picked = [chosen(row, sample) for row, sample in zip(given, asked, strict=True)]
+    answered = sum(row is not None and row.error is None for row in given)
+    values = 100.0 * correct(asked, given)
+    truth = [sample.answer for sample in asked]
+    letters = {letter: 100.0 * sum(answer == letter for answer in truth) / len(truth) for letter in set(truth)}
+    groups = members(asked, "type")
+    wide = np.stack([values] + [np.where(mask, values, np.nan) for mask in groups.values()], axis=1)
+    low = high = np.full(wide.shape[1], np.nan)
+    if resamples and asked:
+        low, high = percentile(bootstrap_means(wide, videos(asked), resamples, seed), LEVEL)
+
+    def interval(column: int) -> dict[str, list[float]]:
+        return {"accuracy": [float(low[column]), float(high[column])]} if np.isfinite(low[column]) else {}
+
+    chance = np.array([100.0 / len(sample.options or [""]) for sample in asked])
+    result: dict[str, Any] = {
+        "n": len(asked),
+        "unknown": len(samples) - len(asked),
+        "answered": answered,
+        "unparsable": answered - sum(index is not None for index in picked),
+        "missing": len(asked) - answered,
+        "accuracy": mean(values),
+        "chance": mean(chance),
+        "always": max(letters.values(), default=None),
+        "interval": interval(0),
+    }
+    result["by_type"] = {
+        name: {"n": int(mask.sum()), "accuracy": mean(values[mask]), "chance": mean(chance[mask]), "interval": interval(i)}
+        for i, (name, mask) in enumerate(groups.items(), 1)
+    }
+    return result
+
+
+def grounded(
+    samples: Sequence[Sample],
+    rows: Sequence[Prediction | None],
+    *,
+    comparison: Comparison = ">=",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Answer and window together, in percent, of samples with options and windows.
+
+    IoU as everywhere; IoP is the intersection over the answered span's length (NExT-GQA, arXiv 2309.01327), each the best
+    over the sample's windows. `Acc@IoU>=0.5` (ReXTime, arXiv 2406.19392) and `Acc@IoP>=0.5` (NExT-GQA's Acc@GQA) count
+    a sample whose option is right and whose span reaches 0.5.
+
+    Returns:
+        `accuracy`'s keys, mIoU, R1@m, mIoP, IoP@0.3, IoP@0.5, Acc@IoU>=0.5, Acc@IoP>=0.5, each with its interval.
+    """
+    usable = [i for i, s in enumerate(samples) if s.windows and s.answer is not None]
+    asked, given = [samples[i] for i in usable], [rows[i] for i in usable]
+    result = accuracy(asked, given, resamples=resamples, seed=seed)
+    scored = score_pairs(asked, given)
+    precision = np.where(scored.answered, iop(scored.span, asked), 0.0)
+    right = correct(asked, given) == 1
+    table: dict[str, Floats] = {f"R1@{t}": 100.0 * reaches(scored.iou, t, comparison) for t in THRESHOLDS}
+    table |= {"mIoU": 100.0 * scored.iou, "mIoP": 100.0 * precision}
+    table |= {f"IoP@{t}": 100.0 * reaches(precision, t, comparison) for t in (0.3, 0.5)}
+    table[f"Acc@IoU{comparison}0.5"] = 100.0 * (right & reaches(scored.iou, 0.5, comparison))
+    table[f"Acc@IoP{comparison}0.5"] = 100.0 * (right & reaches(precision, 0.5, comparison))
+    result |= {name: mean(values) for name, values in table.items()} | {"comparison": comparison}
+    if resamples and asked:
+        low, high = percentile(bootstrap_means(np.stack(list(table.values()), axis=1), scored.video, resamples, seed))
+        result["interval"] |= {name: [float(a), float(b)] for name, a, b in zip(table, low, high, strict=True)}
+    return result
+
+
+def iop(span: Floats, samples: Sequence[Sample]) -> Floats:
+    """(N,) intersection over the length of the predicted span (N, 2), the best over each sample's windows, in [0, 1]."""
+    result = np.zeros(len(samples))
+    for i, sample in enumerate(samples):
+        start, end = span[i]
+        if np.isfinite(span[i]).all() and end > start:
+            shared = [min(end, e) - max(start, s) for s, e in sample.windows if e > s]
+            result[i] = max(0.0, *shared, 0.0) / (end - start)
+    return result
+
+
+def compare(
+    samples: Sequence[Sample],
+    first: Sequence[Prediction | None],
+    second: Sequence[Prediction | None],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Second minus first accuracy on the same questions, in percent points: difference, low, high, p, n."""
+    return paired_difference(
+        100.0 * correct(samples, first), 100.0 * correct(samples, second), videos(samples), resamples, seed
+    )
+
+
+def videos(samples: Sequence[Sample]) -> np.typing.NDArray[np.int64]:
+    """(N,) number of each sample's video, 0 .. V-1."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(sample.video, len(numbers)) for sample in samples], dtype=np.int64)
+
+
+def by_letter(samples: Sequence[Sample], rows: Sequence[Prediction | None]) -> Mapping[str, int]:
+    """How often each letter was chosen: a model that always says A shows here."""
+    counts: dict[str, int] = {}
+    for sample, row in zip(samples, rows, strict=True):
+        index = chosen(row, sample)
+        name = "none" if index is None else chr(ord("A") + index)
+        counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
