@@ -11,13 +11,11 @@ import ipywidgets
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item
-from timer1lib.view.notes import Note
+from timer1lib.data.notes import Note
 from timer1lib.view.plots import rollout_scatter, sample_scatter
 from timer1lib.view.scrubber import SegmentScrubber, static_strip
 from timer1lib.view.static_view import item_html
 from timer1lib.view.table import SampleTable
-
-STATIC_ITEMS = 6
 
 
 class Inspector(ipywidgets.VBox):  # type: ignore[misc]
@@ -26,6 +24,7 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
     Args:
         items: what to look at, from `load_items` or `load_rollouts`.
         compare: two checkpoints whose difference is sorted and drawn; the first and the last where not given.
+        static_samples: how many are drawn where there is no kernel.
     """
 
     def __init__(
@@ -37,10 +36,12 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         compare: tuple[str, str] | None = None,
         max_bytes: int = 12_000_000,
         mode: Literal["checkpoints", "rollouts"] = "checkpoints",
+        static_samples: int = 6,
     ) -> None:
         if not items:
             raise Timer1Error(f"{run.root}: nothing to look at")
         self.items = list(items)
+        self.static_samples = static_samples
         self._keys = [item.key for item in self.items]
         self._labels = [row.label for row in self.items[0].rows]
         ends = compare if compare and set(compare) <= set(self._labels) else (self._labels[0], self._labels[-1])
@@ -87,9 +88,11 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
     def _noted(self, item: Item, note: Note | None) -> None:
         self.table.set_note(item.sample.id, note)
 
-    def static_html(self, count: int = STATIC_ITEMS) -> str:
-        """The first items of the order shown, as HTML without a script; the rest is counted, not hidden."""
-        shown = [self.items[self._keys.index(key)] for key in self.scrubber.order[:count]]
+    def static_html(self) -> str:
+        """Items as HTML without a script: the chosen one, then the first of the order shown; the rest is counted."""
+        chosen = [self.scrubber.shown.key] if self.scrubber.shown else []
+        keys = list(dict.fromkeys([*chosen, *self.scrubber.order]))[: self.static_samples]
+        shown = [self.items[self._keys.index(key)] for key in keys]
         scrubber = self.scrubber
         parts = [item_html(item, static_strip(scrubber.run, item, scrubber.cache, scrubber.max_bytes)) for item in shown]
         more = len(self.items) - len(shown)

@@ -11,7 +11,7 @@ from timer1lib.parsing import Policy, follows_form, parse
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample, Window
 from timer1lib.spans import iou
-from timer1lib.view.notes import Note
+from timer1lib.data.notes import Note
 from timer1lib.view.palette import TRUTH_COLOUR, Style, styles
 from timer1lib.view.ranges import linked_text
 
@@ -191,6 +191,11 @@ def _lists(node: Any, name: str = "") -> list[tuple[str, list[str]]]:
     return found
 
 
+def note_json(note: Note | None) -> dict[str, Any] | None:
+    """A note for the browser, with the window that it proposes."""
+    return {"label": note.label, "text": note.text, "window": list(note.window) if note.window else None} if note else None
+
+
 def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: int = 1) -> dict[str, Any]:
     """What the scrubber's JavaScript needs to show an item: plain JSON, times in seconds."""
     sample = item.sample
@@ -207,7 +212,7 @@ def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: i
         "reward": reward,
         "index": index,
         "count": count,
-        "note": note.to_json() if note else None,
+        "note": note_json(note),
         "rows": [
             {
                 "key": row.key,

@@ -56,6 +56,7 @@ const PATTERNS = {
   cross: "repeating-linear-gradient(45deg, #0000 0 5px, var(--t1-hatch) 5px 7px), repeating-linear-gradient(-45deg, #0000 0 5px, var(--t1-hatch) 5px 7px)",
   dots: "radial-gradient(circle, var(--t1-hatch) 1.7px, #0000 2.2px) 0 0 / 8px 8px",
 };
+const REWARD_NAMES = { tiou: "tIoU", iou: "IoU", tiou_centered: "tIoU·len", format: "form", tvg_r1: "TVG-R1" };
 const LABELS = [["", "no note"], ["wrong_label", "wrong label"], ["ambiguous", "ambiguous"], ["note", "remark"]];
 const KEYS = [
   ["space", "play or pause"], ["← →", "one frame (Shift: one second)"], ["s  e", "start / end of the chosen row"],
@@ -260,7 +261,8 @@ class Scrubber {
     const cells = [];
     cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.thumbs, h("div", { class: "t1-value t1-quiet" }, ""));
     cells.push(h("div", { class: "t1-name t1-quiet" }, "seconds"), this.axis,
-      h("div", { class: "t1-value t1-quiet" }, h("b", {}, "IoU"), h("span", {}, this.item.reward)));
+      h("div", { class: "t1-value t1-quiet" }, h("b", {}, "IoU"), h("span", { title: "the reward that is computed while an edge is dragged" }, REWARD_NAMES[this.item.reward]),
+        this.item.rows.some((row) => row.reward !== null) ? h("span", { title: "the reward that training gave, all its parts together" }, "logged") : null));
     for (const row of rows) {
       const swatch = h("i", { class: "t1-swatch", style: this.paint(row) });
       const bars = this.spans(row).map((span, i) => this.bar(row, span, i));
@@ -332,8 +334,8 @@ class Scrubber {
       }
       const [span] = this.spans(row);
       const now = this.score(row, span ?? null);
-      const logged = row.reward !== null && !touched ? row.reward : now.reward;
-      const parts = [h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key }, logged.toFixed(3))];
+      const parts = [h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key }, now.reward.toFixed(3))];
+      if (row.reward !== null) parts.push(h("span", { "data-logged": row.key }, row.reward.toFixed(3)));
       if (touched) {
         const before = row.span ? Math.max(0, ...this.item.truth.map((truth) => iou(row.span, truth))) : 0;
         const change = now.iou - before;
@@ -618,7 +620,7 @@ class Scrubber {
     for (const label of this.labels) label.input.checked = label.value === (note?.label ?? "");
     this.remark.value = note?.text ?? "";
     this.repair.checked = false;
-    this.saved.textContent = note ? (note.window ? `kept, with the repair ${spanText(note.window)}` : "kept in notes.jsonl") : "";
+    this.saved.textContent = note ? (note.label === "wrong_label" && note.window ? `kept; repair ${spanText(note.window)}` : "kept in notes.jsonl") : "";
   }
 
   saveNote() {

@@ -16,8 +16,9 @@ import traitlets
 
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
-from timer1lib.view.items import Item, payload
-from timer1lib.view.notes import LABELS, Note, read_notes, save_note
+from timer1lib.view.items import Item, note_json, payload
+from timer1lib.data.notes import Note
+from timer1lib.view.notes import LABELS, read_notes, save_note
 from timer1lib.view.playable import playable_sample
 from timer1lib.view.static_view import item_html
 from timer1lib.view.thumbnails import strip
@@ -112,12 +113,12 @@ class SegmentScrubber(anywidget.AnyWidget):
             return
         entry = self._shown
         try:
-            self.notes = save_note(self.run.notes, Note(entry.sample.id, label, text, window))
+            self.notes = save_note(self.run.notes, entry.sample.id, label, text, window)
         except (Timer1Error, OSError) as error:
             self.saved = {"key": entry.key, "message": f"not saved: {error}"}
             return
         note = self.notes.get(entry.sample.id)
-        self.item = self.item | {"note": note.to_json() if note else None}
+        self.item = self.item | {"note": note_json(note)}
         self.saved = {"key": entry.key, "message": f"saved to {self.run.notes.name}" if note else "note taken away", "n": len(self.notes)}
         for callback in self.on_note:
             callback(entry, note)

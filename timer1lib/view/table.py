@@ -10,7 +10,7 @@ import anywidget
 import traitlets
 
 from timer1lib.view.items import Item, table_row
-from timer1lib.view.notes import Note
+from timer1lib.data.notes import Note
 
 HERE = Path(__file__).parent
 

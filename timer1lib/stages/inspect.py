@@ -1,0 +1,100 @@
+"""What 06_inspect calls: see why it fails, sample by sample."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.params.base import split_list
+from timer1lib.params.inspect import InspectParams
+from timer1lib.runfolder import RunFolder
+from timer1lib.stages import Stage
+from timer1lib.view.items import Item, load_items, load_rollouts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from timer1lib.view.inspector import Inspector
+
+
+def samples(stage: Stage[InspectParams]) -> list[Item]:
+    """Every grounding sample of the chosen splits with every chosen checkpoint's answer.
+
+    Raises:
+        Timer1Error: nothing was predicted yet.
+    """
+    params = stage.params
+    return load_items(stage.run, split_list(params.splits), split_list(params.checkpoints), stage.shared.parser)
+
+
+def compared(stage: Stage[InspectParams], items: list[Item]) -> tuple[str, str]:
+    """The two checkpoints whose difference is shown: as asked, else the first and the last there are."""
+    labels = [row.label for row in items[0].rows]
+    first, last = stage.params.compare_from, stage.params.compare_to
+    return (first if first in labels else labels[0], last if last in labels else labels[-1])
+
+
+def overview(stage: Stage[InspectParams], items: list[Item]) -> pd.DataFrame:
+    """A row a checkpoint: samples, mean IoU in percent, samples that got better and worse by more than 0.1 IoU."""
+    import pandas as pd
+
+    first, _ = compared(stage, items)
+    rows = []
+    for label in [row.label for row in items[0].rows]:
+        pairs = [({row.label: item.iou(row) for row in item.rows}, item) for item in items]
+        changes = [ious.get(label, 0.0) - ious.get(first, 0.0) for ious, _ in pairs]
+        rows.append(
+            {
+                "checkpoint": label,
+                "samples": len(items),
+                "mIoU %": round(100 * fmean(ious.get(label, 0.0) for ious, _ in pairs), 1),
+                "no answer": sum(row.span is None for item in items for row in item.rows if row.label == label),
+                f"better than {first}": sum(change > 0.1 for change in changes),
+                f"worse than {first}": sum(change < -0.1 for change in changes),
+            }
+        )
+    return pd.DataFrame(rows).set_index("checkpoint")
+
+
+def histogram(items: list[Item]) -> go.Figure:
+    """Share of samples by IoU, a line a checkpoint."""
+    from timer1lib.view.plots import iou_histogram
+
+    labels = [row.label for row in items[0].rows]
+    return iou_histogram({label: [item.iou(row) for item in items for row in item.rows if row.label == label] for label in labels})
+
+
+def look(stage: Stage[InspectParams], items: list[Item]) -> Inspector:
+    """Table, scrubber and scatter over the samples; a static picture of the first ones where there is no kernel."""
+    return _inspector(stage, items, "checkpoints")
+
+
+def rollouts(stage: Stage[InspectParams]) -> Any:
+    """The same over the groups of rollouts of training; a sentence where none were logged."""
+    if not stage.run.log("rollouts").is_file():
+        return f"{stage.run.log('rollouts')} is not there: 04_grpo has not run in this run."
+    return _inspector(stage, load_rollouts(stage.run, limit=stage.params.rollout_groups), "rollouts")
+
+
+def _inspector(stage: Stage[InspectParams], items: list[Item], mode: Any) -> Inspector:
+    from timer1lib.files import resolve
+    from timer1lib.view.inspector import Inspector
+
+    params = stage.params
+    if not items:
+        raise Timer1Error(f"{stage.run.root}: nothing to look at for {mode}")
+    ends = compared(stage, items) if mode == "checkpoints" else None
+    size = int(params.video_mb * 1e6)
+    return Inspector(stage.run, items, resolve(stage.shared.cache_dir), params.reward, ends, size, mode, params.static_samples)
+
+
+def notes(run: RunFolder) -> pd.DataFrame:
+    """Every note of the run: what 01_curate will read back."""
+    import pandas as pd
+
+    from timer1lib.view.notes import read_notes, to_json
+
+    rows = [{**to_json(note), "repair": note.window} for note in read_notes(run.notes).values()]
+    return pd.DataFrame(rows, columns=["id", "label", "text", "repair"])
