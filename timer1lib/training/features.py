@@ -278,8 +278,8 @@ def _verified(content: bytes, name: str) -> Tensor | None:
     return value if expected.get("digest") == digest and expected.get("name") == name else None
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1))
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _shape_of(tower: Any) -> dict[str, Any]:

@@ -1,0 +1,131 @@
+"""A prompt with its video, encoded once a group: what scoring and rollouts share among all its completions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+EncodePrompt = Callable[[Row], Mapping[str, Any]]
+"""A data set row -> the processor's output for its prompt alone (batch of 1): `input_ids`, `attention_mask` and
+`mm_token_type_ids` (1, P), `pixel_values_videos` (patches, width), `video_grid_thw` (videos, 3), for Qwen2.5-VL also
+`second_per_grid_ts` (videos,). An optional text under `video_key` names the frames for the feature cache."""
+
+_TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids")
+_KNOWN = {*_TEXT_KEYS, "pixel_values_videos", "video_grid_thw", "second_per_grid_ts", "video_key"}
+
+
+@dataclass(slots=True)
+class EncodedPrompt:
+    """One prompt, without padding, on the model's device.
+
+    Attributes:
+        sample_id: the row's `sample_id`.
+        input_ids: (P,), the prompt's tokens.
+        token_types: (P,), 2 at video tokens, else 0.
+        positions: (3, P), temporal, height and width positions from the model's own `get_rope_index`.
+        delta: a completion's token t stands at position P + t + delta.
+        video: pixels (patches, width) or cached features (patches, 1, width); None for a prompt without video.
+        grid: (videos, 3).
+        seconds: (videos,), `second_per_grid_ts`.
+        key: names the frames in the feature cache; None where they are told apart by their pixels.
+    """
+
+    sample_id: str
+    input_ids: Tensor
+    token_types: Tensor
+    positions: Tensor
+    delta: int
+    video: Tensor | None
+    grid: Tensor | None
+    seconds: Tensor | None
+    key: str | None = None
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[0])
+
+
+def base_model(model: nn.Module) -> Any:
+    """The `...ForConditionalGeneration` inside a PEFT wrapper, or `model` itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
+
+
+def encode(model: nn.Module, encoded: Mapping[str, Any], sample_id: str) -> EncodedPrompt:
+    """Move a processor's output to the model and ask the model for its positions.
+
+    Raises:
+        ValueError: not a batch of one, keys of another modality, or a prompt of fewer than two tokens.
+    """
+    base = base_model(model)
+    device = base.get_input_embeddings().weight.device
+    unknown = {key for key, value in encoded.items() if key not in _KNOWN and value is not None}
+    if unknown:
+        raise ValueError(f"sample {sample_id}: the encoded prompt has {sorted(unknown)}; video prompts have {sorted(_KNOWN)}")
+    given = {k: torch.as_tensor(v).to(device) for k, v in encoded.items() if k != "video_key" and v is not None}
+    ids = given["input_ids"]
+    if ids.ndim != 2 or ids.shape[0] != 1 or ids.shape[1] < 2:
+        raise ValueError(f"sample {sample_id}: input_ids must have shape (1, P), P >= 2, got {tuple(ids.shape)}")
+    if "attention_mask" in given:
+        kept = given["attention_mask"][0].bool()
+        ids, given["mm_token_type_ids"] = ids[:, kept], given["mm_token_type_ids"][:, kept]
+    types = given["mm_token_type_ids"]
+    rope = {k: given[k] for k in ("video_grid_thw", "second_per_grid_ts") if k in given}
+    positions, delta = base.model.get_rope_index(ids, mm_token_type_ids=types, attention_mask=torch.ones_like(ids), **rope)
+    return EncodedPrompt(
+        sample_id=sample_id,
+        input_ids=ids[0],
+        token_types=types[0],
+        positions=positions[:, 0],
+        delta=int(delta.reshape(-1)[0]),
+        video=given.get("pixel_values_videos"),
+        grid=given.get("video_grid_thw"),
+        seconds=given.get("second_per_grid_ts"),
+        key=encoded.get("video_key"),
+    )
+
+
+def video_inputs(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
+    """`pixel_values_videos` and `video_grid_thw` of several prompts, one after the other; empty where none has a video."""
+    shown = [p for p in prompts if p.video is not None and p.grid is not None]
+    if not shown:
+        return {}
+    return {
+        "pixel_values_videos": torch.cat([p.video for p in shown]),  # type: ignore[misc]
+        "video_grid_thw": torch.cat([p.grid for p in shown]),  # type: ignore[misc]
+    }
+
+
+class EncodeAhead:
+    """Encodes prompts in threads before the step that needs them; a failure is kept for that step.
+
+    The data loader asks for the next batch before the current one is trained on, and `announce` is its collate
+    function: so the next step's videos are decoded (by `encode_prompt`, which may itself use worker processes)
+    while the model works.
+    """
+
+    def __init__(self, encode_prompt: EncodePrompt, threads: int) -> None:
+        self._encode = encode_prompt
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode") if threads else None
+        self._pending: dict[str, Future[Mapping[str, Any]]] = {}
+
+    def announce(self, rows: list[Row]) -> list[Row]:
+        """Start on `rows` and hand them on unchanged."""
+        if self._pool is not None:
+            for row in rows:
+                name = str(row.get("sample_id"))
+                if name not in self._pending:
+                    self._pending[name] = self._pool.submit(self._encode, row)
+        return rows
+
+    def get(self, row: Row) -> Mapping[str, Any]:
+        """The encoded row; raises what `encode_prompt` raised."""
+        future = self._pending.pop(str(row.get("sample_id")), None)
+        return self._encode(row) if future is None else future.result()

@@ -1,0 +1,122 @@
+"""Log-probabilities of G completions of one prompt in one forward, instead of G copies of the prompt.
+
+Per group the sequence is `prompt[:-1] | (last prompt token, c_1 .. c_{C-1}) x G`: each completion starts with its own
+copy of the last prompt token, whose output predicts c_1. Several groups stack as batch rows. Positions of every
+completion go on where the prompt ends (MRoPE: P - 1 + delta). The result and its gradients are those of the
+repeated forward, since a token's output depends on nothing but the tokens it sees and their positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from timer1lib.training.video_grpo.attention import PackedGroups
+from timer1lib.training.video_grpo.encoded import EncodedPrompt, video_inputs
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Several groups, ready for one forward.
+
+    Attributes:
+        inputs: `input_ids` (B, P + G * C), `position_ids` (3, B, P + G * C), pixels or features and grids.
+        labels: (B, G * C), the token that each completion position predicts; -100 at pads.
+        layout: who sees whom.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    layout: PackedGroups
+
+
+def pack(prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, pad_token_id: int) -> Packed:
+    """Lay out groups for one forward.
+
+    Args:
+        prompts: B prompts.
+        completions: (B, G, C) token ids, padded on the right.
+        mask: (B, G, C), 1 at completion tokens.
+    """
+    device = completions.device
+    batch, group, length = completions.shape
+    lengths = torch.tensor([len(p) - 1 for p in prompts], device=device)
+    prefix = int(lengths.max())
+    ids = torch.full((batch, prefix), pad_token_id, dtype=completions.dtype, device=device)
+    positions = torch.zeros(3, batch, prefix, dtype=torch.long, device=device)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt) - 1] = prompt.input_ids[:-1]
+        positions[:, row, : len(prompt) - 1] = prompt.positions[:, :-1]
+    last = torch.stack([p.input_ids[-1] for p in prompts])[:, None, None].expand(-1, group, 1)
+    tails = torch.cat([last, completions[:, :, :-1]], dim=2).flatten(1)
+    starts = lengths + torch.tensor([p.delta for p in prompts], device=device)
+    onward = (starts[:, None, None] + torch.arange(length, device=device)).expand(batch, group, length).flatten(1)
+    ragged = bool((lengths != prefix).any())
+    prefix_mask = torch.arange(prefix, device=device) < lengths[:, None] if ragged else None
+    inputs = {
+        "input_ids": torch.cat([ids, tails], dim=1),
+        "position_ids": torch.cat([positions, onward.expand(3, -1, -1)], dim=2),
+        **video_inputs(prompts),
+    }
+    labels = completions.masked_fill(mask == 0, IGNORED).flatten(1)
+    return Packed(inputs, labels, PackedGroups(prefix, group, length, prefix_mask))
+
+
+def score(
+    model: nn.Module,
+    prompts: Sequence[EncodedPrompt],
+    completions: Tensor,
+    mask: Tensor,
+    pad_token_id: int,
+    *,
+    dense: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities and entropies of the completions' tokens, with gradients where they are on.
+
+    Args:
+        model: policy or reference with trl's fused head and `watch_backbone`; PEFT and DDP wrappers are fine.
+        completions, mask: (B, G, C).
+        dense: use one mask of the packed length squared on plain sdpa, instead of the registered attention.
+
+    Returns:
+        Log-probabilities (B, G, C), 0 at pads, and entropies of the same shape, None where the head gives none.
+    """
+    packed = pack(prompts, completions, mask, pad_token_id)
+    batch = len(prompts)
+    # A mask of four dimensions goes through the model untouched; the registered attention does not read it.
+    attention_mask = (
+        packed.layout.dense_mask(batch, completions.device) if dense else torch.ones(1, 1, 1, 1, device=completions.device)
+    )
+    layout: dict[str, Any] = {} if dense else {"shared_prefix": packed.layout}
+    output = model(
+        **packed.inputs,
+        attention_mask=attention_mask,
+        shift_labels=packed.labels,
+        fused_lm_head=True,
+        completions_from=packed.layout.prefix,
+        **layout,
+    )
+    logps = output.log_probs.view(completions.shape)
+    return logps, None if output.entropy is None else output.entropy.view(completions.shape)
+
+
+def watch_backbone(base: Any) -> None:
+    """Let the backbone of `base` hand only the completions' hidden states to the head.
+
+    Off Triton devices trl's fused head scores every position it is given, the prompt's too; a call with
+    `completions_from=P` cuts the first P away.
+    """
+    base.model.register_forward_hook(_cut, with_kwargs=True)
+
+
+def _cut(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    start = kwargs.get("completions_from")
+    if start is not None:
+        output.last_hidden_state = output.last_hidden_state[:, start:]
+    return output

@@ -1,0 +1,382 @@
+"""`trl.GRPOTrainer` for videos.
+
+trl's trainer (1.16) is blind to video: its loss forward gets no video pixels. This subclass gives it eyes by
+overriding what stands between the data set and the log-probabilities, and leaves rewards, advantages, losses and
+metrics to trl:
+
+    _generate_and_score_completions   encode each prompt once a group, replace failed ones, then trl's own
+    _tokenize_prompts                 hand trl the encoded tokens
+    _generate_single_turn             sample all completions of the step together
+    _prepare_inputs                   split a generation batch without tearing groups apart
+    _compute_loss                     remember whose completions are scored
+    _get_per_token_logps_and_entropies   score G completions against one prompt
+    _calculate_rewards                keep the rewards for the rollout log
+    _get_train_sampler                an order that depends on the epoch, so that a resumed run sees the same rows
+    _load_from_checkpoint             weights that really come from the checkpoint
+
+These are private to trl: the version is pinned, and tests/test_grpo_contract.py holds the signatures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import RepeatSampler, split_tensor_dict
+
+from timer1lib.models.fast_vision import speed_up_vision
+from timer1lib.training.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
+from timer1lib.training.video_grpo import attention, repeated, rollouts, shared_prefix
+from timer1lib.training.video_grpo.config import VideoGRPOConfig
+from timer1lib.training.video_grpo.encoded import EncodeAhead, EncodedPrompt, EncodePrompt, Row, base_model, encode
+from timer1lib.training.video_grpo.groups import GroupSource, flat_groups
+from timer1lib.training.video_grpo.resume import load_weights
+
+OnRollouts = Callable[[int, list[dict[str, Any]]], None]
+"""Called after every generation with the step and a row a group: step, id, completions (text), rewards (weighted sums)."""
+
+
+@dataclass
+class _Batch:
+    """The generation batch at hand: whose prompt each row has, and completions sampled ahead of trl's asking."""
+
+    prompts: list[EncodedPrompt]
+    group: int
+    rewards: Tensor | None = None
+    completions: list[list[int]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[EncodedPrompt]:
+        return [prompt for prompt in self.prompts for _ in range(self.group)]
+
+
+class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO whose prompts hold videos.
+
+    Args:
+        model: a Qwen2.5-VL or Qwen3-VL model, from a path where `beta > 0` without PEFT (trl reloads the reference).
+        reward_funcs: as trl's.
+        args: `VideoGRPOConfig`.
+        encode_prompt: turns a row into the processor's output for its prompt. Called in threads; where it raises, the
+            row's group is replaced by another row's and the reason logged.
+        feature_cache: keeps the frozen tower's features across steps (and runs, with a folder); None keeps them for a
+            step.
+        on_rollouts: gets each step's completions and rewards.
+        kwargs: trl's. The rows of `train_dataset` need `prompt` (messages or text: what rewards and logs see),
+            `sample_id`, and what `encode_prompt` and the rewards read.
+    """
+
+    args: Any
+    model: Any
+    processing_class: Any
+    train_dataset: Any
+    eval_dataset: Any
+    data_collator: Any
+    num_generations: Any
+    num_generations_eval: Any
+    shuffle_dataset: Any
+    _buffered_inputs: Any
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any,
+        args: VideoGRPOConfig,
+        *,
+        encode_prompt: EncodePrompt,
+        feature_cache: FeatureCache | None = None,
+        on_rollouts: OnRollouts | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for unsupported in ("tools", "rollout_func", "environment_factory"):
+            if kwargs.get(unsupported):
+                raise ValueError(f"the video trainer does not take {unsupported}")
+        given: Any = args.generation_kwargs
+        options: dict[str, Any] = dict(given or {})
+        if args.rollouts == "shared_prefix":
+            rollouts.check_generation_kwargs(options)
+        config = model.config if hasattr(model, "config") else None
+        if config is not None:
+            banned = {*args.banned_token_ids, *options.get("suppress_tokens", []), config.image_token_id, config.video_token_id}
+            args.generation_kwargs = {**options, "suppress_tokens": sorted(banned)}
+        super().__init__(model, reward_funcs, args, **kwargs)
+        base = base_model(self.accelerator.unwrap_model(self.model))
+        models = [base] if self.ref_model is None else [base, base_model(self.accelerator.unwrap_model(self.ref_model))]
+        for each in models:
+            if args.fast_vision:
+                speed_up_vision(each)
+            if args.scoring != "repeated":
+                shared_prefix.watch_backbone(each)
+            if "shared_prefix" in (args.scoring, args.rollouts):
+                attention.install(each)
+            accept_features(each)
+        # One tower pass serves policy, reference and rollouts only where all of them have the same tower for good.
+        hashes = {tower_hash(each) for each in models} if all(map(tower_is_frozen, models)) else set()
+        self._tower = hashes.pop() if len(hashes) == 1 else None
+        if feature_cache is not None and self._tower is None:
+            raise ValueError("a feature cache needs a frozen vision tower, the same in policy and reference")
+        self._features = feature_cache
+        self._share_tower = "shared_prefix" in (args.scoring, args.rollouts) or args.scoring == "packed_mask"
+        self._on_rollouts = on_rollouts
+        self._encoder = EncodeAhead(encode_prompt, args.encode_threads)
+        self.data_collator = self._encoder.announce
+        self._batch: _Batch | None = None
+        self._scored_rows: list[EncodedPrompt] = []
+
+    # --- the data set ---------------------------------------------------------------------------------------------
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if self._signature_columns is not None and "sample_id" not in self._signature_columns:
+            self._signature_columns.append("sample_id")
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        source = self.train_dataset if dataset is None else dataset
+        return _EpochSampler(
+            data_source=source,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
+    # --- generation -----------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
+        mode = "train" if self.model.training else "eval"
+        group = self.num_generations if mode == "train" else self.num_generations_eval
+        source = GroupSource(
+            rows=inputs[::group],
+            dataset=self.train_dataset if mode == "train" else self.eval_dataset,
+            encode=self._encode,
+            seed=rollouts.seed_from(self.args.seed, *self._place(), "replacement"),
+        )
+        started = time.perf_counter()
+        source.fill()
+        self._note(mode, "time/encode", time.perf_counter() - started)
+        self._note(mode, "groups_failed", float(source.failed))
+        self._batch = batch = _Batch(source.prompts, group)
+        self._add_features(batch)
+        if mode == "train" and self.args.dynamic_sampling:
+            self._resample(source, batch)
+        started = time.perf_counter()
+        output: dict[str, Any] = super()._generate_and_score_completions([row for row in source.rows for _ in range(group)])
+        output["encoded_prompts"] = batch.rows
+        assert batch.rewards is not None
+        here = batch.rewards.view(-1, group, batch.rewards.shape[-1])
+        weighted = (here * self.reward_weights.to(here.device)).nansum(-1)
+        self._note(mode, "frac_groups_without_gradient", flat_groups(weighted).float().mean().item())
+        if self._on_rollouts is not None and mode == "train":
+            self._on_rollouts(self.state.global_step, self._rollout_rows(batch, weighted))
+        return output
+
+    def _encode(self, row: Row) -> EncodedPrompt:
+        return encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
+
+    def _place(self) -> tuple[int, int, int]:
+        """Where in the run this generation is, the same in a resumed run: step, micro-batch, process."""
+        micro = self._step % (self.args.gradient_accumulation_steps * self.num_iterations)
+        return self.state.global_step, micro, self.accelerator.process_index
+
+    def _add_features(self, batch: _Batch) -> None:
+        """Run the frozen tower once for every video of the batch, for rollouts, policy and reference together."""
+        todo = [p for p in batch.prompts if p.video is not None and p.video.ndim == 2]
+        if self._tower is None or not todo or (self._features is None and not self._share_tower):
+            return
+        cache = self._features or FeatureCache(None, memory_gb=0.0)
+        videos: list[Any] = [(p.video, p.grid) for p in todo]
+        model = base_model(self.accelerator.unwrap_model(self.model))
+        for prompt, features in zip(todo, cache.features(model, self._tower, videos, [p.key for p in todo]), strict=True):
+            prompt.video = features
+
+    def _resample(self, source: GroupSource, batch: _Batch) -> None:
+        """DAPO's dynamic sampling (arXiv 2503.14476, section 3.2): groups of equal rewards make room for other samples."""
+        replaced = 0
+        batch.completions = self._sample(batch, range(len(batch.prompts)), attempt=0)
+        for attempt in range(1, self.args.dynamic_sampling + 1):
+            rows = [row for row in source.rows for _ in range(batch.group)]
+            asked = [row["prompt"] for row in rows]
+            texts = self._texts(asked, batch.completions)
+            # Gathered over processes: every one of them calls this equally often, whatever it finds in its own rows.
+            gathered = self._calculate_rewards(rows, asked, texts, batch.completions)
+            self._pending_extra_logs.clear()
+            self._pending_metrics.clear()
+            flat_everywhere = flat_groups((gathered * self.reward_weights.to(gathered.device)).nansum(-1).view(-1, batch.group))
+            if not flat_everywhere.any():
+                break
+            first = self.accelerator.process_index * len(batch.prompts)
+            flat = flat_everywhere[first : first + len(batch.prompts)].nonzero().flatten().tolist()
+            source.replace(flat)
+            replaced += len(flat)
+            self._add_features(batch)
+            fresh = self._sample(batch, flat, attempt)
+            for position, index in enumerate(flat):
+                at = slice(index * batch.group, (index + 1) * batch.group)
+                batch.completions[at] = fresh[position * batch.group : (position + 1) * batch.group]
+        self._note("train", "groups_resampled", float(replaced))
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        assert self._batch is not None
+        return [prompt.input_ids.tolist() for prompt in self._batch.rows], None, {}
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
+    ) -> tuple[list[list[int]], None]:
+        batch = self._batch
+        assert batch is not None
+        if not batch.completions:
+            batch.completions = self._sample(batch, range(len(batch.prompts)), attempt=0)
+        return batch.completions, None
+
+    def _sample(self, batch: _Batch, which: Any, attempt: int) -> list[list[int]]:
+        """Completions of some of the batch's prompts, G each, under seeds that name run, step, group and attempt."""
+        indices = list(which)
+        if not indices:
+            return []
+        started = time.perf_counter()
+        prompts = [batch.prompts[i] for i in indices]
+        seeds = [rollouts.seed_from(self.args.seed, *self._place(), attempt, i) for i in indices]
+        pad = self._tokenizer.pad_token_id
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+            self.accelerator.autocast(),
+        ):
+            if self.args.rollouts == "repeated":
+                tokens = repeated.generate(model, prompts, batch.group, self.generation_config, pad, seeds[0])
+            else:
+                tokens = rollouts.generate(base_model(model), prompts, batch.group, self.generation_kwargs, pad, seeds)
+        self._note("train" if self.model.training else "eval", "time/rollout", time.perf_counter() - started)
+        return [row for rows in rollouts.cut_after_end(tokens, self.eos_token_ids) for row in rows]
+
+    def _texts(self, prompts: list[Any], completions: list[list[int]]) -> list[Any]:
+        """Completions as rewards get them: text, or one assistant message where prompts are messages."""
+        texts = self.processing_class.batch_decode(completions, skip_special_tokens=True)
+        if isinstance(prompts[0], str):
+            return list(texts)
+        return [[{"role": "assistant", "content": text}] for text in texts]
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._batch is not None:
+            first = self.accelerator.process_index * len(prompts)
+            self._batch.rewards = rewards[first : first + len(prompts)]
+        return rewards
+
+    def _rollout_rows(self, batch: _Batch, weighted: Tensor) -> list[dict[str, Any]]:
+        texts = self.processing_class.batch_decode(batch.completions, skip_special_tokens=True)
+        size = batch.group
+        return [
+            {
+                "step": self.state.global_step,
+                "id": prompt.sample_id,
+                "completions": texts[i * size : (i + 1) * size],
+                "rewards": [float(r) for r in weighted[i]],
+            }
+            for i, prompt in enumerate(batch.prompts)
+        ]
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        # trl shuffles the rows of a generation batch before it splits them over accumulation steps, which would put
+        # the completions of one prompt into several forwards. The sampler has shuffled the prompts already.
+        if not self.model.training:
+            return self._generate_and_score_completions(generation_batch)
+        every = self.args.steps_per_generation * self.num_iterations
+        if self._step % every == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    # --- scoring --------------------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self._scored_rows = inputs["encoded_prompts"]
+        try:
+            loss: Tensor = super()._compute_loss(model, inputs)
+            return loss
+        finally:
+            self._scored_rows = []
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        rows = self._scored_rows or (self._batch.rows if self._batch else [])
+        completions, mask = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
+        size = batch_size or len(rows)
+        parts = [
+            self._score(model, rows[i : i + size], completions[i : i + size], mask[i : i + size])
+            for i in range(0, len(rows), size)
+        ]
+        logps = torch.cat([p for p, _ in parts])
+        entropies = torch.cat([e for _, e in parts if e is not None]) if compute_entropy else None
+        return logps, entropies, None
+
+    def _score(self, model: Any, rows: list[EncodedPrompt], completions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities (N, C) of N rows, rows of one prompt sharing it."""
+        prompts: list[EncodedPrompt] = []
+        members: list[list[int]] = []
+        for i, prompt in enumerate(rows):
+            if not prompts or prompts[-1] is not prompt:
+                prompts.append(prompt)
+                members.append([])
+            members[-1].append(i)
+        group = max(map(len, members))
+        # A group that a micro-batch holds only in part is filled up with its last row, whose copies are not read.
+        index = torch.tensor([m + [m[-1]] * (group - len(m)) for m in members], device=completions.device)
+        pad = self._tokenizer.pad_token_id
+        with self.accelerator.autocast():
+            if self.args.scoring == "repeated":
+                policy = self.accelerator.unwrap_model(self.model)
+                logps, entropies = repeated.score(model, policy, prompts, completions[index], mask[index], pad)
+            else:
+                dense = self.args.scoring == "packed_mask"
+                logps, entropies = shared_prefix.score(model, prompts, completions[index], mask[index], pad, dense=dense)
+        real = torch.tensor([k < len(m) for m in members for k in range(group)], device=completions.device)
+        return logps.flatten(0, 1)[real], None if entropies is None else entropies.flatten(0, 1)[real]
+
+    # --- bookkeeping ----------------------------------------------------------------------------------------------
+
+    def _note(self, mode: str, name: str, value: float) -> None:
+        self._metrics[mode][name].append(value)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        target = self.model if model is None else model
+        plain = not hasattr(target, "peft_config") and not self.is_fsdp_enabled and not self.is_deepspeed_enabled
+        if plain:
+            load_weights(self.accelerator.unwrap_model(target), resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+class _EpochSampler(RepeatSampler):  # type: ignore[misc]
+    """trl's sampler with an order that depends on seed and epoch alone.
+
+    trl's draws the orders of all epochs from one stream, and a run that resumes in its second epoch would start that
+    stream anew.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.shuffle:
+            self.generator.manual_seed((self.seed or 0) + 1_000_003 * epoch)
