@@ -19,7 +19,7 @@ class GrpoParams(Section):
     steps_per_epoch: int = Field(0, ge=0, description="optimizer steps of an epoch; 0 sees every sample of the epoch once")
     filter_low: float = Field(0.0, ge=0, le=1, description="sample filtering keeps IoU above this")
     filter_high: float = Field(0.7, ge=0, le=1, description="sample filtering keeps IoU up to this")
-    stage_bands: str = Field("0.5-1.0, 0.25-0.75, 0.0-0.5", description="IoU bands of the staged schedule, one an epoch, easiest first")
+    stage_bands: str = Field("0.5:1, 0.25:0.75, 0:0.5", description="IoU bands (low:high) of the staged schedule, one an epoch, easiest first")
     phase_policy: Literal["restart", "carry"] = Field(
         "restart", description="restart: fresh optimizer, schedule and reference each epoch (official script); carry: one training throughout"
     )

@@ -1,0 +1,158 @@
+"""04_grpo: reinforcement learning on the selected samples, epoch by epoch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.params.grpo import GrpoParams
+from timer1lib.schema import Sample
+from timer1lib.spans import iou
+from timer1lib.stages import Stage
+from timer1lib.stages.material import Material
+
+
+def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
+    """The samples that 03_difficulty selected, by id.
+
+    Raises:
+        Timer1Error: there are none.
+    """
+    samples = {sample.id: sample for sample in stage.run.read_samples("selected")}
+    if not samples:
+        raise Timer1Error(f"{stage.run.data('selected')}: no sample was selected; loosen difficulty.selection")
+    return samples
+
+
+def first_policy(stage: Stage[GrpoParams]) -> str:
+    """The folder that training starts from: the SFT checkpoint where there is one, else the base."""
+    folder = stage.run.checkpoint("sft")
+    return str(folder) if folder.is_dir() else stage.shared.model
+
+
+def known_difficulty(stage: Stage[GrpoParams]) -> dict[str, float | None]:
+    """IoU (0 to 1) of each sample as 03_difficulty measured it; empty where it was left out."""
+    path = stage.run.data("difficulty")
+    if not path.is_file():
+        return {}
+    return {row["id"]: row["iou"] for row in read_jsonl(path)}
+
+
+def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
+    """Run the outer loop into `checkpoints/grpo` and return the log; without RL, an empty one and no checkpoint."""
+    if not stage.params.enabled:
+        atomic_write_jsonl(stage.run.log("grpo"), [])
+        return []
+    from timer1lib.training.common import open_work_folder
+    from timer1lib.training.outer_loop import run_epochs
+
+    samples = selected(stage)
+    first = first_policy(stage)
+    work = open_work_folder(stage.run.root / "work" / "grpo", _settings(stage, samples, first))
+    with Material(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as material:
+        material.prefetch(samples)
+        trainer = _Trainer(stage, samples, material)
+        plans = run_epochs(
+            list(samples),
+            known_difficulty(stage),
+            first,
+            work,
+            lambda k: stage.run.data(f"filter_epoch{k}"),
+            stage.params,
+            stage.shared.seed,
+            trainer.train,
+            trainer.measure,
+        )
+    _publish(plans[-1].out_dir, stage.run.checkpoint("grpo"))
+    rows = list(read_jsonl(stage.run.log("grpo")))
+    shutil.rmtree(work)
+    return rows
+
+
+def epoch_flow(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
+    """One row an epoch: how many samples were trained, and why the others left."""
+    flow = []
+    for number in range(1, stage.params.epochs + 1):
+        path = stage.run.data(f"filter_epoch{number}")
+        if path.is_file():
+            counts: dict[str, int] = {}
+            for row in read_jsonl(path):
+                reason = "kept" if row["kept"] else str(row["reason"])
+                counts[reason] = counts.get(reason, 0) + 1
+            flow.append({"epoch": number, "trained": sum(counts.values()), **counts})
+    return flow
+
+
+class _Trainer:
+    """The outer loop's hands: trains a plan's phase, and asks a model about its samples."""
+
+    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample], material: Material) -> None:
+        self._stage, self._samples, self._material = stage, samples, material
+
+    def train(self, plan: Any) -> None:
+        from timer1lib.training.grpo import Phase, train_phase
+
+        stage = self._stage
+        log = stage.run.log("grpo")
+        before = [row for row in read_jsonl(log) if row["epoch"] <= plan.number] if log.is_file() else []
+        phase = Phase(
+            number=plan.number,
+            ids=plan.ids,
+            start_from=plan.start_from,
+            reference=plan.reference,
+            steps=plan.steps,
+            schedule_steps=plan.schedule_steps,
+            out_dir=plan.out_dir,
+            work_dir=plan.out_dir.with_name(f"{plan.out_dir.name}.work"),
+            log_path=log,
+            rollouts_path=stage.run.log("rollouts"),
+            settings={"ids": plan.ids, "start_from": plan.start_from, "steps": plan.steps},
+            log_before=before,
+            carry_from=plan.carry_from,
+        )
+        train_phase(phase, self._samples, self._material.encode, stage.params, stage.shared)
+
+    def measure(self, folder: str, ids: Sequence[str], epoch: int) -> dict[str, float | None]:
+        from timer1lib.inference.generate import predict
+        from timer1lib.models.load import load_model
+
+        stage = self._stage
+        shared = stage.shared
+        loaded = load_model(folder, dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule)
+        answers = predict(
+            loaded,
+            [self._samples[name] for name in ids],
+            stage.run.video,
+            shared,
+            Path(folder).parent / f"answers{epoch}.jsonl",
+            max_new_tokens=stage.params.max_completion_length,
+            batch_size=64,
+            label=f"difficulty after epoch {epoch}",
+        )
+        return {a.id: None if a.error or not self._samples[a.id].windows else iou(a.span, self._samples[a.id].window) for a in answers}
+
+
+def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: str) -> dict[str, Any]:
+    training = Path(first) / "model.safetensors"
+    stamp = [training.stat().st_size, training.stat().st_mtime_ns] if training.is_file() else None
+    return {
+        "params": stage.params.model_dump(),
+        "shared": stage.shared.model_dump(exclude={"cache_dir", "cache_gb", "workers"}),
+        "first": [first, stamp],
+        "samples": [sample.to_json() for sample in samples.values()],
+    }
+
+
+def _publish(source: Path, target: Path) -> None:
+    """Move the last epoch's model into its place, without an optimizer's state."""
+    for name in ("optimizer.pt", "scheduler.pt"):
+        (source / name).unlink(missing_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, target.with_name(".grpo.new"), dirs_exist_ok=True)
+    target.with_name(".grpo.new").rename(target)

@@ -1,0 +1,60 @@
+"""02_sft: teach the base the form of the answer, and how to think towards it, on few samples."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.params.sft import SftParams
+from timer1lib.schema import Sample
+from timer1lib.stages import Stage
+from timer1lib.stages.material import Material
+
+
+def cold_start_rows(stage: Stage[SftParams]) -> list[dict[str, Any]]:
+    """The samples SFT learns from, drawn from `data/cold_start.jsonl` with the run's seed: sample fields + completion.
+
+    Raises:
+        Timer1Error: a row has no completion.
+    """
+    path = stage.run.data("cold_start")
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("completion"), str):
+            raise Timer1Error(f"{path}, row {number}: no completion to learn; 01_curate writes them")
+    wanted = stage.params.samples
+    if wanted == 0 or wanted >= len(rows):
+        return rows
+    order = np.random.default_rng([stage.shared.seed, 2]).permutation(len(rows))[:wanted]
+    return [rows[int(i)] for i in sorted(order)]
+
+
+def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
+    """Train `checkpoints/sft` and return the log; without SFT, an empty one and no checkpoint."""
+    if not stage.params.enabled:
+        atomic_write_jsonl(stage.run.log("sft"), [])
+        return []
+    from timer1lib.training.sft import SftJob, train_sft
+
+    rows = cold_start_rows(stage)
+    texts = {row["id"]: row["completion"] for row in rows}
+    samples = {row["id"]: Sample.from_json({k: v for k, v in row.items() if k != "completion"}) for row in rows}
+    with Material(stage.run, stage.shared) as material:
+        material.prefetch(samples)
+        job = SftJob(
+            ids=list(samples),
+            encode=lambda loaded, name: material.encode(loaded, samples[name], texts[name]),
+            out_dir=stage.run.checkpoint("sft"),
+            work_dir=stage.run.root / "work" / "sft",
+            log_path=stage.run.log("sft"),
+            settings={
+                "params": stage.params.model_dump(),
+                "shared": stage.shared.model_dump(exclude={"cache_dir", "cache_gb", "workers"}),
+                "rows": json.loads(json.dumps(rows)),
+            },
+        )
+        return train_sft(job, stage.params, stage.shared)

@@ -1,0 +1,246 @@
+"""One phase of reinforcement learning: a model, some samples, rewards, and the video trainer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from timer1lib.clock.rule import install_rule
+from timer1lib.errors import Timer1Error
+from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolve
+from timer1lib.models.inputs import banned_token_ids
+from timer1lib.models.load import LoadedModel, load_model
+from timer1lib.params.base import split_list
+from timer1lib.params.grpo import GrpoParams
+from timer1lib.params.shared import SharedParams
+from timer1lib.parsing import Policy, parse
+from timer1lib.rewards import REWARDS, RewardInput
+from timer1lib.schema import Sample
+from timer1lib.training.common import StopAfter, TrainingLog, freeze_vision_tower, lora_config, open_work_folder, precision, save_model
+from timer1lib.training.features import FeatureCache
+from timer1lib.training.video_grpo import VideoGRPOConfig, VideoGRPOTrainer
+from timer1lib.training.video_grpo.resume import resume_point
+
+Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One training of the outer loop.
+
+    Attributes:
+        number: from 0.
+        ids: sample ids in the order of training; one may stand several times.
+        start_from: folder of the policy's weights.
+        reference: folder of the KL reference's weights, read where beta > 0.
+        steps: optimizer steps.
+        schedule_steps: length of the learning-rate schedule, at least `steps`.
+        carry_from: checkpoint folder whose optimizer and schedule go on; None starts them fresh.
+    """
+
+    number: int
+    ids: Sequence[str]
+    start_from: str
+    reference: str
+    steps: int
+    schedule_steps: int
+    out_dir: Path
+    work_dir: Path
+    log_path: Path
+    rollouts_path: Path
+    settings: Mapping[str, Any]
+    log_before: list[dict[str, Any]] = field(default_factory=list)
+    carry_from: Path | None = None
+
+
+def parse_rewards(text: str) -> dict[str, float]:
+    """`"tiou:1.0, format:0.5"` -> {"tiou": 1.0, "format": 0.5}.
+
+    Raises:
+        Timer1Error: an unknown reward, or a weight that is no number.
+    """
+    weights: dict[str, float] = {}
+    for part in split_list(text):
+        name, colon, weight = part.partition(":")
+        name = name.strip()
+        if name not in REWARDS:
+            raise Timer1Error(f"rewards {text!r}: unknown reward {name!r}; there are {', '.join(REWARDS)}")
+        try:
+            weights[name] = float(weight) if colon else 1.0
+        except ValueError:
+            raise Timer1Error(f"rewards {text!r}: the weight of {name!r} is no number") from None
+    if not weights:
+        raise Timer1Error("rewards: name at least one, such as tiou:1.0, format:1.0")
+    return weights
+
+
+def reward_function(name: str, samples: Mapping[str, Sample], policy: Policy) -> Callable[..., list[float]]:
+    """A reward as trl calls it, over the samples that the rows' ids name."""
+    reward = REWARDS[name]
+
+    def scored(completions: list[str], sample_id: list[str], **_: Any) -> list[float]:
+        return [reward(reward_input(text, samples[key], policy)) for text, key in zip(completions, sample_id, strict=True)]
+
+    scored.__name__ = name
+    return scored
+
+
+def reward_input(text: str, sample: Sample, policy: Policy) -> RewardInput:
+    options = tuple(sample.options) if sample.options is not None else None
+    window = sample.windows[0] if sample.windows else None
+    return RewardInput(text, window, sample.duration or 0.0, policy, options, sample.answer)
+
+
+def train_phase(phase: Phase, samples: Mapping[str, Sample], encode: Encode, params: GrpoParams, shared: SharedParams) -> list[dict[str, Any]]:
+    """Train one phase into `phase.out_dir`; a killed phase goes on from its last checkpoint.
+
+    Returns:
+        The log's rows, those of earlier phases first.
+    """
+    from datasets import Dataset
+
+    work = open_work_folder(phase.work_dir, dict(phase.settings))
+    checkpoint = resume_point(work)
+    loaded = load_model(
+        phase.start_from, dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule
+    )
+    if params.freeze_vision:
+        freeze_vision_tower(loaded.model)
+    loaded.model.config._name_or_path = str(resolve(phase.reference))  # where trl reads the reference from
+    weights = parse_rewards(params.rewards)
+    log = TrainingLog(
+        phase.log_path,
+        f"GRPO epoch {phase.number + 1}",
+        phase.steps,
+        before=phase.log_before,
+        extra={"epoch": phase.number + 1},
+        shown=("reward", "loss"),
+    )
+    offset = phase.log_before[-1]["step"] if phase.log_before else 0
+    done = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint else 0
+    _forget_rollouts(phase.rollouts_path, offset + done)
+    trainer = VideoGRPOTrainer(
+        loaded.model,
+        [reward_function(name, samples, shared.parser) for name in weights],
+        trainer_config(phase, params, shared, loaded, list(weights.values()), work),
+        encode_prompt=lambda row: encode(loaded, samples[row["sample_id"]]),
+        feature_cache=feature_cache(params, shared),
+        on_rollouts=_RolloutLog(phase.rollouts_path, samples, shared.parser, params.log_rollouts_every, offset),
+        train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in phase.ids]),
+        processing_class=loaded.processor,
+        peft_config=lora_config(params.lora_rank),
+        callbacks=[log, StopAfter(phase.steps), *([_Carry(phase.carry_from)] if phase.carry_from and not checkpoint else [])],
+    )
+    if trainer.ref_model is not None:
+        trainer.ref_model.to(loaded.model.dtype)
+        install_rule(trainer.ref_model, shared.clock_rule)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    log.write(trainer.state.log_history)
+    save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, phase.out_dir)
+    if params.phase_policy == "carry":
+        _keep_optimizer(trainer, phase.out_dir)
+    shutil.rmtree(work)
+    return log.rows(trainer.state.log_history)
+
+
+def trainer_config(
+    phase: Phase, params: GrpoParams, shared: SharedParams, loaded: LoadedModel, weights: list[float], work: Path
+) -> VideoGRPOConfig:
+    """trl's configuration from ours; what is not named here is trl's default."""
+    group = params.num_generations
+    return VideoGRPOConfig(
+        output_dir=str(work),
+        max_steps=phase.schedule_steps,
+        per_device_train_batch_size=params.prompts_per_step * group,
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        num_generations=group,
+        num_iterations=1,
+        max_completion_length=params.max_completion_length,
+        temperature=params.temperature,
+        learning_rate=params.learning_rate,
+        lr_scheduler_type=params.lr_schedule if params.lr_schedule != "constant" else "constant_with_warmup",
+        warmup_steps=params.warmup_steps,
+        weight_decay=params.weight_decay,
+        max_grad_norm=params.max_grad_norm,
+        beta=params.beta,
+        epsilon=params.epsilon,
+        epsilon_high=params.epsilon_high,
+        loss_type=params.loss_type,
+        scale_rewards=params.scale_rewards,
+        entropy_coef=params.entropy_coefficient,
+        mask_truncated_completions=False,
+        reward_weights=weights,
+        dynamic_sampling=params.dynamic_sampling,
+        scoring=params.scoring,
+        rollouts=params.rollouts,
+        banned_token_ids=banned_token_ids(loaded),
+        gradient_checkpointing=params.gradient_checkpointing,
+        logging_steps=1,
+        save_steps=params.save_every,
+        save_total_limit=2,
+        seed=shared.seed,
+        data_seed=shared.seed,
+        shuffle_dataset=False,
+        use_cpu=loaded.device.type == "cpu",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        log_completions=False,
+        **precision(shared.dtype),
+    )
+
+
+def feature_cache(params: GrpoParams, shared: SharedParams) -> FeatureCache | None:
+    """The disk cache of the frozen tower's outputs, where it is asked for and possible."""
+    if not (params.cache_features and params.freeze_vision):
+        return None
+    return FeatureCache(resolve(shared.cache_dir) / "features", disk_gb=shared.cache_gb)
+
+
+class _RolloutLog:
+    """Keeps some steps' rollouts for inspection: completions, rewards and spans beside the truth."""
+
+    def __init__(self, path: Path, samples: Mapping[str, Sample], policy: Policy, every: int, offset: int) -> None:
+        self._path, self._samples, self._policy, self._every, self._offset = path, samples, policy, every, offset
+
+    def __call__(self, step: int, rows: list[dict[str, Any]]) -> None:
+        if step % self._every:
+            return
+        written = []
+        for row in rows:
+            sample = self._samples[row["id"]]
+            spans = [parse(text, self._policy).span for text in row["completions"]]
+            truth = list(sample.windows[0]) if sample.windows else None
+            written.append({**row, "step": self._offset + step, "gt": truth, "spans": [list(s) if s else None for s in spans]})
+        append_jsonl(self._path, written)
+
+
+def _forget_rollouts(path: Path, step: int) -> None:
+    """Drop the rollouts of `step` and later: a resumed training samples them again."""
+    if path.is_file():
+        atomic_write_jsonl(path, [row for row in read_jsonl(path, torn_tail=True) if row["step"] < step])
+
+
+class _Carry(TrainerCallback):
+    """Gives a phase the optimizer and the schedule of the phase before it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kwargs["optimizer"].load_state_dict(torch.load(self._folder / "optimizer.pt", weights_only=True))
+        kwargs["lr_scheduler"].load_state_dict(torch.load(self._folder / "scheduler.pt", weights_only=True))
+
+
+def _keep_optimizer(trainer: Any, folder: Path) -> None:
+    for name, part in (("optimizer.pt", trainer.optimizer), ("scheduler.pt", trainer.lr_scheduler)):
+        torch.save(part.state_dict(), folder / f".{name}")
+        (folder / f".{name}").replace(folder / name)

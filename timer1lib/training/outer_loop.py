@@ -1,0 +1,134 @@
+"""TimeRFT's outer loop: short trainings, and between them the question which samples are still worth learning from.
+
+trl's sampler fixes its length when a training starts, so that samples cannot leave during one. Each epoch is a
+training of its own (Time-R1's official script does the same), after it the model answers its samples greedily, and
+the schedule chooses the next epoch's.
+
+    restart   fresh optimizer and learning-rate schedule, the last epoch's model as policy and as KL reference; the
+              first epoch runs on a schedule as long as all epochs, and is stopped after one (the official script)
+    carry     optimizer and schedule go on through all epochs, the KL reference stays the first model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timer1lib.data.schedules import filter_epoch, plan_epoch
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.params.grpo import GrpoParams
+
+Measure = Callable[[str, Sequence[str], int], Mapping[str, float | None]]
+"""Greedy IoU (0 to 1, None where there is no answer) of a model folder on samples; the int names the epoch."""
+
+TrainPhase = Callable[["PhasePlan"], None]
+"""Trains a plan's phase into its `out_dir`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """What an epoch trains: see `timer1lib.training.grpo.Phase`."""
+
+    number: int
+    ids: list[str]
+    note: str
+    start_from: str
+    reference: str
+    steps: int
+    schedule_steps: int
+    out_dir: Path
+    carry_from: Path | None
+
+
+def run_epochs(
+    pool: Sequence[str],
+    difficulty: Mapping[str, float | None],
+    first_model: str,
+    work_dir: Path,
+    filter_path: Callable[[int], Path],
+    params: GrpoParams,
+    seed: int,
+    train: TrainPhase,
+    measure: Measure,
+) -> list[PhasePlan]:
+    """Run all epochs; those that are finished on disk are not run again.
+
+    Args:
+        pool: ids of the selected samples.
+        difficulty: IoU of each before training, 0 to 1.
+        first_model: the policy before training.
+        filter_path: where epoch k (from 1) leaves its rows: id, iou, kept, reason.
+
+    Returns:
+        The plans of the epochs that were run; fewer than asked for where no sample is left.
+    """
+    if params.phase_policy == "carry" and params.lora_rank:
+        raise Timer1Error("grpo.phase_policy carry and grpo.lora_rank: adapters are merged after each epoch; use restart")
+    plans: list[PhasePlan] = []
+    current: Mapping[str, float | None] = difficulty
+    members: Sequence[str] = pool
+    model = first_model
+    for number in range(params.epochs):
+        try:
+            epoch = plan_epoch(
+                params.schedule, number, params.epochs, members, current,
+                seed=seed, low=params.filter_low, high=params.filter_high, bands=params.stage_bands,
+            )  # fmt: skip
+        except Timer1Error:
+            if number == 0:
+                raise
+            break  # everything is solved or hopeless: there is nothing left to learn from
+        plan = _phase(number, epoch.ids, epoch.note, model, first_model, work_dir, params, plans)
+        if not plan.out_dir.is_dir():
+            train(plan)
+        plans.append(plan)
+        model = str(plan.out_dir)
+        members, current = _after(plan, pool, members, current, filter_path(number + 1), params, measure)
+    return plans
+
+
+def _phase(
+    number: int, ids: list[str], note: str, model: str, first_model: str, work_dir: Path, params: GrpoParams, before: list[PhasePlan]
+) -> PhasePlan:
+    steps = params.steps_per_epoch or max(1, len(ids) // params.prompts_per_step)
+    carry = params.phase_policy == "carry"
+    if carry:
+        schedule_steps = max(params.epochs * (before[0].steps if before else steps), sum(p.steps for p in before) + steps)
+    else:
+        schedule_steps = params.epochs * steps if number == 0 else steps
+    return PhasePlan(
+        number=number,
+        ids=ids,
+        note=note,
+        start_from=model,
+        reference=first_model if carry else model,
+        steps=steps,
+        schedule_steps=schedule_steps,
+        out_dir=work_dir / f"epoch{number + 1}",
+        carry_from=before[-1].out_dir if carry and before else None,
+    )
+
+
+def _after(
+    plan: PhasePlan,
+    pool: Sequence[str],
+    members: Sequence[str],
+    current: Mapping[str, float | None],
+    path: Path,
+    params: GrpoParams,
+    measure: Measure,
+) -> tuple[Sequence[str], Mapping[str, float | None]]:
+    """Measure an epoch's samples with the model it left, write the fate of each, and say who may train next."""
+    trained = list(dict.fromkeys(plan.ids))
+    if params.schedule != "sample_filtering":
+        atomic_write_jsonl(path, ({"id": i, "iou": current.get(i), "kept": True, "reason": plan.note} for i in trained))
+        return pool, current
+    if path.is_file():
+        rows = list(read_jsonl(path))
+    else:
+        rows = filter_epoch(trained, measure(str(plan.out_dir), trained, plan.number + 1), params.filter_low, params.filter_high)
+        atomic_write_jsonl(path, rows)
+    return trained, {row["id"]: row["iou"] for row in rows}

@@ -1,0 +1,129 @@
+"""Supervised fine-tuning on videos with trl's SFTTrainer: the cold start before reinforcement learning.
+
+trl ignores a video column, so the collator does the work: it decodes, asks and answers with the same inputs as
+inference does. The loss counts the completion only.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timer1lib.errors import Timer1Error
+from timer1lib.models.fast_vision import speed_up_vision
+from timer1lib.models.inputs import collate
+from timer1lib.models.load import LoadedModel, load_model
+from timer1lib.params.sft import SftParams
+from timer1lib.params.shared import SharedParams
+from timer1lib.training.common import TrainingLog, freeze_vision_tower, lora_config, open_work_folder, precision, save_model
+from timer1lib.training.video_grpo.resume import resume_point
+
+Encode = Callable[[LoadedModel, str], dict[str, torch.Tensor]]
+"""From a model and a row's id to the batch of 1 with labels that it learns from."""
+
+
+@dataclass(frozen=True, slots=True)
+class SftJob:
+    """One training: `ids` name the rows, `encode` turns one into tensors."""
+
+    ids: Sequence[str]
+    encode: Encode
+    out_dir: Path
+    work_dir: Path
+    log_path: Path
+    settings: dict[str, Any]
+    """What the training depends on; checkpoints of other settings are not believed."""
+
+
+def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict[str, Any]]:
+    """Train and keep the model in `job.out_dir`; a killed training goes on from its last checkpoint.
+
+    Returns:
+        The log's rows: step, loss, learning_rate, grad_norm, mean_token_accuracy.
+
+    Raises:
+        Timer1Error: no rows to learn from.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    if not job.ids:
+        raise Timer1Error("SFT has no samples: data/cold_start.jsonl is empty; see 01_curate, or switch sft.enabled off")
+    work = open_work_folder(job.work_dir, job.settings)
+    checkpoint = resume_point(work)
+    resumed = checkpoint is not None and params.lora_rank == 0
+    # a checkpoint's names are the file's, not the modules': only from_pretrained reads them all
+    loaded = load_model(
+        checkpoint if resumed and checkpoint else shared.model,
+        dtype=shared.dtype,
+        attention=shared.attention,
+        device=shared.device,
+        clock_rule=shared.clock_rule,
+    )
+    speed_up_vision(loaded.model)
+    if params.freeze_vision:
+        freeze_vision_tower(loaded.model)
+    accumulate = max(1, params.batch_size // params.micro_batch_size)
+    log = TrainingLog(job.log_path, "SFT", params.steps)
+    trainer = SFTTrainer(
+        model=loaded.model,
+        args=SFTConfig(
+            output_dir=str(work),
+            max_steps=params.steps,
+            per_device_train_batch_size=min(params.batch_size, params.micro_batch_size),
+            gradient_accumulation_steps=accumulate,
+            learning_rate=params.learning_rate,
+            lr_scheduler_type=params.schedule,
+            warmup_steps=math.ceil(params.warmup_share * params.steps),
+            weight_decay=params.weight_decay,
+            max_grad_norm=params.max_grad_norm,
+            gradient_checkpointing=params.gradient_checkpointing,
+            logging_steps=1,
+            save_steps=params.save_every,
+            save_total_limit=2,
+            seed=shared.seed,
+            data_seed=shared.seed,
+            use_cpu=loaded.device.type == "cpu",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            dataloader_pin_memory=False,
+            **precision(shared.dtype),  # type: ignore[arg-type]
+        ),
+        train_dataset=Dataset.from_list([{"id": name} for name in job.ids]),
+        data_collator=_Collator(loaded, job.encode),
+        processing_class=loaded.processor,
+        peft_config=lora_config(params.lora_rank),
+        callbacks=[log],
+    )
+    _quiet(trainer)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    log.write(trainer.state.log_history)
+    save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, job.out_dir)
+    shutil.rmtree(work)
+    return log.rows(trainer.state.log_history)
+
+
+class _Collator:
+    """Rows of ids to a right-padded batch with labels."""
+
+    def __init__(self, loaded: LoadedModel, encode: Encode) -> None:
+        self._loaded, self._encode = loaded, encode
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return collate(self._loaded, [self._encode(self._loaded, row["id"]) for row in rows], side="right")
+
+
+def _quiet(trainer: Any) -> None:
+    """Progress is shown by `TrainingLog`; the trainer's own printing of log rows would double it."""
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
