@@ -38,7 +38,9 @@ def draw_frame(index: int, seconds: float, window: tuple[float, float], colour: 
     return image
 
 
-def write_video(path: Path, seconds: float, window: tuple[float, float], colour: tuple[int, int, int], fps: int = 10, codec: str = "libx264") -> None:
+def write_video(
+    path: Path, seconds: float, window: tuple[float, float], colour: tuple[int, int, int], fps: int = 10, codec: str = "libx264"
+) -> None:
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,9 @@ def write_video(path: Path, seconds: float, window: tuple[float, float], colour:
         stream = sink.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, fps)
-        stream.options = {"crf": "18", "g": "10"} if codec == "libx264" else {"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "8"}
+        stream.options = (
+            {"crf": "18", "g": "10"} if codec == "libx264" else {"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "8"}
+        )
         for index in range(round(seconds * fps)):
             frame = av.VideoFrame.from_ndarray(draw_frame(index, index / fps, window, colour), format="rgb24")
             frame.pts = index
@@ -84,12 +88,24 @@ def make_run(root: Path, samples: int = 24, videos: int = 6, seed: int = 0) -> R
     for i in range(samples):
         video, seconds, window, colour = scenes[i % videos]
         kind = TYPES[i % len(TYPES)]
-        rows.append(Sample(f"s{i:03d}", video, f"the {colour} disc crosses the field", seconds, [window], kind, "made by code", "test_id"))
+        rows.append(
+            Sample(f"s{i:03d}", video, f"the {colour} disc crosses the field", seconds, [window], kind, "made by code", "test_id")
+        )
     half = max(1, samples * 2 // 3)
     for split, part in (("test_id", rows[:half]), ("test_ood", rows[half:])):
         run.write_samples(split, part)
-    run.write_samples("train", [Sample(f"t{i}", s[0], f"the {s[3]} disc crosses", s[1], [s[2]], TYPES[0], split="train") for i, s in enumerate(scenes)])
-    atomic_write_json(run.data("splits.json"), {"train": {"kind": "grounding", "n": videos}, "test_id": {"kind": "grounding", "n": half}, "test_ood": {"kind": "grounding", "n": samples - half}})
+    run.write_samples(
+        "train",
+        [Sample(f"t{i}", s[0], f"the {s[3]} disc crosses", s[1], [s[2]], TYPES[0], split="train") for i, s in enumerate(scenes)],
+    )
+    atomic_write_json(
+        run.data("splits.json"),
+        {
+            "train": {"kind": "grounding", "n": videos},
+            "test_id": {"kind": "grounding", "n": half},
+            "test_ood": {"kind": "grounding", "n": samples - half},
+        },
+    )
 
     scores: dict[str, dict[str, list[float]]] = {}
     for name, noise, silent in (("base", 0.30, 0.2), ("sft", 0.16, 0.05), ("grpo", 0.07, 0.0)):
@@ -108,12 +124,24 @@ def make_run(root: Path, samples: int = 24, videos: int = 6, seed: int = 0) -> R
     _logs(run, scenes, rng)
     _metrics(run, scores, rows)
     run.params.write_text("name: made-by-code\nshared:\n  model: assets/tiny-qwen3-vl\n  seed: 0\n")
-    atomic_write_json(run.manifest, {"git_commit": "0123abcd", "seed": 0, "started": "2026-11-21T01:00:00Z", "packages": {"torch": "2.15.0"}, "machine": {"cpus": 2}})
+    atomic_write_json(
+        run.manifest,
+        {
+            "git_commit": "0123abcd",
+            "seed": 0,
+            "started": "2026-11-21T01:00:00Z",
+            "packages": {"torch": "2.15.0"},
+            "machine": {"cpus": 2},
+        },
+    )
     return run
 
 
 def _logs(run: RunFolder, scenes: list[tuple[str, float, tuple[float, float], str]], rng: random.Random) -> None:
-    atomic_write_jsonl(run.log("sft"), ({"step": s, "loss": 2.4 * 0.97**s + 0.3 + rng.gauss(0, 0.03), "learning_rate": 5e-4} for s in range(1, 101, 2)))
+    atomic_write_jsonl(
+        run.log("sft"),
+        ({"step": s, "loss": 2.4 * 0.97**s + 0.3 + rng.gauss(0, 0.03), "learning_rate": 5e-4} for s in range(1, 101, 2)),
+    )
     atomic_write_jsonl(
         run.log("grpo"),
         (
@@ -132,11 +160,19 @@ def _logs(run: RunFolder, scenes: list[tuple[str, float, tuple[float, float], st
                 spans.append(span)
                 texts.append(answer(span, colour, rng))
                 rewards.append(round(iou(span, window) + (1.0 if span else 0.0), 4))
-            groups.append({"step": step, "id": f"t{i}", "gt": list(window), "completions": texts, "rewards": rewards, "spans": spans})
+            groups.append(
+                {"step": step, "id": f"t{i}", "gt": list(window), "completions": texts, "rewards": rewards, "spans": spans}
+            )
     atomic_write_jsonl(run.log("rollouts"), groups)
-    atomic_write_jsonl(run.data("difficulty"), ({"id": f"t{i}", "iou": rng.random() ** 1.5, "start": 0.0, "end": 1.0, "completion": ""} for i in range(200)))
+    atomic_write_jsonl(
+        run.data("difficulty"),
+        ({"id": f"t{i}", "iou": rng.random() ** 1.5, "start": 0.0, "end": 1.0, "completion": ""} for i in range(200)),
+    )
     for epoch in (1, 2, 3):
-        rows = [{"id": f"t{i}", "iou": rng.random() ** (1.4 - 0.2 * epoch), "kept": True, "reason": ""} for i in range(120 - 20 * epoch)]
+        rows = [
+            {"id": f"t{i}", "iou": rng.random() ** (1.4 - 0.2 * epoch), "kept": True, "reason": ""}
+            for i in range(120 - 20 * epoch)
+        ]
         for row in rows:
             row["kept"] = 0 < row["iou"] <= 0.7
             row["reason"] = "" if row["kept"] else "too easy" if row["iou"] > 0.7 else "too hard"
@@ -156,9 +192,15 @@ def _metrics(run: RunFolder, scores: dict[str, dict[str, list[float]]], rows: li
                 entry[f"R1@{m}"] = 100 * float((a >= m).mean())
                 interval[f"R1@{m}"] = [100 * float((a >= m).mean()) - 6, 100 * float((a >= m).mean()) + 6]
             entry["interval"] = interval
-            entry["by_type"] = {kind: {"n": 4, "R1@0.5": 100 * float((a[i::4] >= 0.5).mean()), "mIoU": 100 * float(a[i::4].mean())} for i, kind in enumerate(TYPES) if len(a[i::4])}
+            entry["by_type"] = {
+                kind: {"n": 4, "R1@0.5": 100 * float((a[i::4] >= 0.5).mean()), "mIoU": 100 * float(a[i::4].mean())}
+                for i, kind in enumerate(TYPES)
+                if len(a[i::4])
+            }
             splits[split][name] = entry
     baselines = {split: {"whole video": {"mIoU": 28.6, "R1@0.3": 40.0, "R1@0.5": 12.0, "R1@0.7": 3.0}} for split in splits}
     signatures = {"test_id": {"grpo": {"scale_bias": {"value": 0.12, "interval": [0.05, 0.2], "samples": ["s001", "s003"]}}}}
     failed = [{"id": rows[0].id, "split": "test_id", "error": "clip_9.mp4: no such video"}]
-    atomic_write_json(run.metrics, {"comparison": ">=", "splits": splits, "baselines": baselines, "signatures": signatures, "failed": failed})
+    atomic_write_json(
+        run.metrics, {"comparison": ">=", "splits": splits, "baselines": baselines, "signatures": signatures, "failed": failed}
+    )

@@ -63,7 +63,9 @@ def histogram(items: list[Item]) -> go.Figure:
     from timer1lib.view.plots import iou_histogram
 
     labels = [row.label for row in items[0].rows]
-    return iou_histogram({label: [item.iou(row) for item in items for row in item.rows if row.label == label] for label in labels})
+    return iou_histogram(
+        {label: [item.iou(row) for item in items for row in item.rows if row.label == label] for label in labels}
+    )
 
 
 def look(stage: Stage[InspectParams], items: list[Item]) -> Inspector:

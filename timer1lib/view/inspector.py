@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import ipywidgets
 
+from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item
-from timer1lib.data.notes import Note
 from timer1lib.view.plots import rollout_scatter, sample_scatter
 from timer1lib.view.scrubber import SegmentScrubber, static_strip
 from timer1lib.view.static_view import item_html
@@ -99,5 +99,5 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         tail = f"<p><em>{more} more samples: open the notebook in JupyterLab to scrub through them.</em></p>" if more else ""
         return f"<div>{''.join(parts)}{tail}</div>"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return {**super()._repr_mimebundle_(**kwargs), "text/html": self.static_html()}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json, read_jsonl
 from timer1lib.parsing import Policy, follows_form, parse
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample, Window
 from timer1lib.spans import iou
-from timer1lib.data.notes import Note
 from timer1lib.view.palette import TRUTH_COLOUR, Style, styles
 from timer1lib.view.ranges import linked_text
 
@@ -61,7 +61,9 @@ class Item:
 
 def checkpoints_of(run: RunFolder, splits: list[str] | None = None) -> list[str]:
     """Checkpoints that have predictions: base, sft, grpo first, then the others by name."""
-    found = {path.name.split(".", 1)[0] for path in _prediction_files(run) if not splits or path.name.split(".", 1)[1][:-6] in splits}
+    found = {
+        path.name.split(".", 1)[0] for path in _prediction_files(run) if not splits or path.name.split(".", 1)[1][:-6] in splits
+    }
     return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
 
 
@@ -77,7 +79,9 @@ def _prediction_files(run: RunFolder) -> list[Any]:
     return sorted(path for path in (run.root / "predictions").glob("*.*.jsonl") if not path.name.startswith("."))
 
 
-def load_items(run: RunFolder, splits: list[str] | None = None, checkpoints: list[str] | None = None, parser: Policy = "timer1") -> list[Item]:
+def load_items(
+    run: RunFolder, splits: list[str] | None = None, checkpoints: list[str] | None = None, parser: Policy = "timer1"
+) -> list[Item]:
     """One item per grounding sample of the splits (all that have predictions, where none is named).
 
     Raises:
@@ -141,7 +145,9 @@ def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000
 
 
 def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
-    sample = known.get(row["id"]) or Sample(row["id"], "", row.get("query", ""), windows=[(float(row["gt"][0]), float(row["gt"][1]))])
+    sample = known.get(row["id"]) or Sample(
+        row["id"], "", row.get("query", ""), windows=[(float(row["gt"][0]), float(row["gt"][1]))]
+    )
     order = sorted(range(len(row["rewards"])), key=lambda i: -float(row["rewards"][i]))
     rollouts = []
     for rank, i in enumerate(order):
@@ -252,5 +258,10 @@ def table_row(item: Item, note: Note | None) -> dict[str, Any]:
         rewards = [row.reward or 0.0 for row in item.rows]
         mean = sum(rewards) / len(rewards) if rewards else 0.0
         spread = (sum((value - mean) ** 2 for value in rewards) / len(rewards)) ** 0.5 if rewards else 0.0
-        row |= {"step": item.step, "mean": round(mean, 4), "spread": round(spread, 4), "best": round(max(rewards, default=0.0), 4)}
+        row |= {
+            "step": item.step,
+            "mean": round(mean, 4),
+            "spread": round(spread, 4),
+            "best": round(max(rewards, default=0.0), 4),
+        }
     return row

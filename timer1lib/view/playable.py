@@ -144,9 +144,7 @@ def _rotation(video: Path) -> int:
     return 0
 
 
-def _encode(
-    video: Path, target: Path, clip: tuple[float | None, float | None], max_bytes: int, times: list[float]
-) -> Playable:
+def _encode(video: Path, target: Path, clip: tuple[float | None, float | None], max_bytes: int, times: list[float]) -> Playable:
     """Decode, turn upright, scale, thin out and encode; written beside the target and renamed."""
     import av
     import numpy as np
@@ -191,7 +189,7 @@ def _encode(
                 written += 1
 
             if start > first:
-                source.seek(max(0, int(start / stream.time_base)), stream=stream)
+                source.seek(max(0, int(start / float(stream.time_base or 1))), stream=stream)
             for frame in source.decode(stream):
                 if frame.time is None or frame.time < start - 1e-6:
                     held = frame

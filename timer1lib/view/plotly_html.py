@@ -55,7 +55,7 @@ def needs_loader() -> bool:
     """Whether the figure shown now is the first of its notebook, and so has to bring plotly.js along."""
     from IPython.core.getipython import get_ipython
 
-    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
     parent = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else {}
     cell = parent.get("metadata", {}).get("cellId")
     if not _first_cell:

@@ -16,7 +16,9 @@ RangeKind = Literal["thinking", "answer"]
 
 _TIME = r"(?:\d{1,2}:\d{2}(?::\d{2})?(?:\.\d{1,3})?|\d{1,7}(?:\.\d{1,7})?)"
 _UNIT = r"(?:\s{0,2}(?:seconds|second|secs|sec|s)\b)?"
-_RANGE = re.compile(rf"(?<![\w.:])({_TIME}){_UNIT}\s{{0,3}}(?:to|and|until|till|through|-|–|—|,)\s{{0,3}}({_TIME})(?![\d:]){_UNIT}", re.IGNORECASE)
+_RANGE = re.compile(
+    rf"(?<![\w.:])({_TIME}){_UNIT}\s{{0,3}}(?:to|and|until|till|through|-|–|—|,)\s{{0,3}}({_TIME})(?![\d:]){_UNIT}", re.IGNORECASE
+)
 _ANSWER = re.compile(r"<(answer|time)>", re.IGNORECASE)
 MAX_RANGES = 200
 

@@ -12,6 +12,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text, read_json, read_jsonl
 from timer1lib.runfolder import RunFolder
 from timer1lib.view import report_parts as parts
+from timer1lib.view import report_tables as tables
 from timer1lib.view.plotly_html import loader_html
 
 log = logging.getLogger(__name__)
@@ -59,14 +60,14 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
         if body:
             sections.append((anchor, heading, body))
 
-    add("results", "Results", lambda: parts.results(metrics))
+    add("results", "Results", lambda: tables.results(metrics))
     add("training", "Training", lambda: parts.training(run, missing))
     add("data", "Data", lambda: parts.data(run))
     add("errors", "Where it is right and wrong", lambda: parts.errors(run, metrics))
     add("samples", "Predictions against the truth", lambda: parts.examples(run, cache or run.root / "cache", samples, missing))
-    add("signatures", "Failure signatures", lambda: parts.signatures(metrics))
-    add("questions", "Does it hurt or help general understanding?", lambda: parts.questions(metrics))
-    add("failed", "Samples that failed", lambda: parts.failed(metrics))
+    add("signatures", "Failure signatures", lambda: tables.signatures(metrics))
+    add("questions", "Does it hurt or help general understanding?", lambda: tables.questions(metrics))
+    add("failed", "Samples that failed", lambda: tables.failed(metrics))
     add("made", "How this was made", lambda: parts.provenance(run, manifest))
     page = _page(run, manifest, metrics, sections, missing)
     atomic_write_text(run.report, page)

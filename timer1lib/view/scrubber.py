@@ -14,10 +14,10 @@ from typing import Any
 import anywidget
 import traitlets
 
+from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item, note_json, payload
-from timer1lib.data.notes import Note
 from timer1lib.view.notes import LABELS, read_notes, save_note
 from timer1lib.view.playable import playable_sample
 from timer1lib.view.static_view import item_html
@@ -52,7 +52,9 @@ class SegmentScrubber(anywidget.AnyWidget):
     thumbs = traitlets.Bytes().tag(sync=True)
     saved = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, run: RunFolder, items: Sequence[Item], cache: Path, reward: str = "tiou", max_bytes: int = 12_000_000) -> None:
+    def __init__(
+        self, run: RunFolder, items: Sequence[Item], cache: Path, reward: str = "tiou", max_bytes: int = 12_000_000
+    ) -> None:
         super().__init__()
         if reward not in ("tiou", "iou", "tiou_centered", "format", "tvg_r1"):
             raise Timer1Error(f"reward {reward!r} cannot be shown live; one of tiou, iou, tiou_centered, format, tvg_r1")
@@ -119,7 +121,11 @@ class SegmentScrubber(anywidget.AnyWidget):
             return
         note = self.notes.get(entry.sample.id)
         self.item = self.item | {"note": note_json(note)}
-        self.saved = {"key": entry.key, "message": f"saved to {self.run.notes.name}" if note else "note taken away", "n": len(self.notes)}
+        self.saved = {
+            "key": entry.key,
+            "message": f"saved to {self.run.notes.name}" if note else "note taken away",
+            "n": len(self.notes),
+        }
         for callback in self.on_note:
             callback(entry, note)
 
@@ -179,7 +185,7 @@ class SegmentScrubber(anywidget.AnyWidget):
             return "<p>no sample</p>"
         return item_html(self._shown, static_strip(self.run, self._shown, self.cache, self.max_bytes))
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:  # type: ignore[override]
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return {**data, "text/html": self.static_html()}, metadata

@@ -36,7 +36,9 @@ def timeline_svg(item: Item, strip: str = "") -> str:
     lanes = 1 + len(rows) + bool(thinking)
     height = top + lanes * (LANE + GAP) + 4
     patterns = sorted({row.style.pattern for row in rows if row.style.pattern != "solid"})
-    label = f"{item.sample.query}: truth {_spans(item.sample.windows)}; " + "; ".join(f"{row.label} {_span(row.span)}" for row in rows)
+    label = f"{item.sample.query}: truth {_spans(item.sample.windows)}; " + "; ".join(
+        f"{row.label} {_span(row.span)}" for row in rows
+    )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%" style="max-width:{WIDTH}px;display:block" '
         f'role="img" aria-label="{html.escape(label, quote=True)}" font-family="{FONT}" font-size="12" fill="currentColor">',
@@ -53,7 +55,9 @@ def timeline_svg(item: Item, strip: str = "") -> str:
         y += LANE + GAP
         overlap = f"IoU {item.iou(row):.3f}" + (f"  r {row.reward:.3f}" if row.reward is not None else "")
         absent = "" if row.span else (row.error or "no answer")
-        parts += _lane(row.label, y, row.style.colour, row.style.pattern, [row.span] if row.span else [], item.duration, overlap, absent)
+        parts += _lane(
+            row.label, y, row.style.colour, row.style.pattern, [row.span] if row.span else [], item.duration, overlap, absent
+        )
     if thinking:
         y += LANE + GAP
         spans = [(found.start, found.end) for found in thinking]
@@ -100,7 +104,15 @@ def _x(time: float, duration: float) -> float:
 
 
 def _lane(
-    label: str, y: int, colour: str, pattern: Pattern, spans: Sequence[Window], duration: float, value: str, absent: str, opacity: float = 1.0
+    label: str,
+    y: int,
+    colour: str,
+    pattern: Pattern,
+    spans: Sequence[Window],
+    duration: float,
+    value: str,
+    absent: str,
+    opacity: float = 1.0,
 ) -> list[str]:
     name = html.escape(label if len(label) <= 15 else label[:14] + "…")
     parts = [
@@ -133,7 +145,9 @@ def _axis(duration: float, baseline: float, height: int) -> list[str]:
         x = _x(i * step, duration)
         parts.append(f'<path d="M{x:.1f} {baseline - 2:.1f}V{height - 4}" stroke="currentColor" stroke-opacity=".16"/>')
         shown = f"{i * step:.1f}" if step < 1 else f"{i * step:.0f}"
-        parts.append(f'<text x="{x:.1f}" y="{baseline - 4:.1f}" font-size="10" text-anchor="middle" fill-opacity=".65">{shown}{" s" if i == 0 else ""}</text>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{baseline - 4:.1f}" font-size="10" text-anchor="middle" fill-opacity=".65">{shown}{" s" if i == 0 else ""}</text>'
+        )
     return parts
 
 

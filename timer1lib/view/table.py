@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anywidget
 import traitlets
 
-from timer1lib.view.items import Item, table_row
 from timer1lib.data.notes import Note
+from timer1lib.view.items import Item, table_row
 
 HERE = Path(__file__).parent
 
@@ -25,12 +25,12 @@ class SampleTable(anywidget.AnyWidget):
 
     _esm = HERE / "table.js"
     _css = HERE / "table.css"
-    rows = traitlets.List().tag(sync=True)
-    names = traitlets.List().tag(sync=True)
+    rows: Any = traitlets.List().tag(sync=True)
+    names: Any = traitlets.List().tag(sync=True)
     mode = traitlets.Unicode("checkpoints").tag(sync=True)
-    compare = traitlets.List().tag(sync=True)
+    compare: Any = traitlets.List().tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
-    visible = traitlets.List().tag(sync=True)
+    visible: Any = traitlets.List().tag(sync=True)
 
     def __init__(
         self,

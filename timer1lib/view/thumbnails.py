@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 from timer1lib.view.playable import Playable
 
@@ -48,7 +49,8 @@ def strip(video: Playable, duration: float | None = None, width: int = STRIP_WID
                     break
                 shown = frame
             if shown is not None:
-                sheet.paste(shown.to_image().resize((each, height), resample), (i * each, 0))
+                picture: Any = shown
+                sheet.paste(picture.to_image().resize((each, height), resample), (i * each, 0))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=82)
     return Strip(buffer.getvalue(), count, count * each, height)

@@ -1,0 +1,126 @@
+"""`timer1 inspect`: 06_inspect on a run, or on predictions from elsewhere, in JupyterLab."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_text, project_root, read_json, resolve
+from timer1lib.params.cells import cell_source, with_cell
+from timer1lib.params.load import load_params
+from timer1lib.params.model import Params
+from timer1lib.runfolder import RunFolder
+from timer1lib.view.elsewhere import run_from_predictions
+from timer1lib.view.items import grounding_splits
+
+NOTEBOOK = "06_inspect"
+COPY = "06_inspect_open"
+"""Name of the copy in the run's `notebooks/`; the executed 06_inspect beside it is left alone."""
+
+
+def inspect(
+    run: str | Path | None = None,
+    predictions: str | Path | None = None,
+    annotations: str | Path | None = None,
+    videos: str | Path | None = None,
+    port: int = 8888,
+    open_browser: bool = True,
+) -> int:
+    """Open 06_inspect in JupyterLab and stay until it ends (Ctrl-C); returns its exit status.
+
+    Args:
+        run: a run's folder, or its name under `outputs/`.
+        predictions, annotations, videos: instead of a run, predictions made elsewhere.
+        port: the first port to try.
+
+    Raises:
+        Timer1Error: neither a run nor the three others; nothing to look at there.
+    """
+    notebook = prepare(run, predictions, annotations, videos)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_package_parent()), os.environ.get("PYTHONPATH", "")])),
+    }
+    try:
+        return subprocess.run(lab_command(notebook, port, open_browser), env=environment, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[str]:
+    """The command that serves the notebook's run folder to this machine alone, with a token."""
+    root = notebook.parent.parent
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
+    command += [f"--LabApp.default_url=/lab/tree/{notebook.relative_to(root).as_posix()}", "--ServerApp.ip=127.0.0.1"]
+    if not open_browser:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    return command
+
+
+def prepare(
+    run: str | Path | None = None,
+    predictions: str | Path | None = None,
+    annotations: str | Path | None = None,
+    videos: str | Path | None = None,
+) -> Path:
+    """Write the copy of 06_inspect that belongs to the run (made first, for predictions from elsewhere); its path.
+
+    Raises:
+        Timer1Error: as `inspect`.
+    """
+    if run is not None and predictions is None:
+        folder = RunFolder(find_run(run))
+        if not grounding_splits(folder):
+            raise Timer1Error(f"{folder.root}: no predictions to look at yet; run it until 05_evaluate first")
+    elif run is None and predictions is not None and annotations is not None and videos is not None:
+        files = [resolve(predictions), resolve(annotations)]
+        digest = hashlib.sha256(json.dumps([str(path.resolve()) for path in files]).encode()).hexdigest()[:8]
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", files[0].stem).strip("-") or "predictions"
+        folder = run_from_predictions(
+            files[0], files[1], resolve(videos), project_root() / "outputs" / f"inspect-{stem}-{digest}"
+        )
+    else:
+        raise Timer1Error("inspect what? Give a run, or --predictions with --annotations and --videos")
+    return write_copy(folder)
+
+
+def find_run(run: str | Path) -> Path:
+    """The folder of a run that is given as a path or as a name under `outputs/`.
+
+    Raises:
+        Timer1Error: there is none; names the runs there are.
+    """
+    for candidate in (Path(run).expanduser(), project_root() / "outputs" / str(run)):
+        if (candidate / "data").is_dir() or (candidate / "predictions").is_dir():
+            return candidate.resolve()
+    outputs = project_root() / "outputs"
+    known = sorted(path.name for path in outputs.iterdir() if (path / "data").is_dir()) if outputs.is_dir() else []
+    raise Timer1Error(f"{run}: no run there; {'one of ' + ', '.join(known) if known else 'outputs/ holds none yet'}")
+
+
+def write_copy(run: RunFolder) -> Path:
+    """06_inspect with this run's parameters; a copy that already has them keeps what a person added to it."""
+    params = load_params(run.params) if run.params.is_file() else Params()
+    lines = cell_source(params, "inspect").splitlines()
+    lines[0] = f"run_dir: str = {json.dumps(str(run.root.resolve()))}  # the run that this notebook belongs to"
+    source = project_root() / "notebooks" / f"{NOTEBOOK}.ipynb"
+    target = run.notebook(COPY)
+    wanted = with_cell(read_json(source), "\n".join(lines))
+    if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
+        kept = read_json(target)
+        if with_cell(kept, "\n".join(lines)) == kept:
+            return target.resolve()
+    atomic_write_text(target, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+    return target.resolve()
+
+
+def _package_parent() -> Path:
+    return Path(__file__).resolve().parents[2]
