@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from timer1lib.data.record import Record
 from timer1lib.files import read_jsonl
@@ -19,11 +21,13 @@ class Note:
     id: str
     label: str
     text: str
+    drawn: Window | None = None
+    """The window that the person drew on the timeline, in seconds."""
 
     @property
     def window(self) -> Window | None:
-        """A corrected window in the text, such as "better 3.5 to 8.0", in seconds."""
-        span = parse(self.text, "timelens").span
+        """The corrected window in seconds: as drawn, or named in the text ("better 3.5 to 8.0")."""
+        span = self.drawn or parse(self.text, "timelens").span
         return span if span is not None and span[1] > span[0] else None
 
 
@@ -32,9 +36,15 @@ def read_notes(path: str | Path) -> list[Note]:
     notes: dict[tuple[str, str], Note] = {}
     for row in read_jsonl(path, torn_tail=True):
         label = "_".join(str(row.get("label", "")).lower().replace("-", " ").split())
-        note = Note(str(row.get("id", "")), label, str(row.get("text", "") or ""))
+        note = Note(str(row.get("id", "")), label, str(row.get("text", "") or ""), _drawn(row.get("window")))
         notes[(note.id, label)] = note
     return list(notes.values())
+
+
+def _drawn(value: Any) -> Window | None:
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value):
+        return float(value[0]), float(value[1])
+    return None
 
 
 def apply_notes(records: Sequence[Record], notes: Sequence[Note]) -> list[str]:

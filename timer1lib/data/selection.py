@@ -1,0 +1,236 @@
+"""Which samples of a pool are trained on, by how hard the model finds them; every row's weight and fate is kept.
+
+Difficulty is the model's IoU, 0 to 1: 1 is easy, 0 is hard.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from timer1lib.errors import Timer1Error
+
+Row = Mapping[str, Any]
+"""{id, iou, ...}; `reward_std` too where `top_variance` is asked for. An `iou` of None was not answered."""
+
+MEAN, STD = 0.3, 0.2
+"""Time-R1's Gaussian filter (arXiv 2503.13377): weight exp(-(IoU - 0.3)^2 / (2 * 0.2^2))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """`chosen` in the pool's order; `table` has a row for each of the pool: {id, iou, weight, chosen, fate}.
+
+    `weight` is relative (0: could not be drawn); `fate` says in words why a row is in or out.
+    """
+
+    rule: str
+    wanted: int
+    seed: int
+    settings: dict[str, float]
+    chosen: list[str]
+    table: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        eligible = sum(row["weight"] > 0 for row in self.table)
+        summary = {"rule": self.rule, "wanted": self.wanted, "seed": self.seed, **self.settings}
+        return {**summary, "pool": len(self.table), "eligible": eligible, "chosen": len(self.chosen), "table": self.table}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    ids: list[str]
+    ious: np.ndarray[Any, np.dtype[np.float64]]
+    """(N,), NaN where there was no answer."""
+    spread: np.ndarray[Any, np.dtype[np.float64]]
+    """(N,), standard deviation of the reward over sampled answers; NaN where unknown."""
+
+
+Weights = np.ndarray[Any, np.dtype[np.float64]]
+Rule = Callable[[_Pool, int, np.random.Generator, Mapping[str, float]], tuple[Weights, list[int]]]
+
+
+def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 0, **bounds: float) -> Selection:
+    """Choose `n` rows without replacement (0, or more than can be had: all that can be).
+
+    Rules:
+        gaussian: by weight exp(-(IoU - mean)^2 / (2 std^2)), successive draws, only IoU > 0 (Time-R1's filter);
+            `mean`, `std`, and `low` for another bound than 0.
+        uniform: as many from each of `bins` equal steps of IoU in (`low`, 1], as far as there are.
+        band: any with `low` < IoU <= `high`.
+        random: any that was answered.
+        top_variance: those whose reward varies most between sampled answers, since a group without spread teaches
+            GRPO nothing; needs `reward_std` in the rows.
+        all: every row that was answered.
+
+    Raises:
+        Timer1Error: an unknown rule or bound, a bound out of range, a pool without `reward_std`, nothing to choose from.
+    """
+    if rule not in RULES:
+        raise Timer1Error(f"selection rule {rule!r}: one of {', '.join(RULES)}")
+    settings = _settings(rule, bounds)
+    pool = _Pool(
+        [str(row["id"]) for row in rows],
+        np.array([math.nan if row.get("iou") is None else float(row["iou"]) for row in rows], dtype=np.float64),
+        np.array([math.nan if row.get("reward_std") is None else float(row["reward_std"]) for row in rows], dtype=np.float64),
+    )
+    rng = np.random.default_rng([seed, 6])
+    weights, drawn = RULES[rule](pool, n if n > 0 else len(pool.ids), rng, settings)
+    if not drawn:
+        raise Timer1Error(f"selection {rule!r} with {settings} leaves no sample of a pool of {len(rows)}")
+    taken = set(drawn)
+    table = [
+        {
+            "id": pool.ids[i],
+            "iou": None if math.isnan(pool.ious[i]) else float(pool.ious[i]),
+            "weight": float(weights[i]),
+            "chosen": i in taken,
+            "fate": _fate(rule, pool, i, float(weights[i]), i in taken, settings),
+        }
+        for i in range(len(pool.ids))
+    ]
+    return Selection(rule, n, seed, settings, [pool.ids[i] for i in sorted(taken)], table)
+
+
+def gaussian_weight(iou: float, mean: float = MEAN, std: float = STD) -> float:
+    """exp(-(iou - mean)^2 / (2 std^2))."""
+    return math.exp(-((iou - mean) ** 2) / (2 * std**2))
+
+
+_DEFAULTS: dict[str, dict[str, float]] = {
+    "gaussian": {"mean": MEAN, "std": STD, "low": 0.0},
+    "uniform": {"bins": 10, "low": 0.0},
+    "band": {"low": 0.0, "high": 0.7},
+    "random": {},
+    "top_variance": {},
+    "all": {},
+}
+
+
+def _settings(rule: str, bounds: Mapping[str, float]) -> dict[str, float]:
+    settings = dict(_DEFAULTS[rule])
+    for name, value in bounds.items():
+        if name not in settings:
+            raise Timer1Error(f"selection {rule!r} has no bound {name!r}; it has {', '.join(settings) or 'none'}")
+        settings[name] = value
+    if settings.get("std", 1) <= 0:
+        raise Timer1Error(f"selection gaussian: std {settings['std']} must be above 0")
+    if settings.get("bins", 1) < 1:
+        raise Timer1Error(f"selection uniform: bins {settings['bins']} must be at least 1")
+    if "high" in settings and settings["low"] >= settings["high"]:
+        raise Timer1Error(f"selection band: low {settings['low']} must be below high {settings['high']}")
+    return settings
+
+
+def _draw(weights: Weights, n: int, rng: np.random.Generator) -> list[int]:
+    """Successive draws without replacement, each by weight among what is left.
+
+    Done at once: with E_i exponential, the n smallest E_i / w_i are such a draw (Efraimidis & Spirakis 2006).
+    """
+    keys = rng.exponential(size=len(weights))
+    with np.errstate(divide="ignore"):
+        keys = np.where(weights > 0, keys / weights, np.inf)
+    order = np.argsort(keys, kind="stable")[: min(n, int((weights > 0).sum()))]
+    return [int(i) for i in order]
+
+
+def _gaussian(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+    with np.errstate(invalid="ignore"):
+        # Far tails would be 0 in floating point, and then could not be drawn at all.
+        exponent = np.maximum(-((pool.ious - s["mean"]) ** 2) / (2 * s["std"] ** 2), -600.0)
+        weights = np.where(pool.ious > s["low"], np.exp(exponent), 0.0)
+    return weights, _draw(weights, n, rng)
+
+
+def _band(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+    with np.errstate(invalid="ignore"):
+        weights = ((pool.ious > s["low"]) & (pool.ious <= s["high"])).astype(np.float64)
+    return weights, _draw(weights, n, rng)
+
+
+def _random(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+    weights = (~np.isnan(pool.ious)).astype(np.float64)
+    return weights, _draw(weights, n, rng)
+
+
+def _all(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+    weights = (~np.isnan(pool.ious)).astype(np.float64)
+    return weights, [int(i) for i in np.flatnonzero(weights)]
+
+
+def _uniform(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+    """Equal shares of `bins` steps; what a short step cannot give, the others give in equal parts.
+
+    The weight of a row is its chance of being drawn.
+    """
+    bins, low = int(s["bins"]), s["low"]
+    with np.errstate(invalid="ignore"):
+        inside = (pool.ious > low) & (pool.ious <= 1)
+        step = np.clip(np.ceil((pool.ious - low) / (1 - low) * bins) - 1, 0, bins - 1)
+    members = [np.flatnonzero(inside & (step == b)) for b in range(bins)]
+    quota = _quotas([len(m) for m in members], n, rng)
+    weights = np.zeros(len(pool.ids))
+    drawn: list[int] = []
+    for rows, count in zip(members, quota, strict=True):
+        if len(rows):
+            weights[rows] = count / len(rows)
+            drawn += [int(i) for i in rng.permutation(rows)[:count]]
+    return weights, drawn
+
+
+def _quotas(sizes: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
+    """Split n over bins as evenly as their sizes allow; a rest smaller than the number of bins goes to random ones."""
+    quota = [0] * len(sizes)
+    left = min(n, sum(sizes))
+    while left:
+        open_bins = [i for i, size in enumerate(sizes) if quota[i] < size]
+        share = left // len(open_bins)
+        if share == 0:
+            for i in rng.permutation(open_bins)[:left]:
+                quota[int(i)] += 1
+            break
+        for i in open_bins:
+            given = min(share, sizes[i] - quota[i])
+            quota[i] += given
+            left -= given
+    return quota
+
+
+def _top_variance(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+    if np.isnan(pool.spread).all():
+        raise Timer1Error("selection 'top_variance' needs sampled answers: set difficulty.rollouts to 2 or more")
+    weights = np.nan_to_num(pool.spread, nan=0.0)
+    tie = rng.permutation(len(weights))
+    order = np.lexsort((tie, -weights))
+    return weights, [int(i) for i in order[:n] if weights[i] > 0]
+
+
+RULES: dict[str, Rule] = {
+    "gaussian": _gaussian,
+    "uniform": _uniform,
+    "band": _band,
+    "random": _random,
+    "top_variance": _top_variance,
+    "all": _all,
+}
+
+
+def _fate(rule: str, pool: _Pool, i: int, weight: float, chosen: bool, s: Mapping[str, float]) -> str:
+    iou = pool.ious[i]
+    if chosen:
+        return "chosen"
+    if math.isnan(iou):
+        return "not answered"
+    if weight > 0:
+        return "not among the largest spreads" if rule == "top_variance" else "not drawn"
+    if rule == "top_variance":
+        return "all its sampled answers earn the same"
+    if "low" in s and iou <= s["low"]:
+        return f"IoU not above {s['low']:g}"
+    if "high" in s and iou > s["high"]:
+        return f"IoU above {s['high']:g}"
+    return "not drawn"

@@ -1,0 +1,237 @@
+"""01_curate: get the data, audit it, repair it by the policies, look at what it covers, write what SFT imitates."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timer1lib.data.audit import AuditReport, audit_results
+from timer1lib.data.checks import Limits
+from timer1lib.data.coldstart import Filter, exact, from_annotations, from_template
+from timer1lib.data.findings import CODES
+from timer1lib.data.notes import Note, read_notes
+from timer1lib.data.quality import quality_report
+from timer1lib.data.readers import ReadResult, hub_samples, read_annotations
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
+from timer1lib.params.base import split_list
+from timer1lib.params.curate import CurateParams
+from timer1lib.schema import Sample, Window
+from timer1lib.stages import Stage
+
+CurateStage = Stage[CurateParams]
+
+
+@dataclass(slots=True)
+class Sources:
+    """What was read: a result for each file, the split that each goes into, and the folder of the videos."""
+
+    results: list[ReadResult]
+    split_of: dict[str, str]
+    root: Path | None
+
+
+def gather(stage: CurateStage) -> Sources:
+    """Build the embedded world, or read the annotation files.
+
+    Raises:
+        Timer1Error: a file that cannot be read, no training file, no video folder.
+    """
+    if stage.params.source == "world":
+        return _world(stage)
+    return _files(stage)
+
+
+def world_folder(stage: CurateStage) -> Path:
+    """Where the world's videos lie, by what they depend on: runs with the same seed and sizes share them."""
+    p = stage.params
+    asked = [p.train_videos, p.test_videos, p.ood_videos, p.questions, p.queries_a_video, stage.shared.seed]
+    name = hashlib.sha256(json.dumps([asked, world_version()]).encode()).hexdigest()[:12]
+    return resolve(stage.shared.cache_dir) / f"world-{name}"
+
+
+def world_version() -> str:
+    """Digest of the world's code: another world must not find the old one's videos."""
+    folder = Path(__file__).resolve().parents[1] / "world"
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+
+
+def _world(stage: CurateStage) -> Sources:
+    from timer1lib.world.splits import build_splits
+
+    p, root = stage.params, world_folder(stage)
+    splits = build_splits(
+        root, train_videos=p.train_videos, test_videos=p.test_videos, ood_videos=p.ood_videos, questions=p.questions,
+        queries_a_video=p.queries_a_video, seed=stage.shared.seed, workers=stage.shared.workers,
+    )  # fmt: skip
+    results = []
+    for name, samples in splits.items():
+        rows = list(range(1, len(samples) + 1))
+        results.append(ReadResult(f"world/{name}", "timer1", list(samples), [], len(samples), rows, rows))
+    return Sources(results, {f"world/{name}": name for name in splits}, root)
+
+
+def _files(stage: CurateStage) -> Sources:
+    p = stage.params
+    reader = None if p.format == "auto" else p.format
+    results: list[ReadResult] = []
+    split_of: dict[str, str] = {}
+    for path in split_list(p.train_files):
+        results.append(read_annotations(resolve(path), reader))
+        split_of[results[-1].file] = "train"
+    if p.hub_train:
+        results.append(_hub(p.hub_train, reader))
+        split_of[results[-1].file] = "train"
+    if not results:
+        raise Timer1Error("curate.source=files needs curate.train_files (or curate.hub_train)")
+    for entry in split_list(p.test_files):
+        name, equals, path = entry.rpartition("=")
+        results.append(read_annotations(resolve(path if equals else entry), reader))
+        split_of[results[-1].file] = _split_name(name.strip() or Path(entry).stem, split_of)
+    for entry in split_list(p.hub_test):
+        results.append(_hub(entry, reader))
+        split_of[results[-1].file] = _split_name(entry.split(":")[0].split("/")[-1], split_of)
+    if p.videos and not resolve(p.videos).is_dir():
+        raise Timer1Error(f"curate.videos {p.videos!r}: no such folder")
+    return Sources(results, split_of, resolve(p.videos) if p.videos else None)
+
+
+def _hub(entry: str, reader: str | None) -> ReadResult:
+    name, colon, split = entry.rpartition(":")
+    if not colon:
+        raise Timer1Error(f"hub data set {entry!r}: write it as id:split")
+    return hub_samples(name, split, format=reader)
+
+
+def _split_name(wanted: str, taken: Mapping[str, str]) -> str:
+    """A split's name: letters, digits, `_` and `-`; unlike those that there are, and unlike the run's own files."""
+    name = "".join(c if c.isalnum() or c in "_-" else "_" for c in wanted) or "test"
+    name = name if name not in ("train", "cold_start", "difficulty", "selected") else f"{name}_test"
+    while name in taken.values():
+        name += "_2"
+    return name
+
+
+def policies(params: CurateParams) -> dict[str, str]:
+    """`{code: policy}` from the fields `on_<code>`."""
+    return {code: getattr(params, f"on_{code}") for code in CODES if hasattr(params, f"on_{code}")}
+
+
+def notes_of(stage: CurateStage) -> list[Note]:
+    """Notes on samples: of this run's inspection, and of another run's where one is named."""
+    files = [stage.run.notes] if stage.params.use_notes and stage.run.notes.is_file() else []
+    if stage.params.notes_file:
+        files.append(resolve(stage.params.notes_file))
+    return [note for file in files for note in read_notes(file)]
+
+
+def audit(stage: CurateStage, sources: Sources) -> AuditReport:
+    """Audit everything together, repair copies by the policies, and write `data/audit.json`.
+
+    Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores.
+    """
+    p = stage.params
+    for result in sources.results:
+        for sample in result.samples:
+            sample.split = sources.split_of[result.file]
+    published = [
+        file for file, split in sources.split_of.items() if split != "train" and not p.repair_test and p.source == "files"
+    ]
+    report = audit_results(
+        sources.results,
+        sources.root if p.check_videos else None,
+        policies(p),
+        Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance),
+        notes_of(stage),
+        as_published=published,
+    )
+    atomic_write_json(stage.run.data("audit.json"), report.to_json())
+    return report
+
+
+def write_splits(stage: CurateStage, sources: Sources, report: AuditReport) -> dict[str, list[Sample]]:
+    """Write `data/<split>.jsonl`, `data/splits.json` and `data/videos.json`.
+
+    Raises:
+        Timer1Error: nothing is left to train on; files without a video folder.
+    """
+    splits: dict[str, list[Sample]] = {}
+    for file, samples in report.samples.items():
+        splits.setdefault(sources.split_of[file], []).extend(samples)
+    for name, samples in splits.items():
+        if not samples:
+            raise Timer1Error(
+                f"no row of split {name!r} is left after the audit ({report.dropped_by}); see {stage.run.data('audit.json')}"
+            )
+        stage.run.write_samples(name, samples)
+    table = {name: {"kind": _kind(samples), "n": len(samples)} for name, samples in splits.items()}
+    atomic_write_json(stage.run.data("splits.json"), table)
+    if sources.root is None:
+        raise Timer1Error("curate.videos is empty: name the folder that holds the videos")
+    stage.run.set_video_root(sources.root)
+    return splits
+
+
+def _kind(samples: Sequence[Sample]) -> str:
+    return "questions" if all(sample.is_question for sample in samples) else "grounding"
+
+
+def quality(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Any]]:
+    """A quality report for each split, written to `data/quality.json`; blind answers are fitted on the training split."""
+    train = splits["train"]
+    limit, seed = stage.params.blind_limit, stage.shared.seed
+    reports = {
+        name: quality_report(samples, None if name == "train" else train, limit=limit, seed=seed)
+        for name, samples in splits.items()
+        if _kind(samples) == "grounding"
+    }
+    atomic_write_json(stage.run.data("quality.json"), reports)
+    return reports
+
+
+def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
+    """Write `data/cold_start.jsonl`, what SFT imitates; returns where it came from and how many each rule kept."""
+    p, policy = stage.params, stage.shared.parser
+    told: dict[str, Any] = {"from": p.cold_start, "pool": len(train)}
+    rows: list[dict[str, Any]] = []
+    if p.cold_start == "template":
+        times = _told_times(stage) if p.cold_start_times == "told" else exact
+        rows = from_template(
+            train,
+            p.cold_start_template,
+            p.cold_start_n,
+            stage.shared.seed,
+            decimals=p.cold_start_decimals,
+            policy=policy,
+            times=times,
+        )
+        told["template"] = p.cold_start_template
+    elif p.cold_start == "annotations":
+        if not p.cold_start_file:
+            raise Timer1Error("curate.cold_start=annotations needs curate.cold_start_file")
+        rules = Filter(p.cold_start_min_iou, p.cold_start_form, p.cold_start_min_chars, p.cold_start_max_chars)
+        filtered = from_annotations(resolve(p.cold_start_file), train, policy, rules)
+        rows = filtered.rows
+        told |= {"read": filtered.read, "rules": filtered.rules}
+    told["rows"] = len(rows)
+    atomic_write_jsonl(stage.run.data("cold_start"), rows)
+    return told
+
+
+def _told_times(stage: CurateStage) -> Any:
+    """Times among those that the model is told: an answer between two of them cannot be seen, and would teach noise."""
+    from timer1lib.world import answers
+
+    if stage.params.source != "world" or stage.shared.sampling != "frames":
+        raise Timer1Error(
+            "curate.cold_start_times=told is for the embedded world with shared.sampling=frames; use curate.cold_start_times=exact"
+        )
+
+    def times(sample: Sample) -> Window:
+        return answers.seen(sample.window, answers.told_times(sample.duration or 0.0, stage.shared.frames))
+
+    return times

@@ -1,0 +1,149 @@
+"""03_difficulty: ask the model every sample of the pool, and choose what RL trains on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, published_rows, spread
+from timer1lib.data.selection import Selection, select
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
+from timer1lib.params.base import split_list
+from timer1lib.params.difficulty import DifficultyParams
+from timer1lib.prompts import load as load_template
+from timer1lib.rewards import REWARDS, RewardInput
+from timer1lib.schema import Prediction, Sample
+from timer1lib.stages import Stage
+
+DifficultyStage = Stage[DifficultyParams]
+
+
+def pool(stage: DifficultyStage) -> list[Sample]:
+    """The samples that difficulty is measured on: the grounding samples of a split.
+
+    Raises:
+        Timer1Error: no such split, or one without windows.
+    """
+    splits = stage.run.splits()
+    if stage.params.pool not in splits:
+        raise Timer1Error(f"difficulty.pool {stage.params.pool!r}: no such split; there are {', '.join(splits)}")
+    samples = [sample for sample in stage.run.read_samples(stage.params.pool) if sample.windows]
+    if not samples:
+        raise Timer1Error(f"difficulty.pool {stage.params.pool!r}: no sample has a window")
+    return samples
+
+
+def checkpoint(stage: DifficultyStage) -> str:
+    """Folder or id of the model that judges.
+
+    Raises:
+        Timer1Error: `sft` is asked for and there is no such checkpoint.
+    """
+    if stage.params.difficulty_model == "base":
+        return stage.shared.model
+    folder = stage.run.checkpoint("sft")
+    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        raise Timer1Error(f"{folder}: no checkpoint; run 02_sft first, or set difficulty.difficulty_model=base")
+    return str(folder)
+
+
+def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} for every sample, `reward_std` with rollouts."""
+    if stage.params.difficulty_model == "published":
+        rows = published_rows(samples)
+        if stage.params.rollouts:
+            raise Timer1Error("difficulty.rollouts needs a model: set difficulty.difficulty_model to sft or base")
+    else:
+        from timer1lib.models.load import load_model
+
+        shared = stage.shared
+        loaded = load_model(
+            checkpoint(stage), dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule
+        )
+        greedy = _answers(stage, loaded, samples, 1, 0.0)
+        rows = difficulty_rows(samples, [answers[0] for answers in greedy])
+        if stage.params.rollouts >= 2:
+            sampled = _answers(stage, loaded, samples, stage.params.rollouts, stage.params.rollout_temperature)
+            for row, sample, answers in zip(rows, samples, sampled, strict=True):
+                rewards = rollout_rewards(sample, answers, stage)
+                row |= {"rewards": rewards, "reward_std": None if row["iou"] is None else spread(rewards)}
+    atomic_write_jsonl(stage.run.data("difficulty"), rows)
+    return rows
+
+
+def rollout_rewards(sample: Sample, answers: Sequence[Prediction], stage: DifficultyStage) -> list[float]:
+    """Sum of the rewards named in `rollout_reward`, an answer each."""
+    names = split_list(stage.params.rollout_reward)
+    unknown = [name for name in names if name not in REWARDS]
+    if unknown or not names:
+        raise Timer1Error(f"difficulty.rollout_reward {stage.params.rollout_reward!r}: use names of {', '.join(REWARDS)}")
+    duration = sample.duration or max(end for _, end in sample.windows)
+    inputs = [RewardInput(a.completion, sample.window, duration, stage.shared.parser) for a in answers]
+    return [sum(REWARDS[name](x) for name in names) for x in inputs]
+
+
+def _answers(
+    stage: DifficultyStage, loaded: Any, samples: Sequence[Sample], copies: int, temperature: float
+) -> list[list[Prediction]]:
+    """`copies` answers a sample: from the cache that all runs share, the rest from the model (resumable to the sample)."""
+    from timer1lib.inference.generate import predict
+    from timer1lib.inference.ledger import digest, weights_digest
+
+    shared = stage.shared
+    asked = {
+        "weights": weights_digest(loaded.model),
+        "rule": str(loaded.rule),
+        "prompt": load_template(shared.template),
+        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "template", "seed"}),
+        "max_new_tokens": stage.params.max_new_tokens,
+        "copies": copies,
+        "temperature": temperature,
+        "seed": shared.seed if temperature else None,
+    }
+    folder = resolve(shared.cache_dir) / "answers"
+    cache = AnswerCache(folder / f"{digest(asked)}.jsonl")
+    keys = [answer_key(sample, _file(stage, sample), asked) for sample in samples]
+    known = [cache.get(key, sample) for key, sample in zip(keys, samples, strict=True)]
+    missing = [i for i, answers in enumerate(known) if answers is None]
+    if missing:
+        ask = [samples[i] for i in missing]
+        out = stage.run.data(f"difficulty_{'greedy' if copies == 1 else 'rollouts'}.answers.jsonl")
+        fresh = predict(
+            loaded, ask, stage.run.video, shared, out, max_new_tokens=stage.params.max_new_tokens, batch_size=stage.params.batch_size,
+            num_samples=copies, temperature=temperature, label="difficulty" if copies == 1 else "sampled answers",
+        )  # fmt: skip
+        groups = [fresh[j * copies : (j + 1) * copies] for j in range(len(ask))]
+        cache.add({keys[i]: group for i, group in zip(missing, groups, strict=True)})
+        for i, group in zip(missing, groups, strict=True):
+            known[i] = group
+    return [answers for answers in known if answers is not None]
+
+
+def _file(stage: DifficultyStage, sample: Sample) -> Path | None:
+    try:
+        return stage.run.video(sample)
+    except Timer1Error:
+        return None
+
+
+def choose(stage: DifficultyStage, samples: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> Selection:
+    """Write `data/selected.jsonl` (samples in) and `data/selection.json` (weight and fate of every sample)."""
+    p = stage.params
+    bounds = {
+        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low},
+        "uniform": {"bins": p.bins, "low": p.low},
+        "band": {"low": p.low, "high": p.high},
+    }.get(p.rule, {})
+    selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
+    taken = set(selection.chosen)
+    stage.run.write_samples("selected", [sample for sample in samples if sample.id in taken])
+    atomic_write_json(stage.run.data("selection.json"), selection.to_json())
+    return selection
+
+
+def account(selection: Selection) -> dict[str, int]:
+    """How many rows met which fate."""
+    return dict(Counter(row["fate"] for row in selection.table).most_common())
