@@ -73,18 +73,10 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     return rows
 
 
-def epoch_flow(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
-    """One row an epoch: how many samples were trained, and why the others left."""
-    flow = []
-    for number in range(1, stage.params.epochs + 1):
-        path = stage.run.data(f"filter_epoch{number}")
-        if path.is_file():
-            counts: dict[str, int] = {}
-            for row in read_jsonl(path):
-                reason = "kept" if row["kept"] else str(row["reason"])
-                counts[reason] = counts.get(reason, 0) + 1
-            flow.append({"epoch": number, "trained": sum(counts.values()), **counts})
-    return flow
+def epoch_flow(stage: Stage[GrpoParams]) -> dict[int, list[dict[str, Any]]]:
+    """Rows of `filter_epoch{k}.jsonl` (id, iou, kept, reason) by epoch."""
+    paths = {number: stage.run.data(f"filter_epoch{number}") for number in range(1, stage.params.epochs + 1)}
+    return {number: list(read_jsonl(path)) for number, path in paths.items() if path.is_file()}
 
 
 class _Trainer:

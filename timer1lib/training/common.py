@@ -123,3 +123,10 @@ def precision(dtype: str) -> dict[str, bool]:
     if dtype not in ("float32", "bfloat16", "float64"):
         raise Timer1Error(f"dtype {dtype!r}: use float32, bfloat16 or float64")
     return {"bf16": dtype == "bfloat16", "fp16": False}
+
+
+def no_printing(trainer: Any) -> None:
+    """Progress is shown by `TrainingLog`; the trainer's own printing of log rows would double it."""
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)

@@ -22,7 +22,7 @@ from timer1lib.params.shared import SharedParams
 from timer1lib.parsing import Policy, parse
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Sample
-from timer1lib.training.common import StopAfter, TrainingLog, freeze_vision_tower, lora_config, open_work_folder, precision, save_model
+from timer1lib.training.common import StopAfter, TrainingLog, freeze_vision_tower, lora_config, no_printing, open_work_folder, precision, save_model
 from timer1lib.training.features import FeatureCache
 from timer1lib.training.video_grpo import VideoGRPOConfig, VideoGRPOTrainer
 from timer1lib.training.video_grpo.resume import resume_point
@@ -137,6 +137,7 @@ def train_phase(phase: Phase, samples: Mapping[str, Sample], encode: Encode, par
         peft_config=lora_config(params.lora_rank),
         callbacks=[log, StopAfter(phase.steps), *([_Carry(phase.carry_from)] if phase.carry_from and not checkpoint else [])],
     )
+    no_printing(trainer)
     if trainer.ref_model is not None:
         trainer.ref_model.to(loaded.model.dtype)
         install_rule(trainer.ref_model, shared.clock_rule)

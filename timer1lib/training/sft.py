@@ -21,7 +21,7 @@ from timer1lib.models.inputs import collate
 from timer1lib.models.load import LoadedModel, load_model
 from timer1lib.params.sft import SftParams
 from timer1lib.params.shared import SharedParams
-from timer1lib.training.common import TrainingLog, freeze_vision_tower, lora_config, open_work_folder, precision, save_model
+from timer1lib.training.common import TrainingLog, freeze_vision_tower, lora_config, no_printing, open_work_folder, precision, save_model
 from timer1lib.training.video_grpo.resume import resume_point
 
 Encode = Callable[[LoadedModel, str], dict[str, torch.Tensor]]
@@ -104,7 +104,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
         peft_config=lora_config(params.lora_rank),
         callbacks=[log],
     )
-    _quiet(trainer)
+    no_printing(trainer)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     log.write(trainer.state.log_history)
     save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, job.out_dir)
@@ -120,10 +120,3 @@ class _Collator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return collate(self._loaded, [self._encode(self._loaded, row["id"]) for row in rows], side="right")
-
-
-def _quiet(trainer: Any) -> None:
-    """Progress is shown by `TrainingLog`; the trainer's own printing of log rows would double it."""
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
