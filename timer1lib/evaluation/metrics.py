@@ -47,10 +47,10 @@ def columns(scored: Scored, comparison: Comparison = ">=") -> dict[str, Floats]:
         cut = np.clip(np.minimum(end, limit) - np.clip(start, 0, limit), 0, None)
         error = (np.minimum(abs(start - true_start), limit) + np.minimum(abs(end - true_end), limit)) / 2
         true_length = np.where(true_end > true_start, np.minimum(true_end - true_start, limit), np.nan)
-    result: dict[str, Floats] = {f"R1@{t}": 100.0 * reaches(scored.iou, t, comparison) for t in THRESHOLDS}
+    result: dict[str, Floats] = {f"R1@{t}": 100.0 * reaches(scored.iou, t, comparison).astype(np.float64) for t in THRESHOLDS}
     result["mIoU"] = 100.0 * scored.iou
     result["parse_rate"] = np.where(scored.answered, 100.0 * scored.parsed, np.nan)
-    result["coverage"] = 100.0 * scored.answered
+    result["coverage"] = 100.0 * scored.answered.astype(np.float64)
     result["form_rate"] = np.where(scored.answered, 100.0 * scored.form, np.nan)
     result["mean_relative_length"] = np.where(proper, cut / scored.duration, np.nan)
     result["true_relative_length"] = np.asarray(true_length / scored.duration, dtype=np.float64)

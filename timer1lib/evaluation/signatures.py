@@ -1,0 +1,68 @@
+"""All failure signatures of one checkpoint on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from timer1lib.evaluation.drift import scale_bias, temporal_drift
+from timer1lib.evaluation.exploitation import (
+    form_without_content,
+    one_answer,
+    parse_failures,
+    prior_following,
+    reward_without_iou,
+)
+from timer1lib.evaluation.misalignment import out_of_distribution, semantic_misalignment
+from timer1lib.evaluation.scored import Scored
+from timer1lib.evaluation.signature import Signature
+from timer1lib.schema import Prediction, Sample
+
+MEANING: dict[str, str] = {
+    "temporal_drift": "answers come systematically too early or too late",
+    "scale_bias": "answers are systematically too long or too short",
+    "semantic_misalignment": "answers fit another event of the same video",
+    "prior_following_swap": "answers stay when the video is another one",
+    "prior_following_shuffle": "answers stay when the frames are in random order",
+    "reward_without_iou": "reward rises in training and grounding does not",
+    "form_without_content": "the form is right and nothing usable is in it",
+    "one_answer": "many questions get one and the same answer",
+    "parse_failures": "no span can be read from the text",
+    "out_of_distribution": "worse on queries unlike the training set's",
+}
+
+
+def find_signatures(
+    scored: Scored,
+    *,
+    train: Sequence[Sample] | None = None,
+    reference: Scored | None = None,
+    swapped: Mapping[str, Prediction] | None = None,
+    shuffled: Mapping[str, Prediction] | None = None,
+    rollouts: Iterable[Mapping[str, Any]] | None = None,
+    seed: int = 0,
+) -> list[Signature]:
+    """Measure every signature; one that lacks its material says so in `note` and is not flagged.
+
+    Args:
+        scored: grounding answers of one split.
+        train: training samples, for out-of-distribution queries.
+        reference: answers of the same checkpoint on a split like the training set, to compare those queries with.
+        swapped, shuffled: answers by id to changed videos.
+        rollouts: rows of the training log, for reward without IoU; None leaves that signature out.
+    """
+    alike = one_answer(scored, seed)
+    found = [
+        temporal_drift(scored, seed, alike.flagged),
+        scale_bias(scored, seed, alike.flagged),
+        semantic_misalignment(scored, seed),
+        prior_following(scored, swapped, "swap", seed),
+        prior_following(scored, shuffled, "shuffle", seed),
+        form_without_content(scored, seed),
+        alike,
+        parse_failures(scored, seed),
+        out_of_distribution(scored, train, seed, reference),
+    ]
+    if rollouts is not None:
+        found.append(reward_without_iou(rollouts, seed))
+    return found
