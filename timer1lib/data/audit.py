@@ -49,6 +49,9 @@ class AuditReport:
         counts = Counter(finding.code for finding in self.details)
         return {code: counts[code] for code in CODES if counts[code]}
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     def to_json(self, details: bool = True) -> dict[str, Any]:
         report: dict[str, Any] = {
             "rows": self.rows,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl
+from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.schema import Prediction, Sample
 from timer1lib.spans import iou
+
+log = logging.getLogger(__name__)
 
 
 def best_iou(prediction: Prediction, sample: Sample) -> float:
@@ -69,26 +72,27 @@ def answer_key(sample: Sample, video: Path | None, asked: Mapping[str, Any]) -> 
 
 
 class AnswerCache:
-    """A JSONL of answers by key, shared by all runs; an entry never changes. A torn last line is dropped."""
+    """A folder of answers by key, shared by all runs: whole files that are written once, so that no process disturbs another."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._rows: dict[str, list[dict[str, Any]]] = {}
-        if path.is_file():
-            rows = list(read_jsonl(path, torn_tail=True))
-            text = path.read_bytes()
-            if text and not text.endswith(b"\n"):
-                atomic_write_jsonl(path, rows)
-            for row in rows:
-                self._rows[str(row["key"])] = row["answers"]
+        for path in sorted(folder.glob("*.jsonl")):
+            try:
+                for row in read_jsonl(path):
+                    self._rows[str(row["key"])] = list(row["answers"])
+            except (Timer1Error, KeyError, TypeError) as error:
+                log.warning("%s: not a file of answers (%s); its samples are asked again", path, error)
 
     def get(self, key: str, sample: Sample) -> list[Prediction] | None:
         """The answers under a key, as answers to this sample."""
         rows = self._rows.get(key)
-        return None if rows is None else [Prediction.from_json({**row, "id": sample.id}, str(self.path)) for row in rows]
+        return None if rows is None else [Prediction.from_json({**row, "id": sample.id}, str(self.folder)) for row in rows]
 
     def add(self, answers: Mapping[str, Sequence[Prediction]]) -> None:
         """Keep new answers; those that failed are not kept, so that they are asked again."""
         fresh = {key: [a.to_json() for a in found] for key, found in answers.items() if not any(a.error for a in found)}
-        append_jsonl(self.path, ({"key": key, "answers": rows} for key, rows in fresh.items()))
-        self._rows.update(fresh)
+        if fresh:
+            name = hashlib.sha256("".join(sorted(fresh)).encode()).hexdigest()[:16]
+            atomic_write_jsonl(self.folder / f"{name}.jsonl", ({"key": key, "answers": rows} for key, rows in fresh.items()))
+            self._rows.update(fresh)

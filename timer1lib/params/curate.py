@@ -73,4 +73,4 @@ class CurateParams(Section):
     cold_start_form: bool = Field(True, description="annotations: keep only those in the parser's form")
     cold_start_min_chars: int = Field(20, ge=0, description="annotations: shortest completion")
     cold_start_max_chars: int = Field(4000, ge=1, description="annotations: longest completion")
-    clock_videos: int = Field(8, ge=0, description="videos whose clock is checked frame by frame; 0 checks none")
+    check_clock: bool = Field(True, description="compare the time that the model is told with every sampled frame's own")

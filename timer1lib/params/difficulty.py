@@ -10,8 +10,10 @@ from timer1lib.params.base import Section
 
 
 class DifficultyParams(Section):
-    difficulty_model: Literal["sft", "base", "published"] = Field(
-        "sft", description="who judges: checkpoints/sft, shared.model, or the IoU that the annotation file brings (TimeRFT)"
+    difficulty_model: Literal["start", "sft", "base", "published"] = Field(
+        "start",
+        description="who judges: the model RL starts from (sft where 02 trained one, else base), checkpoints/sft, shared.model, "
+        "or the answers that TimeRFT's file brings",
     )
     pool: str = Field("train", description="split that difficulty is measured on")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,16 +222,34 @@ def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
     return told
 
 
-def _told_times(stage: CurateStage) -> Any:
-    """Times among those that the model is told: an answer between two of them cannot be seen, and would teach noise."""
-    from timer1lib.world import answers
+def _told_times(stage: CurateStage) -> Callable[[Sample], Window]:
+    from timer1lib.clock.sampling import Sampling
+    from timer1lib.data.toldtimes import told_window
 
-    if stage.params.source != "world" or stage.shared.sampling != "frames":
-        raise Timer1Error(
-            "curate.cold_start_times=told is for the embedded world with shared.sampling=frames; use curate.cold_start_times=exact"
-        )
+    return told_window(stage.run.video, Sampling.from_shared(stage.shared), stage.shared.model)
 
-    def times(sample: Sample) -> Window:
-        return answers.seen(sample.window, answers.told_times(sample.duration or 0.0, stage.shared.frames))
 
-    return times
+def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+    """The largest difference between a sampled frame's own time and the time the model is told, over all samples.
+
+    Written to `data/clock.json`; `id` names the sample, `over_limit` counts those with an unexplained difference.
+    """
+    from timer1lib.clock.sampling import Sampling
+    from timer1lib.video.clock_report import max_clock_error
+
+    samples = [sample for rows in splits.values() for sample in rows]
+    report = max_clock_error(samples, stage.run.video_root, Sampling.from_shared(stage.shared), stage.shared.model)
+    atomic_write_json(stage.run.data("clock.json"), report)
+    return report
+
+
+def clock_of(stage: CurateStage, sample: Sample) -> dict[str, Any]:
+    """What the model is told about one sample's frames, read back from its own tokens and positions."""
+    from timer1lib.clock.sampling import Sampling
+    from timer1lib.video.clock_report import clock_report
+
+    clip = (sample.video_start, sample.video_end)
+    sampling = Sampling.from_shared(stage.shared)
+    return clock_report(
+        stage.run.video(sample), stage.shared.model, clip=clip, sampling=sampling, clock_rule=stage.shared.clock_rule
+    )

@@ -42,10 +42,11 @@ def checkpoint(stage: DifficultyStage) -> str:
     Raises:
         Timer1Error: `sft` is asked for and there is no such checkpoint.
     """
-    if stage.params.difficulty_model == "base":
-        return stage.shared.model
     folder = stage.run.checkpoint("sft")
-    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+    trained = (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
+    if stage.params.difficulty_model == "base" or (stage.params.difficulty_model == "start" and not trained):
+        return stage.shared.model
+    if not trained:
         raise Timer1Error(f"{folder}: no checkpoint; run 02_sft first, or set difficulty.difficulty_model=base")
     return str(folder)
 
@@ -103,8 +104,7 @@ def _answers(
         "temperature": temperature,
         "seed": shared.seed if temperature else None,
     }
-    folder = resolve(shared.cache_dir) / "answers"
-    cache = AnswerCache(folder / f"{digest(asked)}.jsonl")
+    cache = AnswerCache(resolve(shared.cache_dir) / "answers" / digest(asked))
     keys = [answer_key(sample, _file(stage, sample), asked) for sample in samples]
     known = [cache.get(key, sample) for key, sample in zip(keys, samples, strict=True)]
     missing = [i for i, answers in enumerate(known) if answers is None]
@@ -117,6 +117,8 @@ def _answers(
         )  # fmt: skip
         groups = [fresh[j * copies : (j + 1) * copies] for j in range(len(ask))]
         cache.add({keys[i]: group for i, group in zip(missing, groups, strict=True)})
+        for file in (out, out.with_suffix(".meta.json")):
+            file.unlink(missing_ok=True)
         for i, group in zip(missing, groups, strict=True):
             known[i] = group
     return [answers for answers in known if answers is not None]
