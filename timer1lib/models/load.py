@@ -63,6 +63,7 @@ def load_model(
         Timer1Error: no such folder, a hub id that cannot be reached, another family, missing or broken files.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from timer1lib.clock.rule import install_rule
@@ -81,7 +82,7 @@ def load_model(
             source, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False, use_safetensors=True
         )
         processor = load_processor(source)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
     model = model.to(target).eval()
     rule = install_rule(model, clock_rule)

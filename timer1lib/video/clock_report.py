@@ -17,7 +17,7 @@ from timer1lib.files import safe_join
 from timer1lib.video.clock_view import clock_figure, format_clock
 from timer1lib.video.decode import Clip, clip_frames, read_frames
 from timer1lib.video.frames import Frames
-from timer1lib.video.probe import timeline
+from timer1lib.video.probe import Timeline, timeline
 from timer1lib.video.sizes import model_config
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ __all__ = ["clock_figure", "clock_report", "format_clock", "max_clock_error", "r
 
 TEXT_ROUNDING_S = 0.05
 """Qwen3-VL's `<12.4 seconds>` is off by this at most."""
+
+MILLISECOND_S = 1.5e-3
+"""Times are handed over as whole milliseconds."""
 
 _TIMESTAMP = re.compile(r"<\s?(\d+(?:\.\d+)?) seconds>")
 _QUESTION = "When does it happen?"
@@ -72,7 +75,8 @@ def clock_report(
     frames = read_frames(video, sampling, clip, patch)
     told, position, after, jump = read_back(loaded, frames)
     errors = np.abs(told - frames.times_s)
-    limit = error_limit(frames.times_s, frames.step_s, patch, loaded.geometry.tokens_per_second, source_interval(video))
+    gaps = source_gaps(timeline(video), clip, frames.times_s)
+    limit = error_limit(frames.times_s, frames.step_s, patch, loaded.geometry.tokens_per_second, gaps)
     rows = [
         {"true_s": round(float(t), 6), "told_s": round(float(s), 6), "position": int(p), "error_s": round(float(e), 6)}
         for t, s, p, e in zip(frames.times_s, told, position, errors, strict=True)
@@ -146,26 +150,36 @@ def _text_times(loaded: LoadedModel, tokens: list[int], first: NDArray[np.int64]
     return np.array(told)
 
 
-def source_interval(video: str | Path) -> float:
-    """Median seconds between neighbouring frames of a file; 0 for a single frame."""
-    times = timeline(video).times_s
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+def source_gaps(line: Timeline, clip: Clip, times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Seconds from each sampled frame to the farther of its neighbours in the file, float64 [N]; 0 for a lone frame."""
+    _, every, _ = clip_frames(line, clip)
+    spacing = np.concatenate([[0.0], np.diff(every), [0.0]])
+    at = np.clip(np.searchsorted(every, times_s - 1e-9), 0, len(every) - 1)
+    return np.asarray(np.maximum(spacing[at], spacing[at + 1]), dtype=np.float64)
 
 
 def error_limit(
-    times_s: NDArray[np.float64], step_s: float, temporal_patch: int, tokens_per_second: float | None, source_s: float
+    times_s: NDArray[np.float64],
+    step_s: float,
+    temporal_patch: int,
+    tokens_per_second: float | None,
+    gaps_s: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Seconds by which each frame may deviate without a warning, float64 [N].
 
-    Two frames that share one time are half a step from it, that much is inherent. Frames stand where the file has
-    them, up to half a source frame from the grid, and Qwen3-VL's text is rounded to a tenth.
+    Two frames that share one time are half a step from it, that much is inherent. To that comes half of the frame's
+    own time on screen for Qwen2.5-VL, which is told the even grid, and the rounding to a tenth for Qwen3-VL, which
+    is told the frames' own times.
+
+    Args:
+        gaps_s: float64 [N], from `source_gaps`.
     """
     last = len(times_s) - 1
     patch = np.arange(len(times_s)) // temporal_patch
     spread = times_s[np.minimum((patch + 1) * temporal_patch - 1, last)] - times_s[patch * temporal_patch]
-    slack = TEXT_ROUNDING_S if tokens_per_second is None else source_s / 2
-    half = np.maximum(step_s, spread) / 2 if tokens_per_second is None else np.full(len(times_s), step_s / 2)
-    return np.asarray(half + slack + 1.5e-3, dtype=np.float64)
+    if tokens_per_second is None:
+        return np.asarray(np.maximum(step_s, spread) / 2 + TEXT_ROUNDING_S + MILLISECOND_S, dtype=np.float64)
+    return np.asarray(step_s / 2 + gaps_s / 2 + MILLISECOND_S, dtype=np.float64)
 
 
 def max_clock_error(samples: Iterable[Sample], root: str | Path, sampling: Sampling, model: str) -> dict[str, Any]:
@@ -207,7 +221,7 @@ def _file_error(path: Path, clip: Clip, sampling: Sampling, patch: int, rate: fl
     choice = choose_frames(times, sampling, patch)
     chosen = times[choice.indices]
     errors = np.abs(told_times(chosen, choice.step_s, patch, rate, sampling.time_scale) - chosen)
-    limit = error_limit(chosen, choice.step_s, patch, rate, source_interval(path))
+    limit = error_limit(chosen, choice.step_s, patch, rate, source_gaps(timeline(path), clip, chosen))
     return float(errors.max()), bool((errors > limit).any())
 
 

@@ -175,9 +175,10 @@ def _check_complete(path: str, container: InputContainer, stream: VideoStream, e
 
     if container.duration is None or stream.time_base is None:
         return
-    start = (container.start_time or 0) / 1_000_000
     declared = container.duration / 1_000_000
     slack = max(MISSING_SECONDS, MISSING_SHARE * declared)
+    # Some containers count the duration from second 0 and some from the first frame: the more generous reading.
+    start = min(0, container.start_time or 0) / 1_000_000
     found = float(end * stream.time_base) - start
     if declared - found <= slack:
         return

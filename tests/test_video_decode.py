@@ -1,0 +1,193 @@
+"""The frame that stands for second t is the frame of second t: pictures that carry their own number, both decoders."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from make_videos import SHARED_VIDEOS, container_times, number_in, rotate_mp4, shift_edit_list, write_video
+
+from timer1lib.clock import Sampling
+from timer1lib.errors import Timer1Error
+from timer1lib.video import decode
+from timer1lib.video.decode import read_frames
+from timer1lib.video.probe import probe
+
+NATIVE = {"min_frame_pixels": 1, "total_pixels": 10**9, "factor": 2}
+UNEVEN = [int(x) for x in np.cumsum(np.random.default_rng(0).integers(10, 400, 60))]
+
+
+def made(folder: Path, kind: str) -> Path:
+    even = [i * 40 for i in range(50)]
+    if kind == "constant rate":
+        return write_video(folder / "cfr.mp4", even)
+    if kind == "B-frames":
+        return write_video(folder / "b.mp4", even, b_frames=3)
+    if kind == "29.97 fps":
+        return write_video(folder / "ntsc.mp4", [i * 1001 for i in range(90)], Fraction(1, 30000), b_frames=2, gop=30)
+    if kind == "variable rate mp4":
+        return write_video(folder / "vfr.mp4", [t - UNEVEN[0] for t in UNEVEN], b_frames=2)
+    if kind == "variable rate mkv":
+        return write_video(folder / "vfr.mkv", UNEVEN)
+    if kind == "starts at 5 s, mkv":
+        return write_video(folder / "start.mkv", [5000 + t for t in even])
+    if kind == "starts at 5 s, mp4":
+        return write_video(folder / "start.mp4", [5000 + t for t in even], b_frames=2)
+    if kind == "avi without timestamps":
+        return write_video(folder / "x.avi", list(range(50)), Fraction(1, 25), codec="mpeg4")
+    degrees = int(kind.split()[1])
+    return rotate_mp4(write_video(folder / "rotated.mp4", even, stored_turn=degrees // 90), degrees)
+
+
+KINDS = [
+    "constant rate", "B-frames", "29.97 fps", "variable rate mp4", "variable rate mkv", "starts at 5 s, mkv",
+    "starts at 5 s, mp4", "avi without timestamps", "rotated 90", "rotated 180", "rotated 270",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_frame_shows_the_second_it_stands_for(tmp_path: Path, kind: str) -> None:
+    path = made(tmp_path, kind)
+    truth = container_times(path)
+    for sampling in (Sampling(policy="fps", fps=3.0, **NATIVE), Sampling(policy="frames", frames=11, **NATIVE)):
+        for decoder in ("decord", "pyav"):
+            frames = read_frames(path, sampling, decoder=decoder)
+            shown = [number_in(pixels) for pixels in frames.pixels]
+            np.testing.assert_allclose(frames.times_s, truth[shown], atol=1e-6, err_msg=f"{kind} {decoder}")
+            assert np.abs(frames.times_s - np.arange(len(frames)) * frames.step_s).max() <= np.diff(truth).max() / 2 + frames.step_s / 2
+    assert frames.pixels.shape[1:3] == (64, 256)
+
+
+@pytest.mark.parametrize("kind", ["B-frames", "variable rate mkv", "starts at 5 s, mkv"])
+def test_clip_times_count_from_the_clip(tmp_path: Path, kind: str) -> None:
+    path = made(tmp_path, kind)
+    truth = container_times(path)
+    for decoder in ("decord", "pyav"):
+        frames = read_frames(path, Sampling(policy="frames", frames=6, **NATIVE), clip=(0.7, 1.6), decoder=decoder)
+        shown = truth[[number_in(pixels) for pixels in frames.pixels]]
+        np.testing.assert_allclose(frames.times_s, shown - 0.7, atol=1e-6)
+        assert ((shown >= 0.7) & (shown < 1.6)).all()
+        assert frames.duration_s == pytest.approx(0.9)
+
+
+def test_frames_before_an_edit_list_do_not_count(tmp_path: Path) -> None:
+    path = shift_edit_list(write_video(tmp_path / "cut.mp4", [i * 40 for i in range(50)], b_frames=2), int(0.4 * 16000))
+    frames = read_frames(path, Sampling(policy="frames", frames=8, **NATIVE))
+    shown = [number_in(pixels) for pixels in frames.pixels]
+    assert shown[0] == 10  # 0.4 s at 25 fps are cut away
+    assert shown[-1] == 49
+    np.testing.assert_allclose(frames.times_s, (np.array(shown) - 10) * 0.04, atol=1e-6)
+    assert frames.decoder == "pyav"
+    assert "50 frames and the container 40" in frames.reason
+
+
+def test_three_hours_without_decoding_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "long.mkv", [i * 10_000 for i in range(1080)], gop=20)
+    decoded = 0
+    real = decode._find
+
+    def counting(frames: Any, target: int) -> Any:
+        def each() -> Any:
+            nonlocal decoded
+            for frame in frames:
+                decoded += 1
+                yield frame
+
+        return real(each(), target)
+
+    monkeypatch.setattr(decode, "_find", counting)
+    sampling = Sampling(policy="frames", frames=8, **NATIVE)
+    frames = read_frames(path, sampling, decoder="pyav")
+    assert [number_in(p) for p in frames.pixels] == [round(t / 10) for t in frames.times_s]
+    assert frames.times_s[-1] == 10790.0
+    assert decoded <= 8 * 21
+    assert (read_frames(path, sampling).pixels == frames.pixels).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_short_files_fill_a_temporal_patch(tmp_path: Path, count: int) -> None:
+    frames = read_frames(write_video(tmp_path / "short.mp4", [i * 40 for i in range(count)]), Sampling(policy="fps", fps=2.0, **NATIVE))
+    assert len(frames) == 2
+    assert [number_in(p) for p in frames.pixels] == [0, count - 1]
+    assert frames.duration_s == pytest.approx(count * 0.04)
+
+
+def broken(folder: Path, kind: str) -> Path:
+    whole = write_video(folder / "whole.mkv", [i * 200 for i in range(50)])
+    if kind == "missing":
+        return folder / "missing.mp4"
+    path = folder / "broken.mp4"
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not a video " * 50)
+    elif kind == "cut off mp4":
+        write_video(path, [i * 40 for i in range(50)])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "cut off mkv":
+        path = folder / "cut.mkv"
+        path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    elif kind == "playlist":
+        path = folder / "list.m3u8"
+        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{whole}\n#EXT-X-ENDLIST\n")
+    elif kind == "folder":
+        path = folder
+    elif kind == "audio only":
+        path = folder / "sound.wav"
+        import wave
+
+        with wave.open(str(path), "wb") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(2)
+            sound.setframerate(8000)
+            sound.writeframes(bytes(16000))
+    elif kind == "no frames":
+        import av
+
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            container.start_encoding()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "cut off mp4", "cut off mkv", "playlist", "folder", "audio only", "no frames"])
+def test_broken_files_are_errors_that_name_the_file(tmp_path: Path, kind: str) -> None:
+    path = broken(tmp_path, kind)
+    with pytest.raises(Timer1Error) as caught:
+        read_frames(path, Sampling(policy="frames", frames=4))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("clip", [(3.0, 1.0), (90.0, None), (-1.0, 1.0), (1.0, 1.0)])
+def test_impossible_clips_are_errors(tmp_path: Path, clip: tuple[float, float | None]) -> None:
+    path = write_video(tmp_path / "v.mp4", [i * 40 for i in range(50)])
+    with pytest.raises(Timer1Error, match="clip"):
+        read_frames(path, Sampling(), clip=clip)
+
+
+@pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="../shared/data/videos is not there")
+@pytest.mark.parametrize("path", sorted(SHARED_VIDEOS.glob("*")) if SHARED_VIDEOS.is_dir() else [], ids=lambda p: p.name)
+def test_real_files_have_pyav_timestamps_in_both_decoders(path: Path) -> None:
+    truth = container_times(path)
+    sampling = Sampling(policy="frames", frames=9, total_pixels=64 * 28 * 28, min_frame_pixels=1)
+    frames, other = read_frames(path, sampling), read_frames(path, sampling, decoder="pyav")
+    np.testing.assert_allclose(frames.times_s, [truth[np.abs(truth - t).argmin()] for t in frames.times_s], atol=1e-6)
+    np.testing.assert_allclose(frames.times_s, other.times_s)
+    assert np.abs(frames.pixels.astype(int) - other.pixels).mean() < 4  # chroma filters differ for 10-bit video
+    assert frames.decoder == ("pyav" if path.name.startswith("av1") else "decord")
+    info = probe(path)
+    assert info.frames == len(truth)
+    assert info.duration_s > truth[-1]
+
+
+@pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="../shared/data/videos is not there")
+def test_probe_of_special_files() -> None:
+    rotated = probe(SHARED_VIDEOS / "nasa_13013_rotated.mp4")
+    assert (rotated.width, rotated.height, rotated.rotation) == (270, 480, 90)
+    assert probe(SHARED_VIDEOS / "test_non_zero_start.mp4").start_s == pytest.approx(127995 / 15360)
+    assert probe(SHARED_VIDEOS / "av1_video.mkv").codec == "av1"
