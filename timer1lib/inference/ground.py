@@ -76,9 +76,9 @@ def shared_for(model: str) -> SharedParams:
 
     if resolve(model) == resolve(SharedParams().model):
         return SharedParams()
-    for folder in list(resolve(model).absolute().parents)[:2]:
-        if (folder / "params.yaml").is_file() and (folder / "checkpoints").is_dir():
-            return load_params(folder / "params.yaml").shared
+    run = resolve(model).absolute().parent.parent
+    if (run / "params.yaml").is_file() and (run / "checkpoints").is_dir():
+        return load_params(run / "params.yaml").shared
     return SharedParams(
         model=model,
         template="timer1",
