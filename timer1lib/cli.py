@@ -178,13 +178,14 @@ def _add_clock(commands: Commands) -> None:
     parser = _command(commands, "clock", _clock, "show when each sampled frame is, and when the model is told it is")
     parser.add_argument("video", metavar="VIDEO")
     parser.add_argument("--model", metavar="ID_OR_FOLDER", default=TINY, help="default: the embedded tiny model")
+    parser.add_argument("--rule", choices=("auto", "published", "installed"), default="auto", help="position rule (Qwen2.5-VL)")
 
 
 def _clock(options: argparse.Namespace) -> Outcome:
-    from timer1lib.video.clock_report import clock_report
+    from timer1lib.video.clock_report import clock_report, format_clock
 
-    value = clock_report(options.video, options.model)
-    return Outcome(_plain(value), value)
+    value = clock_report(options.video, options.model, clock_rule=options.rule)
+    return Outcome(format_clock(value), value)
 
 
 def _add_audit(commands: Commands) -> None:
