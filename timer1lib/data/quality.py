@@ -80,7 +80,7 @@ def _cells(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _bin(value: float) -> int:
-    return min(BINS - 1, max(0, int(value * BINS)))
+    return min(BINS - 1, max(0, int(value * BINS + 1e-9)))
 
 
 def words(samples: Sequence[Sample], train: Sequence[Sample] | None = None, top: int = 30) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class CurateParams(Section):
     questions: int = Field(100, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
     queries_a_video: int = Field(4, ge=1, le=20, description="world: at most this many queries a video")
     train_files: str = Field("", description="files: annotation files of the training pool, comma-separated")
-    test_files: str = Field("", description="files: test sets, comma-separated; a split name and an equals sign may stand before each path")
+    test_files: str = Field("", description="files: test sets, comma-separated; a name and an equals sign may come before each")
     videos: str = Field("", description="files: folder that holds all videos")
     format: str = Field("auto", description="files: a reader's name; auto recognises it from each file's content")
     hub_train: str = Field("", description="files: a hub data set as id:split, read instead of train_files")

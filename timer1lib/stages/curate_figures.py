@@ -30,8 +30,9 @@ def audit_figure(report: AuditReport) -> go.Figure:
         }
         text = [f"{report.findings[code]} · {report.policies[code]}" for code in codes]
         hover = [CODES[code].meaning for code in codes]
-        fig.add_bar(y=codes, x=[report.findings[code] for code in codes], name=severity, orientation="h", marker=marker, text=text,
-                    textposition="auto", hovertext=hover)  # fmt: skip
+        counts = [report.findings[code] for code in codes]
+        bars = {"orientation": "h", "marker": marker, "text": text, "textposition": "auto", "hovertext": hover}
+        fig.add_bar(y=codes, x=counts, name=severity, **bars)
     return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed")
 
 
@@ -125,8 +126,9 @@ def weight_figure(table: Sequence[Mapping[str, Any]], rule: str) -> go.Figure:
         (True, "chosen", "#009e73", "circle"),
     ):
         rows = [row for row in table if row["chosen"] is chosen and row["iou"] is not None]
-        fig.add_scatter(x=[row["iou"] for row in rows], y=[row["weight"] for row in rows], mode="markers", name=name,
-                        text=[f"{row['id']}: {row['fate']}" for row in rows], marker={"color": colour, "symbol": symbol, "size": 7})  # fmt: skip
+        x, y = [row["iou"] for row in rows], [row["weight"] for row in rows]
+        text = [f"{row['id']}: {row['fate']}" for row in rows]
+        fig.add_scatter(x=x, y=y, mode="markers", name=name, text=text, marker={"color": colour, "symbol": symbol, "size": 7})
     return fig
 
 
@@ -134,5 +136,6 @@ def spread_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Spread of the reward over sampled answers, over the greedy answer's IoU: only spread teaches GRPO."""
     fig = figure("What GRPO could learn from", "IoU of the greedy answer", "spread of the reward over sampled answers")
     known = [row for row in rows if row.get("reward_std") is not None and row["iou"] is not None]
-    return fig.add_scatter(x=[row["iou"] for row in known], y=[row["reward_std"] for row in known], mode="markers",
-                           text=[row["id"] for row in known], marker={"color": COLOURS[0], "size": 7, "opacity": 0.6})  # fmt: skip
+    x, y = [row["iou"] for row in known], [row["reward_std"] for row in known]
+    marker = {"color": COLOURS[0], "size": 7, "opacity": 0.6}
+    return fig.add_scatter(x=x, y=y, mode="markers", text=[row["id"] for row in known], marker=marker)

@@ -52,7 +52,7 @@ def checkpoint(stage: DifficultyStage) -> str:
 
 
 def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} for every sample, `reward_std` with rollouts."""
+    """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} a sample, `reward_std` with rollouts."""
     if stage.params.difficulty_model == "published":
         rows = published_rows(samples)
         if stage.params.rollouts:
@@ -112,9 +112,17 @@ def _answers(
         ask = [samples[i] for i in missing]
         out = stage.run.data(f"difficulty_{'greedy' if copies == 1 else 'rollouts'}.answers.jsonl")
         fresh = predict(
-            loaded, ask, stage.run.video, shared, out, max_new_tokens=stage.params.max_new_tokens, batch_size=stage.params.batch_size,
-            num_samples=copies, temperature=temperature, label="difficulty" if copies == 1 else "sampled answers",
-        )  # fmt: skip
+            loaded,
+            ask,
+            stage.run.video,
+            shared,
+            out,
+            max_new_tokens=stage.params.max_new_tokens,
+            batch_size=stage.params.batch_size,
+            num_samples=copies,
+            temperature=temperature,
+            label="difficulty" if copies == 1 else "sampled answers",
+        )
         groups = [fresh[j * copies : (j + 1) * copies] for j in range(len(ask))]
         cache.add({keys[i]: group for i, group in zip(missing, groups, strict=True)})
         for file in (out, out.with_suffix(".meta.json")):

@@ -1,0 +1,172 @@
+"""01 as a notebook runs it, on annotation files and on a stand-in for the world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import project_root, read_json, read_jsonl
+from timer1lib.params.curate import CurateParams
+from timer1lib.params.shared import SharedParams
+from timer1lib.runfolder import RunFolder
+from timer1lib.schema import Sample
+from timer1lib.stages import Stage, curate
+
+
+def film(path: Path, seconds: float, shade: int) -> None:
+    """A small mp4 at 8 frames a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width = stream.height = 56
+        stream.pix_fmt = "yuv420p"
+        for i in range(round(seconds * 8)):
+            pixels = np.full((56, 56, 3), (shade + i) % 256, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def stage(folder: Path, **params: Any) -> Stage[CurateParams]:
+    model = str(project_root() / "assets" / "tiny-qwen3-vl")
+    shared = SharedParams(cache_dir=str(folder / "cache"), model=model, frames=8, workers=0)
+    return Stage("curate", RunFolder(folder / "run"), shared, CurateParams(**params))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(4):
+        film(folder / "videos" / f"AAAA{i}.mp4", 10.0, 30 * i)
+    row = {"query": "the door opens", "duration": 10.0, "windows": [[2.0, 5.0]]}
+    train = [
+        {**row, "id": "a", "video": "AAAA0"},
+        {**row, "id": "b", "video": "AAAA1", "windows": [[6.0, 14.0]]},
+        {**row, "id": "c", "video": "AAAA2"},
+        {**row, "id": "d", "video": "GONE0"},
+        {**row, "id": "e", "video": "AAAA0", "query": ""},
+    ]
+    test = [{**row, "id": "t1", "video": "AAAA2", "windows": [[2.0, 11.0]]}, {**row, "id": "t2", "video": "AAAA3"}]
+    for name, rows in (("train", train), ("bench", test)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+def files(data: Path, **change: Any) -> dict[str, Any]:
+    paths = {"train_files": str(data / "train.jsonl"), "test_files": f"charades={data / 'bench.jsonl'}", "videos": str(data / "videos")}
+    return {"source": "files", **paths, "cold_start_times": "exact", **change}
+
+
+def test_files_are_audited_repaired_and_written(tmp_path: Path, data: Path) -> None:
+    opened = stage(tmp_path, **files(data))
+    sources = curate.gather(opened)
+    report = curate.audit(opened, sources)
+    assert report.rows == {"in": 7, "kept": 3, "repaired": 1, "dropped": 3}
+    splits = curate.write_splits(opened, sources, report)
+    run = opened.run
+    assert [(s.id, s.video, s.windows) for s in run.read_samples("train")] == [
+        ("a", "AAAA0.mp4", [(2.0, 5.0)]), ("b", "AAAA1.mp4", [(6.0, 10.0)]),
+    ]  # fmt: skip
+    assert [s.windows for s in run.read_samples("charades")] == [[(2.0, 11.0)], [(2.0, 5.0)]]
+    assert run.splits() == {"train": {"kind": "grounding", "n": 2}, "charades": {"kind": "grounding", "n": 2}}
+    assert all(run.video(s).is_file() for rows in splits.values() for s in rows)
+    audit = read_json(run.data("audit.json"))
+    assert audit["rows"] == report.rows
+    assert audit["dropped_by"] == {"leakage": 1, "missing_video": 1, "bad_query": 1}
+    quality = curate.quality(opened, splits)
+    assert quality["charades"]["bias"]["n"] == 2
+    assert read_json(run.data("quality.json")) == quality
+    told = curate.cold_start(opened, splits["train"])
+    assert told["rows"] == 2
+    rows = list(read_jsonl(run.data("cold_start")))
+    assert rows[1]["completion"] == "<think>seen from 6.0 to 10.0</think><answer>6.0 to 10.0</answer>"
+
+
+def test_test_sets_can_be_repaired_too(tmp_path: Path, data: Path) -> None:
+    opened = stage(tmp_path, **files(data, repair_test=True, on_leakage="keep"))
+    sources = curate.gather(opened)
+    splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
+    assert [s.windows for s in splits["charades"]] == [[(2.0, 10.0)], [(2.0, 5.0)]]
+    assert [s.id for s in splits["train"]] == ["a", "b", "c"]
+
+
+def test_notes_of_an_inspection_are_read_back(tmp_path: Path, data: Path) -> None:
+    opened = stage(tmp_path, **files(data))
+    opened.run.root.mkdir(parents=True)
+    opened.run.notes.write_text(
+        '{"id": "a", "label": "wrong_label", "text": "", "window": [3.0, 4.5]}\n{"id": "b", "label": "ambiguous", "text": "twice"}\n'
+    )
+    sources = curate.gather(opened)
+    splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
+    assert [(s.id, s.windows) for s in splits["train"]] == [("a", [(3.0, 4.5)])]
+
+
+def test_told_times_are_ones_the_model_was_told(tmp_path: Path, data: Path) -> None:
+    opened = stage(tmp_path, **files(data, cold_start_times="told"))
+    sources = curate.gather(opened)
+    splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
+    curate.cold_start(opened, splits["train"])
+    # 8 frames from 0 to the last one, 9.875 s; two a patch: 0.7, 3.5, 6.3, 9.2 s (frames nearest to the grid, 8 a second).
+    step = 9.875 / 7
+    grid = [round(round(k * step * 8) / 8, 3) for k in range(8)]
+    patches = [(grid[i] + grid[i + 1]) / 2 for i in range(0, 8, 2)]
+    inside = [t for t in patches if 2.0 - (patches[1] - patches[0]) / 4 <= t < 5.0 + (patches[1] - patches[0]) / 4]
+    text = next(iter(read_jsonl(opened.run.data("cold_start"))))["completion"]
+    told = [float(word) for word in text.split("<answer>")[1].removesuffix("</answer>").split(" to ")]
+    assert told == pytest.approx([inside[0], inside[-1]], abs=0.06)
+    clock = curate.clock(opened, splits)
+    assert clock["samples"] == 4
+    assert clock["max_error_s"] == pytest.approx(step / 2, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_files": ""}, "train_files"), ({"videos": "no/such"}, "no such folder"), ({"train_files": "no/such.json"}, "no such file"),
+        ({"hub_test": "a/b"}, "id:split"), ({"format": "tvgbensch"}, "did you mean"), ({"videos": "", "check_videos": False}, "curate.videos"),
+        ({"cold_start": "annotations"}, "cold_start_file"), ({"train_files": "{bench}", "on_leakage": "drop"}, "no row of split 'train'"),
+    ],
+)  # fmt: skip
+def test_what_a_person_gets_wrong_is_named(tmp_path: Path, data: Path, change: dict[str, Any], message: str) -> None:
+    change = {name: value.format(bench=data / "bench2.jsonl") if isinstance(value, str) else value for name, value in change.items()}
+    (data / "bench2.jsonl").write_text((data / "bench.jsonl").read_text())
+    opened = stage(tmp_path, **files(data, **change))
+
+    def run_all() -> None:
+        sources = curate.gather(opened)
+        splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
+        curate.cold_start(opened, splits["train"])
+
+    with pytest.raises(Timer1Error, match=message):
+        run_all()
+
+
+def test_the_world_is_built_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from timer1lib.world import splits as world
+
+    asked = []
+
+    def build(out_dir: Path, **settings: Any) -> dict[str, list[Sample]]:
+        asked.append((out_dir, settings))
+        film(Path(out_dir) / "train" / "1.mp4", 4.0, 0)
+        film(Path(out_dir) / "test" / "1.mp4", 4.0, 90)
+        return {
+            "train": [Sample("1", "train/1.mp4", "a door opens", 4.0, [(1.0, 3.0)])],
+            "test_id": [Sample("2", "test/1.mp4", "a door opens", 4.0, [(1.0, 3.0)])],
+        }
+
+    monkeypatch.setattr(world, "build_splits", build)
+    first, second, other = stage(tmp_path / "x"), stage(tmp_path / "x", on_past_end="keep"), stage(tmp_path / "x", train_videos=3)
+    sources = curate.gather(first)
+    report = curate.audit(first, sources)
+    assert report.rows == {"in": 2, "kept": 2, "repaired": 0, "dropped": 0}
+    assert set(curate.write_splits(first, sources, report)) == {"train", "test_id"}
+    curate.gather(second)
+    curate.gather(other)
+    assert asked[0][0] == asked[1][0] != asked[2][0]
+    assert asked[0][1]["train_videos"] == 200
