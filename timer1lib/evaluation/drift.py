@@ -48,7 +48,8 @@ def temporal_drift(scored: Scored, seed: int = 0, one_answer: bool = False) -> S
         for name, values in (("centre", centre), ("start", off[:, 0]), ("end", off[:, 1]))
     }
     seconds = {
-        name: estimate([values], scored.video, seed) for name, values in (("centre", centre), ("start", off[:, 0]), ("end", off[:, 1]))
+        name: estimate([values], scored.video, seed)
+        for name, values in (("centre", centre), ("start", off[:, 0]), ("end", off[:, 1]))
     }
     median = float(np.nanmedian(centre))
     gain = 100.0 * (iou_many(scored.span - median, scored.window) - iou_many(scored.span, scored.window))

@@ -100,7 +100,9 @@ def _steps(video: np.typing.NDArray[np.int64], count: int = 8) -> list[int]:
     return sorted({longest + (room * i) // count for i in range(count)}) if room > 0 else [max(1, len(video) // 2)]
 
 
-def out_of_distribution(scored: Scored, train: Sequence[Sample] | None, seed: int = 0, reference: Scored | None = None) -> Signature:
+def out_of_distribution(
+    scored: Scored, train: Sequence[Sample] | None, seed: int = 0, reference: Scored | None = None
+) -> Signature:
     """How much lower mIoU is on queries unlike the training set's: words or types it has not, or longer videos.
 
     Args:

@@ -178,9 +178,7 @@ def compare(
     seed: int = 0,
 ) -> dict[str, float]:
     """Second minus first accuracy on the same questions, in percent points: difference, low, high, p, n."""
-    return paired_difference(
-        100.0 * correct(samples, first), 100.0 * correct(samples, second), videos(samples), resamples, seed
-    )
+    return paired_difference(100.0 * correct(samples, first), 100.0 * correct(samples, second), videos(samples), resamples, seed)
 
 
 def videos(samples: Sequence[Sample]) -> np.typing.NDArray[np.int64]:

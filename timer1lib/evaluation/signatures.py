@@ -38,6 +38,7 @@ def find_signatures(
     train: Sequence[Sample] | None = None,
     reference: Scored | None = None,
     swapped: Mapping[str, Prediction] | None = None,
+    swapped_durations: Mapping[str, float | None] | None = None,
     shuffled: Mapping[str, Prediction] | None = None,
     rollouts: Iterable[Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -49,6 +50,7 @@ def find_signatures(
         train: training samples, for out-of-distribution queries.
         reference: answers of the same checkpoint on a split like the training set, to compare those queries with.
         swapped, shuffled: answers by id to changed videos.
+        swapped_durations: seconds of the videos that were put in, by sample id.
         rollouts: rows of the training log, for reward without IoU; None leaves that signature out.
     """
     alike = one_answer(scored, seed)
@@ -56,7 +58,7 @@ def find_signatures(
         temporal_drift(scored, seed, alike.flagged),
         scale_bias(scored, seed, alike.flagged),
         semantic_misalignment(scored, seed),
-        prior_following(scored, swapped, "swap", seed),
+        prior_following(scored, swapped, "swap", seed, swapped_durations),
         prior_following(scored, shuffled, "shuffle", seed),
         form_without_content(scored, seed),
         alike,

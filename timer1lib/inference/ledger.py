@@ -44,10 +44,30 @@ class Ledger:
                 prediction = Prediction.from_json(row, f"{source}, row {number}")
                 rows.setdefault(prediction.id, []).append(prediction)
         self.done = {name: answers[: self.copies] for name, answers in rows.items() if len(answers) >= self.copies}
-        if source == self.part and source.is_file():
+        fresh = self._adopt() if not self.path.is_file() and self.settings.get("shard") is None else {}
+        self.done |= fresh
+        if source == self.part and (source.is_file() or fresh):
             # A torn last line must go before anything is appended behind it.
             atomic_write_jsonl(self.part, (answer.to_json() for answers in self.done.values() for answer in answers))
         return self.done
+
+    def _adopt(self) -> dict[str, list[Prediction]]:
+        """Answers that shards of this file have given under the same settings to the same samples."""
+        mine = {row[0]: row for row in _plain(self.settings.get("samples", []))}
+        rows: dict[str, list[Prediction]] = {}
+        for shard in sorted(self.path.parent.glob(f"{self.path.stem}.*of*{self.path.suffix}")):
+            meta = shard.with_suffix(".meta.json")
+            theirs = read_json(meta).get("settings", {}) if meta.is_file() else {}
+            if {k: v for k, v in theirs.items() if k not in _PER_SHARD} != {
+                k: v for k, v in _plain(self.settings).items() if k not in _PER_SHARD
+            }:
+                continue
+            same = {row[0] for row in theirs["samples"] if mine.get(row[0]) == row and row[0] not in self.done}
+            for number, row in enumerate(read_jsonl(shard), 1):
+                if row.get("id") in same:
+                    prediction = Prediction.from_json(row, f"{shard}, row {number}")
+                    rows.setdefault(prediction.id, []).append(prediction)
+        return {name: answers for name, answers in rows.items() if len(answers) == self.copies}
 
     def add(self, answers: Iterable[Prediction]) -> None:
         """Append finished answers; all copies of a sample come in one call."""
@@ -75,6 +95,14 @@ class Ledger:
             return None
         value = read_json(self.meta)
         return value.get("key") if isinstance(value, dict) else None
+
+
+_PER_SHARD = ("shard", "samples")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back, so that tuples equal lists."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def digest(settings: Mapping[str, Any]) -> str:

@@ -84,9 +84,7 @@ def choose(
 
 
 class _Scorer:
-    def __init__(
-        self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: Any, prefix: str
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: Any, prefix: str) -> None:
         from timer1lib.models.fast_vision import speed_up_vision
 
         self.loaded, self.shared, self.resolve_video, self.store, self.prefix = loaded, shared, resolve_video, store, prefix

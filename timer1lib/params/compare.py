@@ -1,6 +1,8 @@
-"""Parameters of the notebook compare."""
+"""Parameters of 07_compare: which runs stand side by side."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -8,4 +10,13 @@ from timer1lib.params.base import Section
 
 
 class CompareParams(Section):
-    pass
+    runs: str = Field(
+        "",
+        description="runs to compare, folders or names under outputs/, comma-separated; empty: this run alone",
+    )
+    checkpoint: str = Field("", description="checkpoint of every run that is compared; empty: the last that each has")
+    comparison: Literal[">=", ">"] = Field(">=", description="R1@m counts IoU >= m (most papers) or IoU > m (Time-R1's script)")
+    resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
+    benchmark: str = Field(
+        "", description="published results shown below: TVGBench, Charades-STA or ActivityNet; empty shows all"
+    )

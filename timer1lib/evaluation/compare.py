@@ -1,0 +1,243 @@
+"""Several runs in one table: their last checkpoints on the splits they share, with paired differences from the first."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.evaluation import questions
+from timer1lib.evaluation.intervals import RESAMPLES
+from timer1lib.evaluation.measure import CHECKPOINTS
+from timer1lib.evaluation.metrics import Comparison, summary
+from timer1lib.evaluation.paired import as_json, paired
+from timer1lib.evaluation.scored import join
+from timer1lib.evaluation.tables import html_table, paired_rows, percent, text_table, with_interval
+from timer1lib.files import project_root, read_json
+from timer1lib.parsing import POLICIES, Policy
+from timer1lib.runfolder import RunFolder
+from timer1lib.schema import Prediction, Sample
+
+PAIRED = ("mIoU", "R1@0.5", "R1@0.7", "boundary_error_s")
+
+
+@dataclass(slots=True)
+class _Run:
+    name: str
+    folder: RunFolder
+    checkpoint: str
+    parser: Policy
+    kinds: dict[str, str]
+
+
+def compare_runs(
+    runs: Sequence[str | Path],
+    *,
+    checkpoint: str = "",
+    comparison: Comparison = ">=",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare runs split by split; the first run named is what differences start from.
+
+    Everything is computed anew from the runs' samples and predictions, with one comparison and one seed. Differences are
+    taken over the samples that both runs have answered files for: same video, clip, query and windows.
+
+    Args:
+        runs: folders, or names under `outputs/`.
+        checkpoint: of every run; empty takes the last of grpo, sft, base that each has predictions of.
+
+    Returns:
+        {"comparison", "reference", "runs": [{name, path, checkpoint, model, parser}], "splits": {split: {"rows": [{run,
+        checkpoint, ...metrics}], "paired": {"a → b": {metric: {difference, interval, p, n}}}}}, "notes": [...]}.
+
+    Raises:
+        Timer1Error: no such run, one without `metrics.json`, without that checkpoint, or the same run twice.
+    """
+    if not runs:
+        raise Timer1Error("nothing to compare: name at least one run")
+    opened = _open(runs, checkpoint)
+    notes: list[str] = []
+    splits: dict[str, Any] = {}
+    for split in dict.fromkeys(name for run in opened for name in run.kinds):
+        having = [run for run in opened if split in run.kinds]
+        if len(having) < len(opened):
+            notes.append(f"{split}: only in {', '.join(run.name for run in having)}")
+        kinds = {run.kinds[split] for run in having}
+        if len(kinds) > 1:
+            notes.append(f"{split}: left out, as it holds windows in one run and questions in another")
+            continue
+        splits[split] = _split(having, split, kinds.pop(), comparison, resamples, seed, notes)
+    parsers = {run.parser for run in opened}
+    if len(parsers) > 1:
+        notes.append(f"the runs read answers differently: {', '.join(sorted(parsers))}")
+    return {
+        "comparison": comparison,
+        "reference": opened[0].name,
+        "runs": [
+            {
+                "name": run.name,
+                "path": str(run.folder.root),
+                "checkpoint": run.checkpoint,
+                "model": read_json(run.folder.metrics).get("model"),
+                "parser": run.parser,
+            }
+            for run in opened
+        ],
+        "splits": splits,
+        "notes": notes,
+    }
+
+
+def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
+    folders = [_folder(run) for run in runs]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise Timer1Error("a run is named twice; differences from itself say nothing")
+    names = _short_names(folders)
+    opened = []
+    for folder, name in zip(folders, names, strict=True):
+        run = RunFolder(folder)
+        if not run.metrics.is_file():
+            raise Timer1Error(f"{run.metrics}: no such file; run 05_evaluate of that run first")
+        metrics = read_json(run.metrics)
+        if not isinstance(metrics, dict) or not isinstance(metrics.get("splits"), dict):
+            raise Timer1Error(f"{run.metrics}: not a metrics file of 05_evaluate")
+        by_checkpoint = [name for rows in metrics["splits"].values() for name in rows]
+        present = [one for one in CHECKPOINTS if one in by_checkpoint]
+        if checkpoint and checkpoint not in present:
+            raise Timer1Error(f"{folder}: no predictions of checkpoint {checkpoint!r}; there are {', '.join(present) or 'none'}")
+        if not present:
+            raise Timer1Error(f"{run.metrics}: no checkpoint was evaluated")
+        parser = metrics.get("parser", "timer1")
+        kinds = {
+            split: "grounding" if "mIoU" in next(iter(rows.values()), {}) else "questions"
+            for split, rows in metrics["splits"].items()
+            if rows
+        }
+        opened.append(_Run(name, run, checkpoint or present[-1], parser if parser in POLICIES else "timer1", kinds))
+    return opened
+
+
+def _folder(run: str | Path) -> Path:
+    here = Path(run).expanduser()
+    for folder in (here, project_root() / here, project_root() / "outputs" / here):
+        if folder.is_dir():
+            return folder
+    raise Timer1Error(f"run {str(run)!r}: no such folder, nor one of that name under outputs/")
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """Each folder's last part, with as many parents as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _split(
+    runs: Sequence[_Run], split: str, kind: str, comparison: Comparison, resamples: int, seed: int, notes: list[str]
+) -> dict[str, Any]:
+    rows, differences = [], {}
+    read = [(run, *_answers(run, split, kind)) for run in runs]
+    for run, samples, answers in read:
+        if kind == "grounding":
+            scored = join(samples, answers, run.parser)
+            metrics = summary(scored, comparison, resamples=resamples, seed=seed, groups=("type",))
+        else:
+            metrics = questions.accuracy(samples, questions.pair(samples, answers), resamples=resamples, seed=seed)
+        rows.append({"run": run.name, "checkpoint": run.checkpoint, **metrics})
+    first, first_samples, first_answers = read[0]
+    for run, samples, answers in read[1:]:
+        shared = _shared(first_samples, samples)
+        if len(shared) < max(len(first_samples), len(samples)):
+            notes.append(
+                f"{split}: {first.name} and {run.name} share {len(shared)} of {len(first_samples)} and {len(samples)} samples"
+            )
+        if not shared:
+            continue
+        ours, theirs = [pair[0] for pair in shared], [pair[1] for pair in shared]
+        renamed = _renamed(answers, {other.id: one.id for one, other in shared})
+        name = f"{first.name} → {run.name}"
+        if kind == "grounding":
+            one, two = join(ours, first_answers, first.parser), join(ours, renamed, run.parser)
+            differences[name] = paired(one, two, comparison, metrics=PAIRED, resamples=resamples, seed=seed)
+        else:
+            given = questions.pair(ours, first_answers), questions.pair(theirs, answers)
+            row = questions.compare(ours, given[0], given[1], resamples=resamples, seed=seed)
+            differences[name] = {"accuracy": as_json(row)}
+    return {"kind": kind, "rows": rows, "paired": differences}
+
+
+def _answers(run: _Run, split: str, kind: str) -> tuple[list[Sample], list[Prediction]]:
+    samples = [s for s in run.folder.read_samples(split) if (s.is_question if kind == "questions" else bool(s.windows))]
+    path = run.folder.predictions(run.checkpoint, split)
+    return samples, run.folder.read_predictions(run.checkpoint, split) if path.is_file() else []
+
+
+def _shared(first: Sequence[Sample], second: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
+    """Samples of both lists that ask the same: video, clip, query, options and ground truth."""
+
+    def asks(sample: Sample) -> tuple[Any, ...]:
+        clip = (sample.video, sample.video_start, sample.video_end)
+        return (*clip, sample.query, tuple(sample.windows), tuple(sample.options or ()), sample.answer)
+
+    theirs: dict[tuple[Any, ...], list[Sample]] = {}
+    for sample in second:
+        theirs.setdefault(asks(sample), []).append(sample)
+    return [(sample, theirs[asks(sample)].pop(0)) for sample in first if theirs.get(asks(sample))]
+
+
+def _renamed(answers: Sequence[Prediction], names: dict[str, str]) -> list[Prediction]:
+    result = []
+    for answer in answers:
+        if answer.id in names:
+            copy = Prediction(**{name: getattr(answer, name) for name in Prediction.__slots__})
+            copy.id = names[answer.id]
+            result.append(copy)
+    return result
+
+
+def table_rows(value: dict[str, Any], split: str) -> list[dict[str, str]]:
+    """One split of a comparison as cells: scores with intervals, and the difference from the first run with its p-value."""
+    part = value["splits"][split]
+    main = "mIoU" if part["kind"] == "grounding" else "accuracy"
+    shown = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7") if part["kind"] == "grounding" else ("accuracy",)
+    rows = []
+    for row in part["rows"]:
+        cells = {"run": row["run"], "checkpoint": row["checkpoint"], "n": str(row["n"]), "answered": str(row["answered"])}
+        cells |= {metric: with_interval(row, metric) for metric in shown}
+        if part["kind"] == "questions":
+            cells["chance"] = percent(row.get("chance"))
+        else:
+            length = row.get("mean_relative_length")
+            cells["length"] = "-" if length is None else f"{100 * length:.1f}%"
+        difference = part["paired"].get(f"{value['reference']} → {row['run']}", {}).get(main, {})
+        if difference.get("difference") is not None:
+            low, high = difference["interval"]
+            cells[f"{main} - first"] = f"{difference['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+            cells["p"] = f"{difference['p']:.4f}"
+        rows.append(cells)
+    return rows
+
+
+def compare_text(value: dict[str, Any]) -> str:
+    """A comparison as text tables, one a split."""
+    parts = []
+    for split in value["splits"]:
+        head = f"{split}  (R1@m counts IoU {value['comparison']} m; percent, 95% intervals over videos)"
+        parts.append(f"{head}\n{text_table(table_rows(value, split))}")
+    return "\n\n".join([*parts, *(f"note: {note}" for note in value["notes"])])
+
+
+def compare_html(value: dict[str, Any]) -> str:
+    """A comparison as HTML: a table a split, the paired differences below it."""
+    parts = []
+    for split, part in value["splits"].items():
+        paired_table = html_table(paired_rows(part["paired"]))
+        parts.append(f"<h3>{html.escape(split)}</h3>{html_table(table_rows(value, split))}{paired_table}")
+    return "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in value["notes"])])

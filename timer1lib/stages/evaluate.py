@@ -1,0 +1,216 @@
+"""05_evaluate: ask every checkpoint the same questions, and say what the answers are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.measure import CHECKPOINTS, Material, measure_run
+from timer1lib.files import atomic_write_json
+from timer1lib.inference.perturb import PERTURBATIONS, swap_videos
+from timer1lib.params.base import split_list
+from timer1lib.params.evaluate import EvaluateParams
+from timer1lib.schema import Prediction, Sample
+from timer1lib.stages import Stage
+
+if TYPE_CHECKING:
+    from timer1lib.models.load import LoadedModel
+    from timer1lib.video.frame_store import FrameStore
+
+EvaluateStage = Stage[EvaluateParams]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file of predictions. `kind` is grounding, questions, grounded, swap or shuffle."""
+
+    checkpoint: str
+    split: str
+    kind: str
+    path: Path
+    samples: tuple[Sample, ...]
+
+
+def checkpoints(stage: EvaluateStage) -> dict[str, str]:
+    """{name: folder or hub id} of the asked-for checkpoints that the run has, base first.
+
+    Raises:
+        Timer1Error: a name that is none, or no checkpoint at all.
+    """
+    asked = split_list(stage.params.checkpoints)
+    unknown = [name for name in asked if name not in CHECKPOINTS]
+    if unknown or not asked:
+        raise Timer1Error(f"evaluate.checkpoints {stage.params.checkpoints!r}: use names of {', '.join(CHECKPOINTS)}")
+    found = {}
+    for name in CHECKPOINTS:
+        folder = stage.run.checkpoint(name)
+        if name in asked and name == "base":
+            found[name] = stage.shared.model
+        elif name in asked and ((folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()):
+            found[name] = str(folder)
+    if not found:
+        raise Timer1Error(
+            f"{stage.run.root}: none of the checkpoints {', '.join(asked)} is there; run 02_sft or 04_grpo, or add base"
+        )
+    return found
+
+
+def splits(stage: EvaluateStage) -> dict[str, str]:
+    """{split: grounding or questions}.
+
+    Raises:
+        Timer1Error: a split that the run has not, or none to evaluate.
+    """
+    known = {name: str(entry["kind"]) for name, entry in stage.run.splits().items()}
+    asked = split_list(stage.params.splits) or [name for name in known if name != "train"]
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise Timer1Error(f"evaluate.splits: no split {unknown[0]!r}; there are {', '.join(known)}")
+    if not asked:
+        raise Timer1Error("evaluate.splits: only a training split is there; name it to evaluate on it")
+    return {name: known[name] for name in asked}
+
+
+def tasks(stage: EvaluateStage) -> list[Task]:
+    """Every file of predictions that the parameters ask for, checkpoint by checkpoint."""
+    p, run = stage.params, stage.run
+    kinds = split_list(p.perturb)
+    wrong = [kind for kind in kinds if kind not in PERTURBATIONS]
+    if wrong:
+        raise Timer1Error(f"evaluate.perturb {wrong[0]!r}: use swap, shuffle, both, or leave it empty")
+    made = []
+    for name in checkpoints(stage):
+        for split, kind in splits(stage).items():
+            samples = run.read_samples(split)
+            asked = tuple(s for s in samples if (s.is_question if kind == "questions" else bool(s.windows)))
+            if kind == "questions":
+                if p.question_method != "none":
+                    made.append(Task(name, split, "questions", run.predictions(name, split), asked))
+                windowed = tuple(s for s in asked if s.windows)
+                if p.grounded_questions and windowed:
+                    made.append(Task(name, split, "grounded", _beside(stage, "grounded", name, split), windowed))
+                continue
+            made.append(Task(name, split, "grounding", run.predictions(name, split), asked))
+            few = some_videos(asked, p.perturb_samples)
+            if len({(s.video, s.video_start) for s in few}) > 1:
+                made += [Task(name, split, kind, _beside(stage, kind, name, split), few) for kind in kinds]
+    return made
+
+
+def _beside(stage: EvaluateStage, kind: str, checkpoint: str, split: str) -> Path:
+    path = stage.run.predictions(checkpoint, split)
+    return path.parent / kind / path.name
+
+
+def some_videos(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+    """About `count` samples: every sample of evenly chosen videos."""
+    if count >= len(samples):
+        return tuple(samples)
+    videos = list(dict.fromkeys(sample.video for sample in samples))
+    keep = max(0, round(len(videos) * count / max(1, len(samples))))
+    chosen = {videos[i * len(videos) // keep] for i in range(keep)}
+    return tuple(sample for sample in samples if sample.video in chosen)
+
+
+def answer(stage: EvaluateStage) -> bool:
+    """Ask all questions that have no answer yet. A killed call goes on where it stopped.
+
+    Returns:
+        Whether every file of predictions is whole. With `evaluate.shard` this machine's share is done; a call without it,
+        once all shares lie in `predictions/`, joins them and asks what is missing.
+    """
+    from timer1lib.inference.generate import open_store
+    from timer1lib.inference.plan import parse_shard
+
+    shard = parse_shard(stage.params.shard) if stage.params.shard else None
+    todo = tasks(stage)
+    _remove_strangers(stage, todo)
+    models = checkpoints(stage)
+    store = open_store(stage.shared)
+    try:
+        for name, source in models.items():
+            loaded = _load(stage, source)
+            for task in todo:
+                if task.checkpoint == name:
+                    _ask(stage, loaded, task, shard, store)
+            del loaded
+    finally:
+        store.close()
+    return shard is None
+
+
+def _load(stage: EvaluateStage, source: str) -> LoadedModel:
+    from timer1lib.models.load import load_model
+
+    shared = stage.shared
+    return load_model(source, dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule)
+
+
+def _ask(
+    stage: EvaluateStage, loaded: LoadedModel, task: Task, shard: tuple[int, int] | None, store: FrameStore
+) -> list[Prediction]:
+    from timer1lib.inference.generate import predict
+    from timer1lib.inference.likelihood import choose
+
+    p = stage.params
+    label = f"{task.checkpoint} on {task.split}" + ("" if task.kind in ("grounding", "questions") else f" ({task.kind})")
+    if task.kind == "questions" and p.question_method == "likelihood":
+        return choose(
+            loaded, task.samples, stage.run.video, stage.shared, task.path,
+            batch_size=p.batch_size, shard=shard, store=store, label=label,
+        )  # fmt: skip
+    return predict(
+        loaded, task.samples, stage.run.video, stage.shared, task.path,
+        batch_size=p.batch_size, shard=shard, store=store, label=label,
+        max_new_tokens=p.grounded_tokens if task.kind == "grounded" else p.max_new_tokens, grounded=task.kind == "grounded",
+        perturb="swap" if task.kind == "swap" else "shuffle" if task.kind == "shuffle" else None,
+    )  # fmt: skip
+
+
+def _remove_strangers(stage: EvaluateStage, todo: Sequence[Task]) -> None:
+    """Take away predictions of checkpoints and splits that are no longer asked, so that nothing stale is shown."""
+    folder = stage.run.root / "predictions"
+    wanted = {task.path for task in todo}
+    for path in folder.glob("**/*.jsonl"):
+        stem = path.name.split(".")
+        owner = path.with_name(".".join(stem[:2]) + ".jsonl")
+        if owner not in wanted:
+            path.unlink()
+            path.with_suffix(".meta.json").unlink(missing_ok=True)
+
+
+def measure(stage: EvaluateStage) -> dict[str, Any]:
+    """Score every file of predictions and write `metrics.json`.
+
+    Raises:
+        Timer1Error: predictions are missing, as while shards of other machines are.
+    """
+    todo = tasks(stage)
+    for task in todo:
+        if not task.path.is_file():
+            raise Timer1Error(f"{task.path}: not there yet; run every shard, then 05_evaluate with evaluate.shard empty")
+    run, shared = stage.run, stage.shared
+    material = Material(
+        {name: (kind, run.read_samples(name)) for name, kind in splits(stage).items()},
+        {(task.kind, task.checkpoint, task.split): _read(task) for task in todo},
+        run.read_samples("train") if run.data("train").is_file() else None,
+        run.log("rollouts") if run.log("rollouts").is_file() else None,
+        {task.split: {s.id: s.duration for s in swap_videos(task.samples)} for task in todo if task.kind == "swap"},
+    )
+    metrics = {
+        "model": shared.model,
+        "template": shared.template,
+        **measure_run(material, shared.parser, stage.params.comparison, stage.params.resamples, shared.seed),
+    }
+    metrics["question_method"] = stage.params.question_method
+    atomic_write_json(run.metrics, metrics)
+    return metrics
+
+
+def _read(task: Task) -> list[Prediction]:
+    from timer1lib.files import read_jsonl
+
+    return [Prediction.from_json(row, f"{task.path}, row {i}") for i, row in enumerate(read_jsonl(task.path), 1)]
