@@ -1,0 +1,178 @@
+"""The world's facts: seeds, windows by an independent simulation, splits that share nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from timer1lib.world import answers
+from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, PHRASES, TYPES, vocabulary
+from timer1lib.world.queries import Query, pick_queries, scene_queries
+from timer1lib.world.questions import long_questions, short_questions
+from timer1lib.world.scene import Change, Person, Scene, Thing, sample_scene
+from timer1lib.world.splits import SPLITS, build_splits, scene_samples, split_scenes
+
+SCENES = [sample_scene(seed, difficulty) for seed in range(60) for difficulty in (0.0, 0.5, 1.0)]
+
+
+def holds(scene: Scene, query: Query, t: float) -> bool | None:
+    """Whether a query's predicate holds at time t, read off the scene anew; None for forms about a sequence."""
+    slots = dict(query.slots)
+    there = {thing.name for thing in scene.things if any(a <= t < b for a, b in thing.visible)}
+    pose = "stand"
+    if scene.person:
+        pose = next((name for name, a, b in scene.person.acts if a <= t < b), "stand")
+    verbs = {"waves": "wave", "jumps": "jump", "kicks": "kick", "sits": "sit", "lies down": "lie"}
+    if query.form in ("HAS", "HP"):
+        return pose == verbs[slots["does"]]
+    if query.form == "HAC":
+        return pose == verbs[slots["does"]] and slots["thing"] in there
+    if query.form == "HAP":
+        return pose in (verbs[slots["does"]], verbs[slots["does2"]])
+    if query.form == "OES":
+        return slots["thing"] in there
+    if query.form == "OEC":
+        return {slots["thing"], slots["thing2"]} <= there
+    if query.form == "OC":
+        return len([x for x in scene.things if any(a <= t < b for a, b in x.visible)]) == ("no", "one", "two", "three", "four").index(slots["count"])
+    if query.form == "OA":
+        thing = next(x for x in scene.things if x.name == slots["thing"] and x.grown)
+        return thing.grown is not None and thing.grown[0] <= t < thing.grown[1]
+    change = scene.wall if "light" not in query.form else scene.light
+    if query.form.startswith("ES"):
+        return change is not None and change.full <= t < change.end
+    if query.form.startswith("EC"):
+        return change is not None and change.start <= t < change.full
+    return None
+
+
+def test_windows_are_exactly_where_the_predicate_holds() -> None:
+    checked = set()
+    for scene in SCENES:
+        times = np.arange(0.05, scene.duration, 0.1)
+        for query in scene_queries(scene):
+            truth = [holds(scene, query, float(t)) for t in times]
+            if truth[0] is None:
+                continue
+            inside = [query.window[0] <= t < query.window[1] for t in times]
+            wrong = [float(t) for t, a, b in zip(times, truth, inside, strict=True) if a != b]
+            assert not wrong, (query, wrong[:3])
+            checked.add(query.form)
+    assert checked >= {"HAS", "HAC", "HAP", "HP", "OES", "OEC", "OA", "OC", "EC", "ES", "EC.light", "ES.light"}
+
+
+def test_a_scene_worked_out_by_hand() -> None:
+    circle = Thing("red", "circle", 0, (0, 0), (0, 0), 0.14, [(2.0, 8.0)])
+    square = Thing("blue", "square", 1, (0, 0), (0, 0), 0.14, [(5.0, 12.0)])
+    scene = Scene(1, 20.0, 0.5, [circle, square], Person(2, (0, 0), [("wave", 4.0, 9.0), ("sit", 9.0, 14.0)]), Change(10, 12, 16, "teal"))
+    found = {(q.form, q.window) for q in scene_queries(scene)}
+    assert ("OES", (2.0, 8.0)) in found
+    assert ("OEC", (5.0, 8.0)) in found
+    assert ("OC", (5.0, 8.0)) in found
+    assert ("HAP", (4.0, 14.0)) in found
+    assert ("HAC", (4.0, 8.0)) in found
+    assert ("EC", (10.0, 12.0)) in found
+    assert ("ES", (12.0, 16.0)) in found
+
+
+def test_scenes_depend_on_their_arguments_alone() -> None:
+    assert sample_scene(5, 0.5) == sample_scene(5, 0.5)
+    assert sample_scene(5, 0.5) != sample_scene(6, 0.5)
+
+
+def test_all_eleven_types_occur_and_every_phrase_can_be_filled() -> None:
+    rng = np.random.default_rng(0)
+    seen = set()
+    for scene in SCENES:
+        for query in scene_queries(scene):
+            seen.add(query.type)
+            for new in (False, True):
+                text = query.text(rng, new)
+                assert "{" not in text
+                assert text == text.strip()
+    assert seen == set(TYPES)
+    assert set(PHRASES) == set(NEW_PHRASES)
+
+
+def test_no_new_phrasing_is_one_of_the_main_splits() -> None:
+    assert all(not set(PHRASES[form]) & set(NEW_PHRASES[form]) for form in PHRASES)
+
+
+def test_difficulty_brings_shorter_windows_and_more_look_alikes() -> None:
+    easy, hard = ([sample_scene(seed, d) for seed in range(300)] for d in (0.0, 1.0))
+    share = [np.mean([(q.window[1] - q.window[0]) / s.duration for s in scenes for q in scene_queries(s)]) for scenes in (easy, hard)]
+    assert share[1] < 0.8 * share[0]
+    assert np.mean([len(s.things) for s in hard]) > np.mean([len(s.things) for s in easy]) + 0.5
+    assert np.mean([s.noise for s in hard]) > np.mean([s.noise for s in easy])
+
+
+def test_questions_have_one_right_answer() -> None:
+    rng = np.random.default_rng(0)
+    kinds = set()
+    for scene in SCENES:
+        for question in (*short_questions(scene, rng), *long_questions(scene, rng)):
+            assert len(set(question.options)) == len(question.options) >= 2
+            assert 0 <= question.answer < len(question.options)
+            kinds.add(question.kind)
+            if question.kind == "object":
+                moment = float(question.text.split(" at ")[1].split()[0])
+                there = [o for o in question.options if any(f"the {t.name}" == o and any(a <= moment < b for a, b in t.visible) for t in scene.things)]
+                assert there == [question.options[question.answer]]
+    assert kinds == {"object", "pose", "count", "wall", "first", "last", "longest"}
+
+
+def test_splits_share_no_video_and_keep_the_held_out_pairs() -> None:
+    seeds: dict[str, set[int]] = {}
+    for name, spec in SPLITS.items():
+        for run_seed in (0, 1, 7):
+            scenes = [scene for scene, _ in zip(split_scenes(spec, run_seed), range(50), strict=False)]
+            assert not {s.seed for s in scenes} & set().union(*[v for k, v in seeds.items()], set())
+            seeds.setdefault(name, set()).update(s.seed for s in scenes)
+            pairs = [{(t.colour, t.shape) for t in s.things} & HELD_OUT for s in scenes]
+            assert all(pairs) if spec.pairs == "held_out" else not any(pairs)
+            assert all(spec.durations[0] <= s.duration <= spec.durations[1] for s in scenes)
+    assert max(max(v) for v in seeds.values()) < 1_000_000_000  # pretraining's seeds start there
+
+
+def test_types_come_out_near_even() -> None:
+    rng = np.random.default_rng(0)
+    counts: dict[str, int] = {}
+    for scene in (sample_scene(s, 0.5) for s in range(400)):
+        for query in pick_queries(scene, rng, 4):
+            counts[query.type] = counts.get(query.type, 0) + 1
+    assert set(counts) == set(TYPES)
+    assert max(counts.values()) < 12 * min(counts.values())
+
+
+def test_out_of_distribution_samples_ask_about_what_is_new() -> None:
+    spec = SPLITS["test_ood"]
+    samples = [x for scene, _ in zip(split_scenes(spec, 0), range(40), strict=False) for x in scene_samples(scene, "test_ood")]
+    about_new = [any(f"{c} {s}" in x.query for c, s in HELD_OUT) for x in samples]
+    assert np.mean(about_new) > 0.3
+
+
+@pytest.mark.parametrize("window", [(0.0, 3.0), (3.3, 9.1), (19.0, 20.0), (7.1, 7.2)])
+def test_seen_times_are_told_times_near_the_window(window: tuple[float, float]) -> None:
+    told = answers.told_times(20.0, frames=32)
+    start, end = answers.seen(window, told)
+    step = told[1] - told[0]
+    assert start in told
+    assert end in told
+    assert window[0] - step <= start <= end <= window[1] + step
+
+
+def test_the_vocabulary_is_made_of_plain_words() -> None:
+    words = vocabulary()
+    assert {"red", "circle", "wave", "teal", "letter", "visible"} <= set(words)
+    assert all(word.isalpha() and word.islower() for word in words)
+
+
+def test_build_splits_writes_videos_once(tmp_path) -> None:
+    made = build_splits(tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, workers=0)
+    assert set(made) == set(SPLITS)
+    files = {sample.video for samples in made.values() for sample in samples}
+    stamps = {name: (tmp_path / name).stat().st_mtime_ns for name in files}
+    again = build_splits(tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, workers=0)
+    assert again == made
+    assert stamps == {name: (tmp_path / name).stat().st_mtime_ns for name in files}
+    assert all(len(made[name]) == 2 for name in ("qa_short", "qa_long"))
