@@ -25,19 +25,17 @@ TEMPLATES: dict[str, str] = {
         'When in this video does the following happen: "{query}"? The video lasts {duration} seconds. '
         "Reason between <think> and </think>, then answer in seconds as <time>[12.54, 17.83]</time>."
     ),
-    "timelens": (
-        'Give the time span of the event "{query}" in seconds, as "12.5 - 17.8 seconds". Answer with the span alone.'
-    ),
+    "timelens": ('Give the time span of the event "{query}" in seconds, as "12.5 - 17.8 seconds". Answer with the span alone.'),
     "question": "{query}?\n{options}\nAnswer with the letter of the right option only.",
     "grounded_qa": (
-        "{query}?\n{options}\nReason between <think> and </think>, give the part of the video that shows the answer in seconds as "
-        "<time>[12.54, 17.83]</time>, then the letter of the right option as \\boxed{A}."
+        "{query}?\n{options}\nReason between <think> and </think>, give the part of the video that shows the answer in seconds "
+        "as <time>[12.54, 17.83]</time>, then the letter of the right option as \\boxed{A}."
     ),
     "brief": "when: {query}?",
     "brief_question": "{query}?\n{options}\nletter:",
     "brief_grounded": "{query}?\n{options}\nwhen, letter:",
 }
-"""Named templates. `brief`, `brief_question` and `brief_grounded` are the embedded tiny model's: it was trained on that wording."""
+"""Named templates. `brief`, `brief_question` and `brief_grounded` are the embedded tiny model's own wording."""
 
 
 def build(template: str, query: str, duration: float | None) -> str:
@@ -49,9 +47,7 @@ def build(template: str, query: str, duration: float | None) -> str:
     return build_text(load(template), query, duration)
 
 
-def build_question(
-    template: str, query: str, options: Sequence[str], duration: float | None, *, grounded: bool = False
-) -> str:
+def build_question(template: str, query: str, options: Sequence[str], duration: float | None, *, grounded: bool = False) -> str:
     """A multiple-choice question with lettered options, asked for the letter alone.
 
     Args:

@@ -144,7 +144,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     decimals = [f".{d}" for d in range(10)]
     letters = [f"{space}{letter}" for letter in "ABCD"]
     newline = "\u010a"
-    pieces = dict.fromkeys([*SPECIAL, *alphabet, *numbers, *decimals, *words, *letters, *(m.replace(" ", space) for m in MARKS), newline])
+    pieces = dict.fromkeys(
+        [*SPECIAL, *alphabet, *numbers, *decimals, *words, *letters, *(m.replace(" ", space) for m in MARKS), newline]
+    )
     vocab = {piece: i for i, piece in enumerate(pieces)}
     core = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True, byte_fallback=False))
     pattern = Regex(r"</?(?:think|answer|time)>|\\boxed\{| seconds>| ?[A-Za-z]+| ?[0-9]{1,3}|\.[0-9]|[^A-Za-z0-9]")
@@ -173,18 +175,24 @@ def save_processor(folder: Path, family: Family, tokenizer: PreTrainedTokenizerF
     )
 
     side = FRAME_SIDE * FRAME_SIDE
-    sizes = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": TEMPORAL_PATCH}
-    normal = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    sizes: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": TEMPORAL_PATCH}
+    normal: dict[str, Any] = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     image = Qwen2VLImageProcessor(size={"shortest_edge": side, "longest_edge": side}, **sizes, **normal)
     video_marks = "'<|video_pad|>'" if family == "qwen3_vl" else "'<|vision_start|><|video_pad|><|vision_end|>'"
     if family == "qwen3_vl":
         # Qwen3-VL counts pixels over the whole video, and its processor puts the marks around every frame itself
         video: Any = Qwen3VLVideoProcessor(
-            size={"shortest_edge": side, "longest_edge": 4096 * side}, do_sample_frames=False, cap_pixels_per_frame=False, **sizes, **normal
+            size={"shortest_edge": side, "longest_edge": 4096 * side},
+            do_sample_frames=False,
+            cap_pixels_per_frame=False,
+            **sizes,
+            **normal,
         )
         processor: Any = Qwen3VLProcessor(image, tokenizer, video)
     else:
-        video = Qwen2VLVideoProcessor(size={"shortest_edge": side, "longest_edge": side}, do_sample_frames=False, **sizes, **normal)
+        video = Qwen2VLVideoProcessor(
+            size={"shortest_edge": side, "longest_edge": side}, do_sample_frames=False, **sizes, **normal
+        )
         processor = Qwen2_5_VLProcessor(image, tokenizer, video)
     processor.chat_template = CHAT_TEMPLATE.replace("%VIDEO%", video_marks)
     processor.save_pretrained(folder)

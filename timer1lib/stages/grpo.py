@@ -114,7 +114,9 @@ class _Trainer:
 
         stage = self._stage
         shared = stage.shared
-        loaded = load_model(folder, dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule)
+        loaded = load_model(
+            folder, dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule
+        )
         answers = predict(
             loaded,
             [self._samples[name] for name in ids],
@@ -125,7 +127,9 @@ class _Trainer:
             batch_size=64,
             label=f"difficulty after epoch {epoch}",
         )
-        return {a.id: None if a.error or not self._samples[a.id].windows else iou(a.span, self._samples[a.id].window) for a in answers}
+        return {
+            a.id: None if a.error or not self._samples[a.id].windows else iou(a.span, self._samples[a.id].window) for a in answers
+        }
 
 
 def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from timer1lib.models.fast_vision import vision_tower
 from timer1lib.progress import Progress
 
 SETTINGS = "settings.json"
+
+# trl 1.16 uses the old name of a setting that transformers 5.23 renames; nothing a user can mend
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
 
 
 def freeze_vision_tower(model: Any) -> None:
@@ -31,7 +35,11 @@ def lora_config(rank: int) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj", task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+        task_type="CAUSAL_LM",
     )
 
 
@@ -74,7 +82,14 @@ class TrainingLog(TrainerCallback):
     """
 
     def __init__(
-        self, path: Path, label: str, total: int, *, before: list[dict[str, Any]] | None = None, extra: dict[str, Any] | None = None, shown: tuple[str, ...] = ("loss",)
+        self,
+        path: Path,
+        label: str,
+        total: int,
+        *,
+        before: list[dict[str, Any]] | None = None,
+        extra: dict[str, Any] | None = None,
+        shown: tuple[str, ...] = ("loss",),
     ) -> None:
         self._path, self._label, self._total, self._shown = path, label, total, shown
         self._before, self._extra = before or [], extra or {}
@@ -87,7 +102,8 @@ class TrainingLog(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._progress is not None:
             last = state.log_history[-1] if state.log_history else {}
-            self._progress.update(**{key.split("/")[-1]: float(last[key]) for key in self._shown if key in last})
+            numbers: dict[str, Any] = {key.split("/")[-1]: float(last[key]) for key in self._shown if key in last}
+            self._progress.update(**numbers)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.write(state.log_history)
@@ -118,7 +134,7 @@ class StopAfter(TrainerCallback):
             control.should_save = True
 
 
-def precision(dtype: str) -> dict[str, bool]:
+def precision(dtype: str) -> dict[str, Any]:
     """The trainer's own flags for a number type: weights are loaded in it already, so no autocast on top."""
     if dtype not in ("float32", "bfloat16", "float64"):
         raise Timer1Error(f"dtype {dtype!r}: use float32, bfloat16 or float64")

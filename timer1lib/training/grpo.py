@@ -22,7 +22,16 @@ from timer1lib.params.shared import SharedParams
 from timer1lib.parsing import Policy, parse
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Sample
-from timer1lib.training.common import StopAfter, TrainingLog, freeze_vision_tower, lora_config, no_printing, open_work_folder, precision, save_model
+from timer1lib.training.common import (
+    StopAfter,
+    TrainingLog,
+    freeze_vision_tower,
+    lora_config,
+    no_printing,
+    open_work_folder,
+    precision,
+    save_model,
+)
 from timer1lib.training.features import FeatureCache
 from timer1lib.training.video_grpo import VideoGRPOConfig, VideoGRPOTrainer
 from timer1lib.training.video_grpo.resume import resume_point
@@ -97,7 +106,9 @@ def reward_input(text: str, sample: Sample, policy: Policy) -> RewardInput:
     return RewardInput(text, window, sample.duration or 0.0, policy, options, sample.answer)
 
 
-def train_phase(phase: Phase, samples: Mapping[str, Sample], encode: Encode, params: GrpoParams, shared: SharedParams) -> list[dict[str, Any]]:
+def train_phase(
+    phase: Phase, samples: Mapping[str, Sample], encode: Encode, params: GrpoParams, shared: SharedParams
+) -> list[dict[str, Any]]:
     """Train one phase into `phase.out_dir`; a killed phase goes on from its last checkpoint.
 
     Returns:

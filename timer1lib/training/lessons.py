@@ -65,7 +65,12 @@ def lesson_pixels(scene: Scene) -> NDArray[np.uint8]:
 
 
 def build_lesson(
-    scene: Scene, pixels: NDArray[np.uint8], tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, mix: Mix, textual: bool = True
+    scene: Scene,
+    pixels: NDArray[np.uint8],
+    tokenizer: PreTrainedTokenizerFast,
+    rng: np.random.Generator,
+    mix: Mix,
+    textual: bool = True,
 ) -> Lesson:
     """Put a video and up to `mix.turns` turns into one sequence.
 

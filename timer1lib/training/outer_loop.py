@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from timer1lib.data.schedules import filter_epoch, plan_epoch
 from timer1lib.errors import Timer1Error
@@ -91,7 +90,14 @@ def run_epochs(
 
 
 def _phase(
-    number: int, ids: list[str], note: str, model: str, first_model: str, work_dir: Path, params: GrpoParams, before: list[PhasePlan]
+    number: int,
+    ids: list[str],
+    note: str,
+    model: str,
+    first_model: str,
+    work_dir: Path,
+    params: GrpoParams,
+    before: list[PhasePlan],
 ) -> PhasePlan:
     steps = params.steps_per_epoch or max(1, len(ids) // params.prompts_per_step)
     carry = params.phase_policy == "carry"

@@ -24,8 +24,8 @@ from timer1lib.files import append_jsonl
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.tiny import MERGE, PATCH, TEMPORAL_PATCH, Family, build_tiny, describe, parameter_count
 from timer1lib.progress import Progress
-from timer1lib.training.muon import BatchedMuon
 from timer1lib.training.lessons import Lesson, Mix, build_lesson, lesson_pixels, lesson_scene
+from timer1lib.training.muon import BatchedMuon
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,13 +77,17 @@ def pretrain(out_dir: Path, recipe: Recipe, mix: Mix, family: Family = "qwen3_vl
     began, losses = time.monotonic() - spent, []
     for step in range(start, recipe.steps):
         rng = np.random.default_rng([recipe.seed, 17, step])
-        lessons = [build_lesson(*videos.get(i), tokenizer, rng, mix, family == "qwen3_vl") for i in batch_indices(step, recipe, rng)]
+        lessons = [
+            build_lesson(*videos.get(i), tokenizer, rng, mix, family == "qwen3_vl") for i in batch_indices(step, recipe, rng)
+        ]
         loss = train_step(model, lessons, optimizers, learning_rate(step, recipe), recipe.clip, tokenizer)
         losses.append(loss)
         progress.update(loss=float(np.mean(losses[-50:])))
         if (step + 1) % 50 == 0:
             seconds = round(time.monotonic() - began, 1)
-            append_jsonl(out_dir / "curve.jsonl", [{"step": step + 1, "loss": round(float(np.mean(losses[-50:])), 4), "seconds": seconds}])
+            append_jsonl(
+                out_dir / "curve.jsonl", [{"step": step + 1, "loss": round(float(np.mean(losses[-50:])), 4), "seconds": seconds}]
+            )
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             _save(out_dir, model, optimizers, step + 1, time.monotonic() - began)
     card = {
@@ -126,7 +130,9 @@ class Videos:
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks and the merger, AdamW for embeddings, norms and the patch embedding."""
-    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and any(part in n for part in ("layers.", "blocks.", "merger"))]
+    inner = [
+        p for n, p in model.named_parameters() if p.ndim == 2 and any(part in n for part in ("layers.", "blocks.", "merger"))
+    ]
     chosen = {id(p) for p in inner}
     outer = [p for p in model.parameters() if id(p) not in chosen]
     rate = recipe.learning_rate
@@ -216,7 +222,8 @@ def _save(out_dir: Path, model: Any, optimizers: list[torch.optim.Optimizer], st
     model.save_pretrained(out_dir)
     temporary = out_dir / (STATE + ".new")
     torch.save(
-        {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "seconds": seconds}, temporary
+        {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "seconds": seconds},
+        temporary,
     )
     temporary.replace(out_dir / STATE)
 

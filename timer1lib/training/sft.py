@@ -21,7 +21,15 @@ from timer1lib.models.inputs import collate
 from timer1lib.models.load import LoadedModel, load_model
 from timer1lib.params.sft import SftParams
 from timer1lib.params.shared import SharedParams
-from timer1lib.training.common import TrainingLog, freeze_vision_tower, lora_config, no_printing, open_work_folder, precision, save_model
+from timer1lib.training.common import (
+    TrainingLog,
+    freeze_vision_tower,
+    lora_config,
+    no_printing,
+    open_work_folder,
+    precision,
+    save_model,
+)
 from timer1lib.training.video_grpo.resume import resume_point
 
 Encode = Callable[[LoadedModel, str], dict[str, torch.Tensor]]
@@ -51,7 +59,8 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
         Timer1Error: no rows to learn from.
     """
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     if not job.ids:
         raise Timer1Error("SFT has no samples: data/cold_start.jsonl is empty; see 01_curate, or switch sft.enabled off")
@@ -96,7 +105,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
             dataloader_pin_memory=False,
-            **precision(shared.dtype),  # type: ignore[arg-type]
+            **precision(shared.dtype),
         ),
         train_dataset=Dataset.from_list([{"id": name} for name in job.ids]),
         data_collator=_Collator(loaded, job.encode),

@@ -19,7 +19,14 @@ POSES: tuple[str, ...] = ("sit", "lie")
 NUMBER_WORDS: tuple[str, ...] = ("no", "one", "two", "three", "four")
 
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
-    {("red", "triangle"), ("green", "circle"), ("blue", "cross"), ("yellow", "square"), ("purple", "circle"), ("white", "triangle")}
+    {
+        ("red", "triangle"),
+        ("green", "circle"),
+        ("blue", "cross"),
+        ("yellow", "square"),
+        ("purple", "circle"),
+        ("white", "triangle"),
+    }
 )
 """Colour-shape pairs that only the out-of-distribution split shows."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 from timer1lib.schema import Window
@@ -129,7 +129,7 @@ def _counting(scene: Scene) -> list[Query]:
     """Windows in which exactly n things are visible, where there is one such window."""
     edges = sorted({0.0, scene.duration, *(t for thing in scene.things for w in thing.visible for t in w)})
     spans: dict[int, list[Window]] = {}
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         middle = (start + end) / 2
         count = sum(any(s <= middle < e for s, e in thing.visible) for thing in scene.things)
         spans.setdefault(count, []).append((start, end))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from timer1lib.schema import Window
@@ -41,8 +42,12 @@ def long_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     texts = {q: q.text(rng) for q in events}
     made = []
     by_start = sorted(events, key=lambda q: q.window[0])
-    made.append(_choice("first", "which comes first", texts[by_start[0]], [texts[q] for q in by_start[1:]], by_start[0].window, rng))
-    made.append(_choice("last", "which comes last", texts[by_start[-1]], [texts[q] for q in by_start[:-1]], by_start[-1].window, rng))
+    made.append(
+        _choice("first", "which comes first", texts[by_start[0]], [texts[q] for q in by_start[1:]], by_start[0].window, rng)
+    )
+    made.append(
+        _choice("last", "which comes last", texts[by_start[-1]], [texts[q] for q in by_start[:-1]], by_start[-1].window, rng)
+    )
     longest = max(events, key=lambda q: q.window[1] - q.window[0])
     others = [texts[q] for q in events if q is not longest]
     made.append(_choice("longest", "which is seen longest", texts[longest], others, longest.window, rng))
@@ -55,7 +60,9 @@ def _distinct_events(scene: Scene) -> list[Query]:
     kept: list[Query] = []
     for query in simple:
         apart = all(abs(query.window[0] - other.window[0]) > 0.1 * scene.duration for other in kept)
-        lengths = all(abs((query.window[1] - query.window[0]) - (o.window[1] - o.window[0])) > 0.05 * scene.duration for o in kept)
+        lengths = all(
+            abs((query.window[1] - query.window[0]) - (o.window[1] - o.window[0])) > 0.05 * scene.duration for o in kept
+        )
         if apart and lengths:
             kept.append(query)
     return kept
@@ -87,7 +94,14 @@ def _object_at(scene: Scene, rng: np.random.Generator) -> Question | None:
     moment = _moment(window, rng)
     names = [f"the {c} {s}" for c in COLOURS for s in SHAPES]
     there = {f"the {t.name}" for t in scene.things if any(a <= moment < b for a, b in t.visible)}
-    return _choice("object", f"which object is there at {moment:.1f} seconds", f"the {thing.name}", [n for n in names if n not in there], window, rng)
+    return _choice(
+        "object",
+        f"which object is there at {moment:.1f} seconds",
+        f"the {thing.name}",
+        [n for n in names if n not in there],
+        window,
+        rng,
+    )
 
 
 def _pose_at(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -101,7 +115,7 @@ def _pose_at(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 def _count_at(scene: Scene, rng: np.random.Generator) -> Question | None:
     edges = sorted({0.0, scene.duration, *(t for thing in scene.things for w in thing.visible for t in w)})
-    pieces = [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b - a > 0.1 * scene.duration]
+    pieces = [(a, b) for a, b in pairwise(edges) if b - a > 0.1 * scene.duration]
     if not pieces:
         return None
     window = pieces[int(rng.integers(len(pieces)))]
@@ -110,7 +124,9 @@ def _count_at(scene: Scene, rng: np.random.Generator) -> Question | None:
     if count >= len(NUMBER_WORDS):
         return None
     wrong = [f"{word} objects" for i, word in enumerate(NUMBER_WORDS) if i != count]
-    return _choice("count", f"how many objects are visible at {moment:.1f} seconds", f"{NUMBER_WORDS[count]} objects", wrong, window, rng)
+    return _choice(
+        "count", f"how many objects are visible at {moment:.1f} seconds", f"{NUMBER_WORDS[count]} objects", wrong, window, rng
+    )
 
 
 def _wall(scene: Scene, rng: np.random.Generator) -> Question | None:

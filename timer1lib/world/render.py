@@ -33,7 +33,15 @@ _LIMBS: dict[str, list[list[tuple[float, float, float, float]]]] = {
         [(0, -0.2, 0, 0.15), (0, 0.15, -0.05, 0.5), (0, 0.15, 0.38, 0.22), (0, -0.1, -0.2, 0.05), (0, -0.1, -0.2, -0.05)],
     ],
     "sit": [[(-0.1, 0.0, -0.1, 0.3), (-0.1, 0.3, 0.2, 0.3), (0.2, 0.3, 0.2, 0.5), (-0.1, 0.1, 0.1, 0.2), (-0.1, 0.1, -0.1, 0.3)]],
-    "lie": [[(-0.25, 0.42, 0.1, 0.42), (0.1, 0.42, 0.5, 0.4), (0.1, 0.42, 0.5, 0.46), (-0.15, 0.42, 0.0, 0.34), (-0.15, 0.42, 0.0, 0.48)]],
+    "lie": [
+        [
+            (-0.25, 0.42, 0.1, 0.42),
+            (0.1, 0.42, 0.5, 0.4),
+            (0.1, 0.42, 0.5, 0.46),
+            (-0.15, 0.42, 0.0, 0.34),
+            (-0.15, 0.42, 0.0, 0.48),
+        ]
+    ],
 }
 _HEADS: dict[str, list[tuple[float, float]]] = {
     "stand": [(0, -0.33)],
@@ -101,7 +109,13 @@ def _paint_wall(frames: NDArray[np.uint8], times: NDArray[np.float64], wall: Cha
             frame[:, whole] = edge + (colour - edge) * (reach - whole)
 
 
-def _blend(frames: NDArray[np.uint8], chosen: NDArray[np.intp], place: tuple[slice, slice], colour: NDArray[np.float32], cover: NDArray[np.float32]) -> None:
+def _blend(
+    frames: NDArray[np.uint8],
+    chosen: NDArray[np.intp],
+    place: tuple[slice, slice],
+    colour: NDArray[np.float32],
+    cover: NDArray[np.float32],
+) -> None:
     """Lay a colour over a place of the chosen frames, by the share of each pixel that it covers."""
     if not cover.any():
         return
@@ -184,7 +198,11 @@ def _paint_person(frames: NDArray[np.uint8], times: NDArray[np.float64], person:
 
 
 def _figure(
-    limbs: list[tuple[float, float, float, float]], head: tuple[float, float], y: NDArray[np.float32], x: NDArray[np.float32], side: int
+    limbs: list[tuple[float, float, float, float]],
+    head: tuple[float, float],
+    y: NDArray[np.float32],
+    x: NDArray[np.float32],
+    side: int,
 ) -> NDArray[np.float32]:
     distance = np.hypot(x - head[0] * _FIGURE, y - head[1] * _FIGURE) - 0.12 * _FIGURE
     for x0, y0, x1, y1 in limbs:

@@ -78,9 +78,7 @@ class Scene:
     """How far the camera sways, as a fraction of the side."""
 
 
-def sample_scene(
-    seed: int, difficulty: float, durations: tuple[float, float] = (10.0, 64.0), pairs: Pairs = "common"
-) -> Scene:
+def sample_scene(seed: int, difficulty: float, durations: tuple[float, float] = (10.0, 64.0), pairs: Pairs = "common") -> Scene:
     """Draw a scene.
 
     Args:

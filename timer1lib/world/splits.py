@@ -113,7 +113,14 @@ def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sa
         if spec.pairs == "held_out":  # those about the unseen pairs first: that is what the split is for
             queries = sorted(queries, key=lambda q: not _is_about_unseen(dict(q.slots)))[:queries_a_video]
         return [
-            Sample(f"{scene.seed}-{i}", query=q.text(rng, spec.new_phrasing), windows=[q.window], type=TYPES[q.type], extra=extra, **common)  # type: ignore[arg-type]
+            Sample(
+                f"{scene.seed}-{i}",
+                query=q.text(rng, spec.new_phrasing),
+                windows=[q.window],
+                type=TYPES[q.type],
+                extra=extra,
+                **common,
+            )  # type: ignore[arg-type]
             for i, q in enumerate(queries)
         ]
     choices = short_questions(scene, rng) if spec.kind == "short" else long_questions(scene, rng)

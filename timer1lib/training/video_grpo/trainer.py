@@ -117,7 +117,8 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 attention.install(each)
             accept_features(each)
         # One tower pass serves policy, reference and rollouts only where all of them have the same tower for good.
-        hashes = {tower_hash(each) for each in models} if all(map(tower_is_frozen, models)) else set()
+        # The reference never trains, whatever its parameters say.
+        hashes = {tower_hash(each) for each in models} if tower_is_frozen(base) else set()
         self._tower = hashes.pop() if len(hashes) == 1 else None
         if feature_cache is not None and self._tower is None:
             raise ValueError("a feature cache needs a frozen vision tower, the same in policy and reference")

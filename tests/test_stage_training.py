@@ -1,0 +1,168 @@
+"""02_sft and 04_grpo on real mp4 files with a random tiny model: what they leave, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from timer1lib import rewards
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.models.tiny import build_tiny
+from timer1lib.runfolder import RunFolder
+from timer1lib.stages import grpo, open_stage, sft
+from timer1lib.training.grpo import parse_rewards
+from timer1lib.world import answers
+from timer1lib.world.splits import build_splits
+
+SHARED = {"frames": 8, "total_pixels": 4 * 56 * 56, "workers": 0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("material")
+    samples = build_splits(folder / "world", train_videos=3, test_videos=0, ood_videos=0, questions=0, workers=0)["train"]
+    models = {f: str(build_tiny(folder / f, f, hidden=32, layers=1)) for f in ("qwen3_vl", "qwen2_5_vl")}  # type: ignore[arg-type]
+    return {"world": folder / "world", "samples": samples, "cache": str(folder / "cache"), **models}
+
+
+def new_run(folder: Path, material: dict[str, object]) -> dict[str, object]:
+    run = RunFolder(folder)
+    samples = material["samples"]
+    assert isinstance(samples, list)
+    run.set_video_root(Path(str(material["world"])))
+    run.write_samples("train", samples)
+    run.write_samples("selected", samples[:6])
+    rows = [{**s.to_json(), "completion": answers.chain_of_thought(s.window)} for s in samples]
+    atomic_write_jsonl(run.data("cold_start"), rows)
+    return {"run_dir": str(folder), "model": material["qwen3_vl"], "cache_dir": material["cache"], **SHARED}
+
+
+def weights(run: RunFolder, name: str) -> dict[str, torch.Tensor]:
+    return load_file(run.checkpoint(name) / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+
+
+SFT = {"steps": 4, "batch_size": 4, "micro_batch_size": 2, "save_every": 2, "samples": 8}
+GRPO = {
+    "epochs": 2, "steps_per_epoch": 2, "prompts_per_step": 2, "num_generations": 4, "max_completion_length": 12,
+    "save_every": 1, "log_rollouts_every": 1, "schedule": "multi_epoch", "learning_rate": 1e-3, "warmup_steps": 0,
+    "rewards": "format:1.0, length:1.0",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def length_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model never answers, so a reward that always varies stands in for tIoU."""
+    monkeypatch.setitem(rewards.REWARDS, "length", lambda x: len(x.completion) / 50)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+def test_sft_killed_and_run_again_ends_in_the_same_weights(family: str, material, tmp_path, monkeypatch) -> None:
+    base = new_run(tmp_path / "whole", material) | {"model": material[family]} | SFT
+    log = sft.train(open_stage("sft", base))
+    assert [row["step"] for row in log] == [1, 2, 3, 4]
+    assert log[-1]["loss"] < log[0]["loss"]
+    whole = RunFolder(tmp_path / "whole")
+    assert not same(weights(whole, "sft"), load_file(Path(str(material[family])) / "model.safetensors"))
+
+    cut = new_run(tmp_path / "cut", material) | {"model": material[family]} | SFT
+    real, calls = sft.Material.encode, []
+
+    def dies(self, *args):  # noqa: ANN001, ANN002, ANN202
+        calls.append(1)
+        if len(calls) == 14:  # in the fourth step
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    monkeypatch.setattr(sft.Material, "encode", dies)
+    with pytest.raises(KeyboardInterrupt):
+        sft.train(open_stage("sft", cut))
+    monkeypatch.setattr(sft.Material, "encode", real)
+    again = sft.train(open_stage("sft", cut))
+    assert same(weights(whole, "sft"), weights(RunFolder(tmp_path / "cut"), "sft"))
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in log], abs=1e-5)
+    assert not (tmp_path / "cut" / "work" / "sft").exists()
+
+
+def test_sft_with_adapters_changes_the_text_model_alone(material, tmp_path) -> None:
+    sft.train(open_stage("sft", new_run(tmp_path, material) | SFT | {"lora_rank": 4, "learning_rate": 1e-2}))
+    before, after = load_file(Path(str(material["qwen3_vl"])) / "model.safetensors"), weights(RunFolder(tmp_path), "sft")
+    assert before.keys() == after.keys()  # merged: an ordinary folder again
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed
+    assert all("language_model" in k and "_proj" in k for k in changed)
+
+
+def test_sft_switched_off_leaves_no_checkpoint(material, tmp_path) -> None:
+    assert sft.train(open_stage("sft", new_run(tmp_path, material) | SFT | {"enabled": False})) == []
+    assert not RunFolder(tmp_path).checkpoint("sft").exists()
+
+
+def test_sft_without_samples_says_what_to_do(material, tmp_path) -> None:
+    base = new_run(tmp_path, material)
+    atomic_write_jsonl(RunFolder(tmp_path).data("cold_start"), [])
+    with pytest.raises(Timer1Error, match="cold_start.jsonl is empty"):
+        sft.train(open_stage("sft", base | SFT))
+
+
+def test_grpo_killed_and_run_again_ends_in_the_same_weights(material, tmp_path, monkeypatch) -> None:
+    log = grpo.train(open_stage("grpo", new_run(tmp_path / "whole", material) | GRPO))
+    whole = RunFolder(tmp_path / "whole")
+    assert [(row["step"], row["epoch"]) for row in log] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    rollouts = list(read_jsonl(whole.log("rollouts")))
+    assert [row["step"] for row in rollouts] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert all(len(row["completions"]) == len(row["rewards"]) == len(row["spans"]) == 4 for row in rollouts)
+    assert (whole.data("filter_epoch1")).is_file()
+
+    cut = new_run(tmp_path / "cut", material) | GRPO
+    calls: list[int] = []
+
+    def dies(x):  # noqa: ANN001, ANN202
+        calls.append(1)
+        if len(calls) == 27:  # in the fourth step
+            raise KeyboardInterrupt
+        return len(x.completion) / 50
+
+    monkeypatch.setitem(rewards.REWARDS, "length", dies)
+    with pytest.raises(KeyboardInterrupt):
+        grpo.train(open_stage("grpo", cut))
+    monkeypatch.setitem(rewards.REWARDS, "length", lambda x: len(x.completion) / 50)
+    again = grpo.train(open_stage("grpo", cut))
+    assert same(weights(whole, "grpo"), weights(RunFolder(tmp_path / "cut"), "grpo"))
+    assert [row["reward"] for row in again] == pytest.approx([row["reward"] for row in log], abs=1e-5)
+    assert list(read_jsonl(RunFolder(tmp_path / "cut").log("rollouts"))) == rollouts
+
+
+def test_grpo_restart_and_carry_differ_and_both_run(material, tmp_path) -> None:
+    made = {}
+    for policy in ("restart", "carry"):
+        run = new_run(tmp_path / policy, material) | GRPO | {"phase_policy": policy, "beta": 0.05}
+        log = grpo.train(open_stage("grpo", run))
+        made[policy] = weights(RunFolder(tmp_path / policy), "grpo")
+        assert log[-1]["kl"] >= 0
+    assert not same(made["restart"], made["carry"])
+
+
+def test_a_broken_video_drops_its_group_and_the_run_goes_on(material, tmp_path) -> None:
+    base = new_run(tmp_path, material) | GRPO
+    run = RunFolder(tmp_path)
+    samples = run.read_samples("selected")
+    samples[0].video = "train/not-there.mp4"
+    run.write_samples("selected", samples)
+    log = grpo.train(open_stage("grpo", base | {"epochs": 1, "steps_per_epoch": 3}))
+    assert len(log) == 3
+    assert sum(row["groups_failed"] for row in log) >= 1
+
+
+@pytest.mark.parametrize("text", ["tiuo:1", "tiou:x", ""])
+def test_rewards_that_are_none_are_named(text: str) -> None:
+    with pytest.raises(Timer1Error, match="reward"):
+        parse_rewards(text)
