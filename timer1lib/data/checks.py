@@ -20,6 +20,8 @@ class Limits:
     whole_share: float = 0.95
     duration_tolerance: float = 0.5
     """A published duration may differ from the file's by this, or by 1 % where that is more."""
+    compare_pictures: bool = True
+    """Decode some frames of files in different splits whose durations agree, to find one film encoded twice."""
     near_iou: float = 0.9
     near_words: float = 0.8
     """Near duplicates share at least this part of their words and this IoU of their windows."""

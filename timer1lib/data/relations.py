@@ -123,7 +123,7 @@ def check_leakage(records: Sequence[Record], contents: dict[str, str] | None = N
         _leak(group, f"video {key!r}", "leakage", reported)
     for group in by_content.values():
         names = sorted({record.published.video for record in group})
-        _leak(group, f"the same file content under {len(names)} names ({', '.join(names[:3])})", "leakage", reported)
+        _leak(group, f"the same content under {len(names)} names ({', '.join(names[:3])})", "leakage", reported)
     by_source: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_source[source_key(record.published.video)].append(record)

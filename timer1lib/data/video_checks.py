@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from timer1lib.data.checks import Limits
+from timer1lib.data.pictures import look_alikes
 from timer1lib.data.record import Record
 from timer1lib.data.videofiles import VideoFolder, content_hash
 from timer1lib.errors import Timer1Error
@@ -29,19 +30,30 @@ def check_videos(
     """Look up and probe the file of every row, each file once.
 
     Returns:
-        {path below the folder: content hash} of the files that may equal another (those that share a size).
+        {path below the folder: what it shows} of the files that may show the same as another: a content hash where sizes
+        agree, a group of look-alikes in different splits (`pictures`).
     """
     by_name: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_name[record.published.video].append(record)
     progress = Progress("videos checked", len(by_name))
+    seconds: dict[str, float] = {}
     for name, group in by_name.items():
-        _check_file(name, group, folder, limits, probe)
+        _check_file(name, group, folder, limits, probe, seconds)
         progress.update()
-    return _contents({path for record in records if (path := record.readable_video)}, folder)
+    contents = _contents({path for record in records if (path := record.readable_video)}, folder)
+    splits: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.readable_video:
+            splits[record.readable_video].add(record.split)
+    if limits.compare_pictures and len({split for names in splits.values() for split in names}) > 1:
+        contents |= look_alikes(folder.root, seconds, {path: frozenset(names) for path, names in splits.items()})
+    return contents
 
 
-def _check_file(name: str, group: Sequence[Record], folder: VideoFolder, limits: Limits, probe: ProbeSeconds) -> None:
+def _check_file(
+    name: str, group: Sequence[Record], folder: VideoFolder, limits: Limits, probe: ProbeSeconds, known: dict[str, float]
+) -> None:
     try:
         relative = folder.find(name)
     except Timer1Error as error:
@@ -55,7 +67,7 @@ def _check_file(name: str, group: Sequence[Record], folder: VideoFolder, limits:
     for record in group:
         record.readable_video = relative.as_posix()
     try:
-        seconds = probe(folder.root / relative)
+        seconds = known[relative.as_posix()] = probe(folder.root / relative)
     except Timer1Error as error:
         for record in group:
             record.find("undecodable", str(error))
