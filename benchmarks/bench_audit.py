@@ -19,7 +19,29 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl
 def make(path: Path) -> None:
     """A file like val_2: 3 to 4 sentences a video."""
     rng = random.Random(0)
-    words = "a man woman dog is seen walking into the room and holding up ball while people watch him on field then".split()
+    words = [
+        "a",
+        "man",
+        "woman",
+        "dog",
+        "is",
+        "seen",
+        "walking",
+        "into",
+        "the",
+        "room",
+        "and",
+        "holding",
+        "up",
+        "ball",
+        "while",
+        "people",
+        "watch",
+        "him",
+        "on",
+        "field",
+        "then",
+    ]
     table = {}
     left = 17_031
     for i in range(4_885):
@@ -49,7 +71,8 @@ def main() -> None:
             atomic_write_jsonl(Path(folder) / "out.jsonl", (sample.to_json() for sample in samples))
             atomic_write_json(Path(folder) / "audit.json", report.to_json())
             end = time.perf_counter()
-            print(f"{report.rows['in']} rows: read and audited {middle - begin:.2f} s, written {end - middle:.2f} s, all {end - begin:.2f} s")
+            parts = f"read and audited {middle - begin:.2f} s, written {end - middle:.2f} s, all {end - begin:.2f} s"
+            print(f"{report.rows['in']} rows: {parts}")
 
 
 if __name__ == "__main__":
