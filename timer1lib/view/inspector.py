@@ -12,7 +12,7 @@ from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item
-from timer1lib.view.plots import rollout_scatter, sample_scatter
+from timer1lib.view.scatter import rollout_scatter, sample_scatter
 from timer1lib.view.scrubber import SegmentScrubber, static_strip
 from timer1lib.view.static_view import item_html
 from timer1lib.view.table import SampleTable
@@ -47,13 +47,13 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         ends = compare if compare and set(compare) <= set(self._labels) else (self._labels[0], self._labels[-1])
         self.scrubber = SegmentScrubber(run, self.items, cache, reward, max_bytes)
         self.table = SampleTable(self.items, self.scrubber.notes, mode, ends)
-        self.scatter: Any = sample_scatter(self.items, ends) if mode == "checkpoints" else rollout_scatter(self.items)
+        self.scatter = sample_scatter(self.items, ends) if mode == "checkpoints" else rollout_scatter(self.items)
         self._following = False
         self.table.observe(lambda change: self.select(change["new"]), "selected")
+        self.scatter.observe(lambda change: self.select(change["new"]), "selected")
         self.table.observe(lambda change: self._filtered(change["new"]), "visible")
         self.scrubber.on_select.append(lambda item: self.select(item.key))
         self.scrubber.on_note.append(self._noted)
-        self.scatter.data[0].on_click(self._clicked)
         super().__init__([self.table, self.scrubber, self.scatter])
 
     def select(self, key: str) -> None:
@@ -65,25 +65,13 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
             if self.scrubber.shown is None or self.scrubber.shown.key != key:
                 self.scrubber.select(key)
             self.table.selected = key
-            self._highlight(key)
+            self.scatter.selected = key
         finally:
             self._following = False
 
-    def _highlight(self, key: str) -> None:
-        points = self.scatter.data[0]
-        index = self._keys.index(key)
-        with self.scatter.batch_update():
-            self.scatter.data[1].x, self.scatter.data[1].y = (points.x[index],), (points.y[index],)
-
     def _filtered(self, keys: list[str]) -> None:
         self.scrubber.set_order(keys)
-        kept = set(keys)
-        chosen = None if len(kept) == len(self._keys) else [i for i, key in enumerate(self._keys) if key in kept]
-        self.scatter.data[0].selectedpoints = chosen
-
-    def _clicked(self, _trace: Any, points: Any, _state: Any) -> None:
-        if points.point_inds:
-            self.select(self._keys[points.point_inds[0]])
+        self.scatter.visible = keys
 
     def _noted(self, item: Item, note: Note | None) -> None:
         self.table.set_note(item.sample.id, note)

@@ -8,7 +8,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from timer1lib.view.items import Item
 from timer1lib.view.palette import styles
 from timer1lib.view.plotly_html import figure_html, loader_html, needs_loader
 
@@ -170,55 +169,3 @@ def epoch_flow(
         colour = ("#009e73", "#d55e00", "#56b4e9", "#e69f00", "#cc79a7")[i % 5]
         fig.add_bar(x=[str(k) for k in counts], y=[counts[k][reason] for k in counts], name=reason, marker=_filled(colour, shape))
     return _legend(fig, len(reasons) > 1).update_layout(barmode="stack")
-
-
-def sample_scatter(items: Sequence[Item], compare: tuple[str, str]) -> Any:
-    """A clickable figure widget: a point a sample, IoU of one checkpoint over the other's. Above the line: better."""
-    first, second = compare
-    pairs = [({row.label: item.iou(row) for row in item.rows}, item) for item in items]
-    x, y = [ious.get(first, 0.0) for ious, _ in pairs], [ious.get(second, 0.0) for ious, _ in pairs]
-    fig = figure("Click a point to see the sample", f"IoU of {first}", f"IoU of {second}", 420)
-    fig.add_scatter(
-        x=x, y=y, mode="markers", text=[item.sample.query[:80] for item in items], customdata=[[item.sample.type, item.sample.id] for item in items],
-        hovertemplate="%{text}<br>%{customdata[0]} · %{customdata[1]}<br>%{x:.2f} → %{y:.2f}<extra></extra>",
-        marker={"size": 9, "color": "#0072b2", "opacity": 0.55, "line": {"width": 1, "color": "rgba(255,255,255,0.7)"}},
-        unselected={"marker": {"opacity": 0.07}}, showlegend=False,
-    )  # fmt: skip
-    _ring(fig)
-    fig.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, line={"color": INK, "dash": "dot", "width": 1}, layer="below")
-    fig.update_layout(xaxis_range=[-0.03, 1.03], yaxis_range=[-0.03, 1.03], hovermode="closest")
-    return _widget(fig)
-
-
-def rollout_scatter(items: Sequence[Item]) -> Any:
-    """A clickable figure widget: a point a group of rollouts, mean reward over steps; size is the spread inside it."""
-    from statistics import fmean, pstdev
-
-    rewards = [[row.reward or 0.0 for row in item.rows] or [0.0] for item in items]
-    spread = [pstdev(group) for group in rewards]
-    fig = figure(
-        "Click a group to see its rollouts; large points have spread, and only spread teaches",
-        "step",
-        "mean reward of the group",
-        380,
-    )
-    fig.add_scatter(
-        x=[item.step for item in items], y=[fmean(group) for group in rewards], mode="markers", text=[item.sample.query[:80] for item in items], customdata=spread,
-        hovertemplate="%{text}<br>step %{x}, mean %{y:.3f}, spread %{customdata:.3f}<extra></extra>",
-        marker={"size": [7 + 22 * value for value in spread], "color": "#0072b2", "opacity": 0.6}, unselected={"marker": {"opacity": 0.08}}, showlegend=False,
-    )  # fmt: skip
-    _ring(fig)
-    return _widget(fig.update_layout(hovermode="closest"))
-
-
-def _widget(fig: go.Figure) -> Any:
-    widget: Any = go.FigureWidget(fig)
-    widget._config = widget._config | {"responsive": True, "displaylogo": False}
-    return widget
-
-
-def _ring(fig: go.Figure) -> None:
-    """The mark of the chosen point. A widget's first picture holds only what it was built with, so it is built whole."""
-    marker = {"size": 18, "symbol": "circle-open", "color": "#d55e00", "line": {"width": 3}}
-    first = fig.data[0]
-    fig.add_scatter(x=list(first.x[:1]), y=list(first.y[:1]), mode="markers", marker=marker, hoverinfo="skip", showlegend=False)

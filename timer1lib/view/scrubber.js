@@ -203,6 +203,7 @@ class Scrubber {
     this.drawText();
     this.showNote();
     this.showTime(this.time);
+    this.root.dataset.key = item.key;
   }
 
   clearMedia(message) {
@@ -236,6 +237,7 @@ class Scrubber {
       this.thumbs.style.aspectRatio = `${media.strip[0]} / ${media.strip[1]}`;
     }
     this.seek(this.time);
+    this.root.dataset.media = media.key;
   }
 
   lane(key, label, cells, value, extra = "") {
