@@ -153,5 +153,9 @@ def test_a_hub_id_without_a_network_is_an_error(monkeypatch: pytest.MonkeyPatch)
     import huggingface_hub.constants as constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(Timer1Error, match="somebody/no-such-model"):
+    with pytest.raises(Timer1Error, match=r"somebody/no-such-model.*HF_HUB_OFFLINE"):
+        load_model("somebody/no-such-model")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    with pytest.raises(Timer1Error, match=r"hub\.invalid cannot be reached"):
         load_model("somebody/no-such-model")

@@ -156,7 +156,7 @@ def test_a_worker_that_dies_is_named_with_its_file(tmp_path: Path, videos: list[
     monkeypatch.setattr("timer1lib.video.workers._ask", lambda worker, message: (worker.kill(), "")[1])
     with FrameStore(tmp_path, 1.0, workers=1) as store:
         store.prefetch([(videos[0], SAMPLING, WHOLE)])
-        while store._threads is None or store._running and not all(f.running() or f.done() for f in store._running.values()):
+        while store._threads is None or (store._running and not all(f.running() or f.done() for f in store._running.values())):
             time.sleep(0.01)
         for _ in range(2):
             with pytest.raises(Timer1Error, match=r"0\.mp4.*died"):

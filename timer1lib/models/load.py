@@ -138,7 +138,28 @@ def _source(name: str) -> str:
     looks_like_id = len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not folder.parent.is_dir()
     if not looks_like_id:
         raise Timer1Error(f"model {name!r}: no such folder (and a hub id is written owner/name)")
+    _check_hub(name)
     return name
+
+
+def _check_hub(name: str) -> None:
+    """Refuse a hub id at once where it is not cached and the hub cannot be reached; the library tries for half a minute."""
+    import socket
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    if not reason:
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError:
+            reason = f"{host} cannot be reached"
+    if reason:
+        raise Timer1Error(f"model {name!r}: no such folder, not in the local hub cache, and {reason}")
 
 
 def _check_config(folder: Path) -> None:
