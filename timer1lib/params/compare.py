@@ -17,6 +17,4 @@ class CompareParams(Section):
     checkpoint: str = Field("", description="checkpoint of every run that is compared; empty: the last that each has")
     comparison: Literal[">=", ">"] = Field(">=", description="R1@m counts IoU >= m (most papers) or IoU > m (Time-R1's script)")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
-    benchmark: str = Field(
-        "", description="published results shown below: TVGBench, Charades-STA or ActivityNet; empty shows all"
-    )
+    benchmark: Literal["all", "TVGBench", "Charades-STA", "ActivityNet"] = Field("all", description="published results shown below")

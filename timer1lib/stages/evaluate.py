@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.measure import CHECKPOINTS, Material, measure_run
+from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json
 from timer1lib.inference.perturb import PERTURBATIONS, swap_videos
 from timer1lib.params.base import split_list
@@ -214,3 +215,55 @@ def _read(task: Task) -> list[Prediction]:
     from timer1lib.files import read_jsonl
 
     return [Prediction.from_json(row, f"{task.path}, row {i}") for i, row in enumerate(read_jsonl(task.path), 1)]
+
+
+NOTHING_YET: dict[str, Any] = {"splits": {}, "baselines": {}, "paired": {}, "questions": {}, "signatures": {}, "failed": []}
+"""What a machine that answers one shard shows in place of metrics."""
+
+
+def overview(stage: EvaluateStage) -> list[dict[str, Any]]:
+    """A row for every file of predictions: who is asked what, and how many questions."""
+    return [{"checkpoint": t.checkpoint, "split": t.split, "asked": t.kind, "questions": len(t.samples)} for t in tasks(stage)]
+
+
+def of_kind(metrics: dict[str, Any], kind: str) -> list[str]:
+    """Splits of kind `grounding` or `questions` in the metrics."""
+    measure = "accuracy" if kind == "questions" else "mIoU"
+    return [split for split, rows in metrics["splits"].items() if any(measure in row for row in rows.values())]
+
+
+def by_checkpoint(metrics: dict[str, Any], measure: str) -> dict[str, dict[str, Any]]:
+    """{checkpoint: {split: scores}} of the splits that have a measure, for `view.plots.by_group`."""
+    table: dict[str, dict[str, Any]] = {}
+    for split, rows in metrics["splits"].items():
+        for name, row in rows.items():
+            if row.get(measure) is not None:
+                table.setdefault(name, {})[split] = row
+    return table
+
+
+def by_group(metrics: dict[str, Any], split: str, grouping: str) -> dict[str, dict[str, Any]]:
+    """{checkpoint: {group: scores}} of one split, by type, video_length, window_length, window_position or source."""
+    return {name: row.get(f"by_{grouping}", {}) for name, row in metrics["splits"][split].items()}
+
+
+def ious(stage: EvaluateStage, split: str) -> dict[str, list[float]]:
+    """{checkpoint: IoU of every sample of a split}, in [0, 1]."""
+    return {name: scored.iou.tolist() for name, scored in _scored(stage, split).items()}
+
+
+def offsets(stage: EvaluateStage, split: str) -> dict[str, list[float]]:
+    """{checkpoint: signed offset of every answer's centre from the window's, as a share of the video}; positive is late."""
+    result = {}
+    for name, scored in _scored(stage, split).items():
+        off = (scored.span.mean(axis=1) - scored.window.mean(axis=1)) / scored.duration
+        result[name] = [float(value) for value in off if abs(value) <= 1]
+    return result
+
+
+def _scored(stage: EvaluateStage, split: str) -> dict[str, Scored]:
+    return {
+        task.checkpoint: join(task.samples, _read(task), stage.shared.parser)
+        for task in tasks(stage)
+        if task.split == split and task.kind == "grounding"
+    }

@@ -1,0 +1,151 @@
+"""Runs made by hand, compared: the tables, the pairing, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.compare import compare_html, compare_runs, compare_text
+from timer1lib.evaluation.measure import Material, measure_run, pairs
+from timer1lib.evaluation.published import PUBLISHED, published_rows
+from timer1lib.evaluation.tables import html_table, markdown_table, results_rows, text_table
+from timer1lib.files import atomic_write_json, atomic_write_jsonl
+from timer1lib.runfolder import RunFolder
+from timer1lib.schema import Prediction, Sample
+
+
+def world(count: int = 60) -> list[Sample]:
+    rng = random.Random(1)
+    samples = []
+    for i in range(count):
+        start = rng.uniform(0, 20)
+        samples.append(Sample(f"s{i}", f"v{i // 2}.mp4", f"event {i}", 30.0, [(start, start + 8)], type=("a", "b")[i % 2]))
+    return samples
+
+
+QUESTIONS = [Sample(f"q{i}", f"w{i}.mp4", "which", 20.0, options=["x", "y"], answer=i % 2) for i in range(20)]
+
+
+def make_run(folder: Path, samples: list[Sample], off: Callable[[int], float], right: int = 20, checkpoint: str = "grpo") -> RunFolder:
+    """A run whose answer to sample i is its window moved by `off(i)` seconds, with `right` questions right."""
+    run = RunFolder(folder)
+    run.write_samples("test_id", samples)
+    run.write_samples("qa_short", QUESTIONS)
+    run.write_samples("train", world(20))
+    spans = [(s.window[0] + off(i), s.window[1] + off(i)) for i, s in enumerate(samples)]
+    answers = [Prediction(s.id, *span, f"<think>x</think><answer>{span[0]:.2f} to {span[1]:.2f}</answer>") for s, span in zip(samples, spans, strict=True)]
+    choices = [Prediction(q.id, answer=q.answer if i < right else 1 - (q.answer or 0)) for i, q in enumerate(QUESTIONS)]
+    base = [Prediction(s.id, 0, 30) for s in samples]
+    given = {("grounding", "base", "test_id"): base, ("grounding", checkpoint, "test_id"): answers, ("questions", checkpoint, "qa_short"): choices}
+    for (_, name, split), rows in given.items():
+        atomic_write_jsonl(run.predictions(name, split), (row.to_json() for row in rows))
+    material = Material({"test_id": ("grounding", samples), "qa_short": ("questions", QUESTIONS)}, given, world(20))
+    atomic_write_json(run.metrics, {"model": "tiny", **measure_run(material, "timer1", ">=", 200, 0)})
+    return run
+
+
+def test_two_runs(tmp_path: Path) -> None:
+    samples = world()
+    make_run(tmp_path / "one", samples, lambda i: 4.0)  # IoU 4 / 12
+    make_run(tmp_path / "two", samples, lambda i: 4.0 if i % 3 else 0.0, right=10)  # every third one exact
+    value = compare_runs([tmp_path / "one", tmp_path / "two"], resamples=500)
+    first, second = value["splits"]["test_id"]["rows"]
+    assert (first["run"], first["checkpoint"], second["run"]) == ("one", "grpo", "two")
+    assert first["mIoU"] == pytest.approx(100 / 3)
+    assert second["mIoU"] == pytest.approx(100 * (1 / 3 + 2 / 9))
+    row = value["splits"]["test_id"]["paired"]["one → two"]["mIoU"]
+    assert row["difference"] == pytest.approx(200 / 9)
+    assert row["n"] == 60
+    assert row["p"] < 0.01
+    low, high = row["interval"]
+    assert low <= row["difference"] <= high
+    assert value["splits"]["qa_short"]["paired"]["one → two"]["accuracy"]["difference"] == -50
+    assert value["notes"] == []
+    text = compare_text(value)
+    assert "IoU >= m" in text
+    assert "33.3" in text
+    assert "55.6" in text
+    assert compare_html(value).count("<table>") == 4
+    json.dumps(value, allow_nan=False)
+    base = compare_runs([tmp_path / "one"], checkpoint="base", resamples=100)["splits"]["test_id"]["rows"][0]
+    assert base["mIoU"] == pytest.approx(100 * 8 / 30)
+
+
+def test_runs_with_other_samples_are_paired_over_what_they_share(tmp_path: Path) -> None:
+    samples = world()
+    make_run(tmp_path / "one", samples, lambda i: 0.0)
+    other = [Sample(f"x{i}", s.video, s.query, s.duration, s.windows) for i, s in enumerate(samples[10:])]
+    make_run(tmp_path / "two", other, lambda i: 4.0)
+    value = compare_runs([tmp_path / "one", tmp_path / "two"], resamples=100)
+    row = value["splits"]["test_id"]["paired"]["one → two"]["mIoU"]
+    assert row["n"] == 50
+    assert row["difference"] == pytest.approx(-200 / 3)
+    assert value["notes"] == ["test_id: one and two share 50 of 60 and 50 samples"]
+
+
+def test_names_tell_runs_apart(tmp_path: Path) -> None:
+    for seed in ("seed0", "seed1"):
+        make_run(tmp_path / seed / "run", world(20), lambda i: 1.0)
+    value = compare_runs([tmp_path / "seed0" / "run", tmp_path / "seed1" / "run"], resamples=100)
+    assert [run["name"] for run in value["runs"]] == ["seed0/run", "seed1/run"]
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "one", world(20), lambda i: 0.0)
+    with pytest.raises(Timer1Error, match="no such folder"):
+        compare_runs([tmp_path / "none"])
+    with pytest.raises(Timer1Error, match="named twice"):
+        compare_runs([tmp_path / "one", tmp_path / "one"])
+    with pytest.raises(Timer1Error, match="no predictions of checkpoint 'sft'"):
+        compare_runs([tmp_path / "one"], checkpoint="sft")
+    with pytest.raises(Timer1Error, match="at least one"):
+        compare_runs([])
+    run.metrics.write_text("[]")
+    with pytest.raises(Timer1Error, match="not a metrics file"):
+        compare_runs([tmp_path / "one"])
+    run.metrics.unlink()
+    with pytest.raises(Timer1Error, match="run 05_evaluate"):
+        compare_runs([tmp_path / "one"])
+
+
+def test_metrics_hold_baselines_differences_signatures_and_failures(tmp_path: Path) -> None:
+    samples = world()
+    given = {
+        ("grounding", "base", "test_id"): [Prediction(s.id, 0, 30) for s in samples],
+        ("grounding", "sft", "test_id"): [Prediction(s.id, *s.window) for s in samples[1:]] + [Prediction("s0", error="v0.mp4: no such file")],
+    }
+    metrics = measure_run(Material({"test_id": ("grounding", samples)}, given, world(30)), "timer1", ">", 200, 0)
+    assert metrics["comparison"] == ">"
+    assert metrics["splits"]["test_id"]["sft"]["mIoU"] == pytest.approx(100 * 59 / 60)
+    assert metrics["failed"] == [{"id": "s0", "split": "test_id", "checkpoint": "sft", "asked": "grounding", "error": "v0.mp4: no such file"}]
+    baselines = metrics["baselines"]["test_id"]
+    assert set(baselines) == {"whole video", "window prior", "query words + prior"}
+    assert baselines["whole video"]["mIoU"] == metrics["splits"]["test_id"]["base"]["mIoU"] == pytest.approx(100 * 8 / 30)
+    difference = metrics["paired"]["test_id"]["base → sft"]["mIoU"]
+    assert difference["difference"] == pytest.approx(100 * (59 / 60 - 8 / 30))
+    assert metrics["signatures"]["test_id"]["base"]["scale_bias"]["flagged"] or metrics["signatures"]["test_id"]["base"]["one_answer"]["flagged"]
+    rows = results_rows(metrics, "test_id")
+    assert [row["model"] for row in rows] == ["base", "sft", "(whole video)", "(window prior)", "(query words + prior)"]
+    assert pairs(["base", "sft", "grpo"]) == [("base", "sft"), ("sft", "grpo"), ("base", "grpo")]
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_tables_escape_what_they_are_given() -> None:
+    rows = [{"run": "<b>|x", "mIoU": "1.0"}, {"run": "y"}]
+    assert "<b>" not in html_table(rows)
+    assert markdown_table(rows).splitlines()[2] == "| <b>\\|x | 1.0 |"
+    lines = text_table(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert text_table([]) == html_table([]) == markdown_table([]) == ""
+
+
+def test_published_facts_have_sources() -> None:
+    assert all(fact.source for fact in PUBLISHED)
+    row = next(r for r in published_rows("TVGBench") if r["model"] == "Time-R1 7B")
+    assert (row["R1@0.3"], row["R1@0.5"], row["R1@0.7"]) == (41.8, 29.4, 16.4)
+    assert len(published_rows()) == len(PUBLISHED)

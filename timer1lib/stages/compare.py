@@ -1,0 +1,50 @@
+"""07_compare: this run beside others, and beside what has been published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timer1lib.evaluation.compare import compare_runs
+from timer1lib.evaluation.published import published_rows
+from timer1lib.params.base import split_list
+from timer1lib.params.compare import CompareParams
+from timer1lib.stages import Stage
+
+CompareStage = Stage[CompareParams]
+
+
+def runs(stage: CompareStage) -> list[str]:
+    """Folders or names of the runs to compare: those of the parameters, else this run alone."""
+    return split_list(stage.params.runs) or [str(stage.run.root)]
+
+
+def compare(stage: CompareStage) -> dict[str, Any]:
+    """`evaluation.compare.compare_runs` by the parameters.
+
+    Raises:
+        Timer1Error: a run that is not there, or was not evaluated.
+    """
+    p = stage.params
+    return compare_runs(
+        runs(stage), checkpoint=p.checkpoint, comparison=p.comparison, resamples=p.resamples, seed=stage.shared.seed
+    )
+
+
+def by_run(value: dict[str, Any], measure: str) -> dict[str, dict[str, Any]]:
+    """{run: {split: scores}} of the splits that have a measure, for `view.plots.by_group`."""
+    table: dict[str, dict[str, Any]] = {}
+    for split, part in value["splits"].items():
+        for row in part["rows"]:
+            if row.get(measure) is not None:
+                table.setdefault(f"{row['run']} ({row['checkpoint']})", {})[split] = row
+    return table
+
+
+def types(value: dict[str, Any], split: str) -> dict[str, dict[str, Any]]:
+    """{run: {query type: scores}} of one grounding split."""
+    return {row["run"]: row.get("by_type", {}) for row in value["splits"][split]["rows"]}
+
+
+def published(stage: CompareStage) -> list[dict[str, Any]]:
+    """Published results of one benchmark, or of all."""
+    return published_rows(None if stage.params.benchmark == "all" else stage.params.benchmark)
