@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,7 @@ def test_shards_are_even_and_keep_videos_whole(samples: list[Sample]) -> None:
 def test_batches_go_by_length_and_keep_videos_together(samples: list[Sample]) -> None:
     order = [s for batch in batches(samples, 4) for s in batch]
     assert [s.duration for s in order] == sorted(s.duration or 0 for s in samples)
-    assert sum(a.video != b.video for a, b in zip(order, order[1:], strict=False)) == 4
+    assert sum(a.video != b.video for a, b in pairwise(order)) == 4
 
 
 def test_a_broken_video_fails_its_samples_and_no_others(

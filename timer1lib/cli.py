@@ -224,10 +224,10 @@ def _add_compare(commands: Commands) -> None:
 
 
 def _compare(options: argparse.Namespace) -> Outcome:
-    from timer1lib.evaluation.compare import compare_runs
+    from timer1lib.evaluation.compare import compare_runs, compare_text
 
     value = compare_runs(options.runs)
-    return Outcome(_plain(value), value)
+    return Outcome(compare_text(value), value)
 
 
 def _add_inspect(commands: Commands) -> None:

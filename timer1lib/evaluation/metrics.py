@@ -21,6 +21,9 @@ from timer1lib.schema import Sample
 Comparison = Literal[">=", ">"]
 THRESHOLDS = (0.3, 0.5, 0.7)
 
+COMPARISONS: dict[str, Comparison] = {"reaches": ">=", "exceeds": ">"}
+"""The names of the comparisons in params files, whose values must not hold an equals sign (papermill)."""
+
 PERCENT = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
 GROUPINGS = ("type", "video_length", "window_length", "window_position", "source")
 

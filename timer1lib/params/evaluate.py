@@ -14,7 +14,9 @@ class EvaluateParams(Section):
         "base, sft, grpo", description="checkpoints to evaluate, comma-separated; those that the run has not are left out"
     )
     splits: str = Field("", description="splits to evaluate, comma-separated; empty: all but those named train")
-    comparison: Literal[">=", ">"] = Field(">=", description="R1@m counts IoU >= m (most papers) or IoU > m (Time-R1's script)")
+    comparison: Literal["reaches", "exceeds"] = Field(
+        "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
+    )
     max_new_tokens: int = Field(48, ge=1, description="tokens of an answer at most")
     batch_size: int = Field(64, ge=1, description="questions that are answered together")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")

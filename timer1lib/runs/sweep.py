@@ -212,10 +212,10 @@ class _Rows:
 
 
 def _compare(runs: list[str]) -> tuple[dict[str, Any], str]:
-    from timer1lib.evaluation.compare import compare_runs
+    from timer1lib.evaluation.compare import compare_runs, compare_text
 
     value = compare_runs(runs)
-    return value, ""
+    return value, compare_text(value)
 
 
 def _last_line(log: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from timer1lib.evaluation.compare import compare_runs
+from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.published import published_rows
 from timer1lib.params.base import split_list
 from timer1lib.params.compare import CompareParams
@@ -26,7 +27,7 @@ def compare(stage: CompareStage) -> dict[str, Any]:
     """
     p = stage.params
     return compare_runs(
-        runs(stage), checkpoint=p.checkpoint, comparison=p.comparison, resamples=p.resamples, seed=stage.shared.seed
+        runs(stage), checkpoint=p.checkpoint, comparison=COMPARISONS[p.comparison], resamples=p.resamples, seed=stage.shared.seed
     )
 
 

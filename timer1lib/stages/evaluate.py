@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.measure import CHECKPOINTS, Material, measure_run
+from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json
 from timer1lib.inference.perturb import PERTURBATIONS, swap_videos
@@ -204,7 +205,7 @@ def measure(stage: EvaluateStage) -> dict[str, Any]:
     metrics = {
         "model": shared.model,
         "template": shared.template,
-        **measure_run(material, shared.parser, stage.params.comparison, stage.params.resamples, shared.seed),
+        **measure_run(material, shared.parser, COMPARISONS[stage.params.comparison], stage.params.resamples, shared.seed),
     }
     metrics["question_method"] = stage.params.question_method
     atomic_write_json(run.metrics, metrics)
