@@ -26,12 +26,19 @@ def audit_figure(report: AuditReport) -> go.Figure:
         codes = [code for code in report.findings if CODES[code].severity == severity]
         marker = {
             "color": SEVERITY_COLOURS[severity],
-            "pattern": {"shape": SEVERITY_SHAPES[severity], "fgcolor": "rgba(0,0,0,0.4)"},
+            "pattern": {"shape": SEVERITY_SHAPES[severity], "fgcolor": "rgba(0,0,0,0.4)", "fillmode": "overlay"},
         }
         text = [f"{report.findings[code]} · {report.policies[code]}" for code in codes]
         hover = [CODES[code].meaning for code in codes]
         counts = [report.findings[code] for code in codes]
-        bars = {"orientation": "h", "marker": marker, "text": text, "textposition": "auto", "hovertext": hover}
+        bars = {
+            "orientation": "h",
+            "marker": marker,
+            "text": text,
+            "textposition": "outside",
+            "cliponaxis": False,
+            "hovertext": hover,
+        }
         fig.add_bar(y=codes, x=counts, name=severity, **bars)
     return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed")
 
@@ -44,25 +51,25 @@ def coverage_figure(reports: Reports) -> go.Figure:
         fig.add_heatmap(z=report["cells"], x=axis, y=axis, colorscale="Viridis", showscale=False, row=1, col=i)
         fig.update_xaxes(title_text="centre, % of the video", row=1, col=i)
     fig.update_yaxes(title_text="length, % of the video", row=1, col=1)
-    return fig.update_layout(template=TEMPLATE, height=340, title="Where the windows are")
+    return fig.update_layout(template=TEMPLATE, height=370, title="Where the windows are", margin_t=84)
 
 
 def length_figure(reports: Reports) -> go.Figure:
     """Window lengths in seconds, a line for each split."""
     fig = figure("How long the windows are", "window, seconds", "share of windows, %")
-    for i, (name, report) in enumerate(reports.items()):
-        lengths = [length for length in report["seconds"]["window"] if length is not None]
+    known = {name: [v for v in report["seconds"]["window"] if v is not None] for name, report in reports.items()}
+    top = max((sorted(lengths)[int(0.95 * (len(lengths) - 1))] for lengths in known.values() if lengths), default=1.0)
+    for i, (name, lengths) in enumerate(known.items()):
         line = {"color": COLOURS[i % len(COLOURS)], "dash": ("solid", "dot", "dash")[i % 3]}
-        counts, edges = _histogram(lengths, 24)
+        counts, edges = _histogram(lengths, top, 24)
         fig.add_scatter(
             x=edges, y=[100 * n / max(1, len(lengths)) for n in counts], name=name, mode="lines", line={"shape": "hv", **line}
         )
     return fig
 
 
-def _histogram(values: Sequence[float], bins: int) -> tuple[list[int], list[float]]:
-    """Counts and left edges; the last bin takes the longest twentieth."""
-    top = sorted(values)[int(0.95 * (len(values) - 1))] if values else 1.0
+def _histogram(values: Sequence[float], top: float, bins: int) -> tuple[list[int], list[float]]:
+    """Counts in equal bins from 0 to `top`, with their left edges; the last one takes all that is longer."""
     width = (top or 1.0) / bins
     counts = [0] * bins
     for value in values:
@@ -75,7 +82,10 @@ def type_figure(reports: Reports) -> go.Figure:
     fig = figure("What is asked", "", "share of queries, %", 380)
     for i, (name, report) in enumerate(reports.items()):
         shares = {kind: 100 * n / report["n"] for kind, n in report["types"].items()}
-        marker = {"color": COLOURS[i % len(COLOURS)], "pattern": {"shape": ("", "/", ".")[i % 3], "fgcolor": "rgba(0,0,0,0.35)"}}
+        marker = {
+            "color": COLOURS[i % len(COLOURS)],
+            "pattern": {"shape": ("", "/", ".")[i % 3], "fgcolor": "rgba(0,0,0,0.35)", "fillmode": "overlay"},
+        }
         fig.add_bar(x=list(shares), y=list(shares.values()), name=name, marker=marker)
     return fig
 
@@ -101,7 +111,10 @@ def blind_figure(reports: Reports, metric: str = "R1@0.5") -> go.Figure:
         colours = [RED if s else ("#9aa0a8", "#56b4e9", "#0072b2")[i % 3] for s in strong]
         error = {"type": "data", "array": [a["interval"][metric][1] - a[metric] for a in answers],
                  "arrayminus": [a[metric] - a["interval"][metric][0] for a in answers], "thickness": 1}  # fmt: skip
-        marker = {"color": colours, "pattern": {"shape": ("", ".", "/")[i % 3], "fgcolor": "rgba(0,0,0,0.35)"}}
+        marker = {
+            "color": colours,
+            "pattern": {"shape": ("", ".", "/")[i % 3], "fgcolor": "rgba(0,0,0,0.35)", "fillmode": "overlay"},
+        }
         fig.add_bar(x=list(rows), y=[a[metric] for a in answers], name=name, marker=marker, error_y=error)
     limits = [report["bias"]["limit"] for report in reports.values()]
     if metric == "R1@0.5" and limits:
