@@ -229,7 +229,8 @@ def compare_text(value: dict[str, Any]) -> str:
     """A comparison as text tables, one a split."""
     parts = []
     for split in value["splits"]:
-        head = f"{split}  (R1@m counts IoU {value['comparison']} m; percent, 95% intervals over videos)"
+        ruler = f"R1@m counts IoU {value['comparison']} m; " if value["splits"][split]["kind"] == "grounding" else ""
+        head = f"{split}  ({ruler}percent, 95% intervals over videos)"
         parts.append(f"{head}\n{text_table(table_rows(value, split))}")
     return "\n\n".join([*parts, *(f"note: {note}" for note in value["notes"])])
 
