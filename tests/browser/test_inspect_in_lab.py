@@ -12,7 +12,7 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.spans import iou
 
 READ_FRAME = """() => {
-  const video = document.querySelector(".t1-root video");
+  const video = document.querySelector(".t1-root[data-key^=test_] video");
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
   const pen = canvas.getContext("2d");
@@ -23,14 +23,13 @@ READ_FRAME = """() => {
 }"""
 """The number drawn into the picture that the browser shows now."""
 
-SETTLED = """() => { const v = document.querySelector(".t1-root video"); return v.readyState >= 2 && !v.seeking && v.paused; }"""
+SETTLED = """() => { const v = document.querySelector(".t1-root[data-key^=test_] video"); return v.readyState >= 2 && !v.seeking && v.paused; }"""
 CLICK_AND_TIME = """async (key) => {
   const row = document.querySelector(`.t1t-row[data-key="${key}"]`);
-  const query = document.querySelector(".t1-root .t1-place");
-  const before = document.querySelector(".t1-root").dataset.key;
+  const before = document.querySelector(".t1-root[data-key^=test_]").dataset.key;
   const start = performance.now();
   row.click();
-  while (document.querySelector(".t1-root").dataset.key === before && performance.now() - start < 5000) await new Promise(requestAnimationFrame);
+  while (document.querySelector(".t1-root[data-key^=test_]").dataset.key === before && performance.now() - start < 5000) await new Promise(requestAnimationFrame);
   return performance.now() - start;
 }"""
 
@@ -54,11 +53,11 @@ class Lab:
 
     @property
     def table(self) -> Any:
-        return self.page.locator(".t1t-root").first
+        return self.page.locator(".t1t-root", has=self.page.locator(".t1t-row[data-key^=test_]"))
 
     @property
     def root(self) -> Any:
-        return self.page.locator(".t1-root").first
+        return self.page.locator(".t1-root[data-key^=test_]").first
 
     def shot(self, name: str) -> None:
         self.root.screenshot(path=str(self.shots / f"{name}.png"))
@@ -73,12 +72,12 @@ class Lab:
         return int(self.page.evaluate(READ_FRAME))
 
     def current_time(self) -> float:
-        return float(self.page.evaluate("() => document.querySelector('.t1-root video').currentTime"))
+        return float(self.page.evaluate("() => document.querySelector('.t1-root[data-key^=test_] video').currentTime"))
 
     def choose(self, key: str) -> None:
         self.table.locator(f'.t1t-row[data-key="{key}"]').click()
-        self.page.wait_for_function("(key) => document.querySelector('.t1-root').dataset.key === key", arg=key)
-        self.page.wait_for_function("(key) => document.querySelector('.t1-root').dataset.media === key", arg=key)
+        self.page.wait_for_function("(key) => document.querySelector('.t1-root[data-key^=test_]').dataset.key === key", arg=key)
+        self.page.wait_for_function("(key) => document.querySelector('.t1-root[data-key^=test_]').dataset.media === key", arg=key)
         self.settle()
 
 
@@ -148,10 +147,10 @@ def test_clicking_a_bar_plays_that_segment_and_stops(story: Any, big_run: RunFol
     sample, _ = item_of(big_run, "test_id/s000")
     start, end = sample.window
     page.root.locator('[data-bar="truth:0"]').click(position={"x": 12, "y": 8})
-    page.page.wait_for_function("() => !document.querySelector('.t1-root video').paused")
+    page.page.wait_for_function("() => !document.querySelector('.t1-root[data-key^=test_] video').paused")
     began = page.current_time()
     assert start - 0.1 <= began <= start + 1.0
-    page.page.wait_for_function("() => document.querySelector('.t1-root video').paused")
+    page.page.wait_for_function("() => document.querySelector('.t1-root[data-key^=test_] video').paused")
     assert page.frame() in (round(end * 10) - 1, round(end * 10))
     page.page.keyboard.press("s")
     assert page.frame() == round(start * 10)
@@ -195,7 +194,7 @@ def test_text_and_timeline_are_linked(story: Any) -> None:
     link.hover()
     assert page.root.locator(".t1-named.t1-lit").count() == 1
     link.click()
-    page.page.wait_for_function("() => !document.querySelector('.t1-root video').paused")
+    page.page.wait_for_function("() => !document.querySelector('.t1-root[data-key^=test_] video').paused")
     assert page.current_time() >= start - 0.1
     page.page.keyboard.press(" ")
 
@@ -205,19 +204,19 @@ def test_next_and_previous_follow_the_table(story: Any) -> None:
     page.choose("test_id/s002")
     page.root.focus()
     page.page.keyboard.press("n")
-    page.page.wait_for_function("() => document.querySelector('.t1-root').dataset.key === 'test_id/s003'")
+    page.page.wait_for_function("() => document.querySelector('.t1-root[data-key^=test_]').dataset.key === 'test_id/s003'")
     assert page.table.locator('.t1t-row[aria-selected="true"]').get_attribute("data-key") == "test_id/s003"
     page.page.keyboard.press("p")
-    page.page.wait_for_function("() => document.querySelector('.t1-root').dataset.key === 'test_id/s002'")
+    page.page.wait_for_function("() => document.querySelector('.t1-root[data-key^=test_]').dataset.key === 'test_id/s002'")
 
 
 def test_a_click_on_the_scatter_selects(story: Any) -> None:
     page, _ = story
     page.choose("test_id/s002")
-    point = page.page.locator('.t1s-root').first.locator('[data-key="test_id/s007"]')
+    point = page.page.locator('.t1s-root[aria-label^="Click a point"]').locator('[data-key="test_id/s007"]')
     point.scroll_into_view_if_needed()
     point.dispatch_event("click")
-    page.page.wait_for_function("() => document.querySelector('.t1-root').dataset.key === 'test_id/s007'")
+    page.page.wait_for_function("() => document.querySelector('.t1-root[data-key^=test_]').dataset.key === 'test_id/s007'")
     page.root.scroll_into_view_if_needed()
 
 
@@ -246,7 +245,7 @@ def test_note_is_saved_and_still_there_after_a_reload(story: Any, big_run: RunFo
     page.root.locator(".t1-repair input").check()
     page.shot("note")
     page.root.get_by_role("button", name="Save").click()
-    page.page.wait_for_function("() => document.querySelector('.t1-root .t1-saved').textContent.startsWith('saved')")
+    page.page.wait_for_function("() => document.querySelector('.t1-root[data-key^=test_] .t1-saved').textContent.startsWith('saved')")
     rows = [json.loads(line) for line in big_run.notes.read_text().splitlines()]
     assert [(row["id"], row["label"]) for row in rows] == [("s003", "wrong_label")]
     assert rows[0]["text"] == f"the disc stays longer <b>than</b> that; better {window[0]:.2f} to {window[1]:.2f}"
@@ -263,7 +262,7 @@ def test_note_is_saved_and_still_there_after_a_reload(story: Any, big_run: RunFo
 
 def test_rollouts_of_a_step_are_stacked_with_their_rewards(story: Any, big_run: RunFolder) -> None:
     page, _ = story
-    second = page.page.locator(".t1-root").nth(1)
+    second = page.page.locator(".t1-root:not([data-key^=test_])")
     second.scroll_into_view_if_needed()
     group = json.loads(big_run.log("rollouts").read_text().splitlines()[0])
     shown = [float(text) for text in second.locator("[data-logged]").all_inner_texts()]
@@ -275,15 +274,15 @@ def test_rollouts_of_a_step_are_stacked_with_their_rewards(story: Any, big_run: 
 def test_both_themes_are_readable(story: Any, shots: Path) -> None:
     page, _ = story
     page.choose("test_id/s004")
-    assert page.page.evaluate("() => getComputedStyle(document.querySelector('.t1-root')).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.page.evaluate("() => getComputedStyle(document.querySelector('.t1-root[data-key^=test_]')).backgroundColor") == "rgb(255, 255, 255)"
     page.page.get_by_role("menuitem", name="Settings", exact=True).click()
     page.page.get_by_text("Theme", exact=True).hover()
     page.page.get_by_text("JupyterLab Dark", exact=True).click()
     page.page.wait_for_selector('body[data-jp-theme-light="false"]')
     page.page.wait_for_timeout(400)
     colours = page.page.evaluate(
-        """() => { const s = getComputedStyle(document.querySelector('.t1-root .t1-query'));
-        return [s.color, getComputedStyle(document.querySelector('.t1-root')).backgroundColor].map((c) => c.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0)); }"""
+        """() => { const s = getComputedStyle(document.querySelector('.t1-root[data-key^=test_] .t1-query'));
+        return [s.color, getComputedStyle(document.querySelector('.t1-root[data-key^=test_]')).backgroundColor].map((c) => c.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0)); }"""
     )
     assert colours[0] - colours[1] > 400  # light text on a dark ground
     page.root.screenshot(path=str(shots / "dark.png"))

@@ -1,0 +1,109 @@
+"""report.html: whatever a run has is in it, what it lacks is said, and it needs nothing from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from view_run import make_run
+
+from timer1lib.errors import Timer1Error
+from timer1lib.runfolder import RunFolder
+from timer1lib.view.items import load_items
+from timer1lib.view.report import write_report
+from timer1lib.view.report_parts import choose
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return make_run(tmp_path / "run", samples=12, videos=2)
+
+
+class Tags(HTMLParser):
+    """Opened and closed tags, and every address."""
+
+    void = ("meta", "link", "br", "img", "image", "path", "rect", "circle", "input")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href")]
+
+
+def parsed(path: Path) -> tuple[str, Tags]:
+    text = path.read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    return text, tags
+
+
+def test_a_whole_run(run: RunFolder) -> None:
+    text, tags = parsed(write_report(run))
+    metrics = json.loads(run.metrics.read_text())
+    for by_name in metrics["splits"].values():
+        for row in by_name.values():
+            assert f"{row['R1@0.5']:.1f}" in text
+    for heading in ("Results", "Training", "Data", "Where it is right and wrong", "Predictions against the truth", "Failure signatures"):
+        assert f"</span>{heading}</h2>" in text
+    assert text.count("window.timer1Plotly ??=") == 1  # plotly.js once
+    assert text.count("Plotly.newPlot") >= 7
+    assert text.count("<svg") >= 4
+    assert "data:image/jpeg;base64," in text
+    assert all(address.startswith(("data:", "#")) for address in tags.addresses)
+    assert "Not in this report yet" not in text
+
+
+def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
+    text, _ = parsed(write_report(RunFolder(tmp_path)))
+    for what in ("run 05_evaluate", "run 02_sft", "run 04_grpo"):
+        assert what in text
+    with pytest.raises(Timer1Error, match="no such run"):
+        write_report(RunFolder(tmp_path / "nowhere"))
+
+
+def test_a_broken_file_costs_its_section_only(run: RunFolder) -> None:
+    run.log("grpo").write_text("{broken\n{}\n")
+    run.metrics.write_text('{"splits": {"test_id": {"grpo": {"mIoU": 41.25, "R1@0.5": null}}}, "signatures": 3, "failed": "x"}')
+    text, _ = parsed(write_report(run))
+    assert "grpo.jsonl, line 1" in text
+    assert "41.2" in text
+    assert "Predictions against the truth" in text
+
+
+def test_names_from_data_cannot_become_markup(run: RunFolder) -> None:
+    samples = run.read_samples("test_id")
+    for sample in samples:
+        sample.query = '</script><img src=x onerror="alert(1)">'
+        sample.type = "<b>type</b>"
+    run.write_samples("test_id", samples)
+    predictions = run.predictions("grpo", "test_id")
+    predictions.write_text(re.sub(r"<think>", "<think></svg><script>alert(2)</script>", predictions.read_text()))
+    text, _ = parsed(write_report(run))
+    assert "<img src=x" not in text
+    assert "<script>alert" not in text
+    assert "<b>type" not in text
+
+
+def test_examples_are_of_every_kind_and_none_twice(run: RunFolder) -> None:
+    groups = choose(load_items(run), 10)
+    keys = [item.key for _, items in groups for item in items]
+    assert len(keys) == len(set(keys)) <= 10
+    gained = dict(groups)["Gained most from first to last checkpoint"][0]
+    gains = [list(item.ious().values())[-1] - list(item.ious().values())[0] for item in load_items(run)]
+    assert list(gained.ious().values())[-1] - list(gained.ious().values())[0] == max(gains)

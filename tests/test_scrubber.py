@@ -1,0 +1,143 @@
+"""The scrubber from Python: what it sends, what it answers, and what is left of it without a kernel."""
+
+from __future__ import annotations
+
+import array
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from view_run import make_run
+
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_jsonl
+from timer1lib.runfolder import RunFolder
+from timer1lib.spans import iou
+from timer1lib.view.inspector import Inspector
+from timer1lib.view.items import load_items, load_rollouts
+from timer1lib.view.scrubber import SegmentScrubber
+from timer1lib.view.static_view import LEFT, RIGHT, WIDTH, timeline_svg
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("run"), samples=9, videos=3)
+
+
+@pytest.fixture
+def scrubber(run: RunFolder, tmp_path: Path) -> SegmentScrubber:
+    run.notes.unlink(missing_ok=True)
+    return SegmentScrubber(run, load_items(run), run.root / "cache")
+
+
+def tell(scrubber: SegmentScrubber, **content: Any) -> None:
+    scrubber._handle_custom_msg(content, [])
+
+
+def test_nothing_is_encoded_before_somebody_looks(scrubber: SegmentScrubber) -> None:
+    assert scrubber.media == {}
+    tell(scrubber, type="ready")
+    scrubber.wait()
+    frames = array.array("d", scrubber.frames)
+    assert scrubber.media["key"] == scrubber.item["key"] == "test_id/s000"
+    assert len(frames) == scrubber.media["frames"] == round(scrubber.item["duration"] * 10)
+    assert frames[7] == pytest.approx(0.7, abs=1e-4)
+    assert scrubber.video[4:8] == b"ftyp"
+    assert scrubber.thumbs[:2] == b"\xff\xd8"
+
+
+def test_next_and_previous_walk_the_order_and_stop_at_its_ends(scrubber: SegmentScrubber) -> None:
+    scrubber.set_order(["test_id/s004", "test_id/s000", "test_id/s002"])
+    seen = []
+    for delta in (1, 1, -1, -1, -1):
+        tell(scrubber, type="move", delta=delta)
+        seen.append(scrubber.item["id"])
+    assert seen == ["s002", "s002", "s000", "s004", "s004"]
+    assert (scrubber.item["index"], scrubber.item["count"]) == (0, 3)
+
+
+def test_a_note_from_the_browser_is_saved(scrubber: SegmentScrubber, run: RunFolder) -> None:
+    tell(scrubber, type="note", key="test_id/s000", label="ambiguous", text="two discs", window=None)
+    assert run.notes.read_text() == '{"id": "s000", "label": "ambiguous", "text": "two discs"}\n'
+    assert scrubber.item["note"] == {"label": "ambiguous", "text": "two discs", "window": None}
+    assert "saved" in scrubber.saved["message"]
+    tell(scrubber, type="note", key="another", label="note", text="late", window=None)  # about a sample no longer shown
+    assert "late" not in run.notes.read_text()
+
+
+def test_a_missing_video_is_said_and_the_timeline_stays(run: RunFolder) -> None:
+    items = load_items(run)
+    items[0].sample.video = "gone.mp4"
+    scrubber = SegmentScrubber(run, items, run.root / "cache")
+    tell(scrubber, type="ready")
+    scrubber.wait()
+    assert "gone.mp4" in scrubber.media["error"]
+    assert scrubber.item["rows"]
+    assert "<svg" in scrubber.static_html()
+
+
+def test_unknown_keys_and_rewards_are_refused(scrubber: SegmentScrubber, run: RunFolder) -> None:
+    with pytest.raises(Timer1Error, match="no sample"):
+        scrubber.select("nope")
+    with pytest.raises(Timer1Error, match="reward"):
+        SegmentScrubber(run, load_items(run), run.root / "cache", reward="grounded_qa")
+
+
+def test_choosing_anywhere_moves_everything(run: RunFolder) -> None:
+    view = Inspector(run, load_items(run), run.root / "cache")
+    view.table.selected = "test_ood/s007"
+    assert view.scrubber.item["id"] == "s007"
+    assert view.scatter.selected == "test_ood/s007"
+    view.scatter.selected = "test_id/s003"
+    assert (view.table.selected, view.scrubber.item["id"]) == ("test_id/s003", "s003")
+    view.table.visible = ["test_id/s001", "test_id/s003"]
+    view.scrubber.move(-1)
+    assert view.table.selected == "test_id/s001"
+    view.scrubber.save("wrong_label", "x", (1.0, 2.0))
+    assert [row["id"] for row in view.table.rows if row["note"] == "wrong_label"] == ["s001"]
+
+
+def test_rollouts_stand_best_first_with_the_rewards_of_training(run: RunFolder) -> None:
+    group = load_rollouts(run)[0]
+    rewards = [row.reward for row in group.rows]
+    assert rewards == sorted(rewards, reverse=True)
+    assert len(rewards) == 8
+    assert group.sample.query.endswith("crosses")  # found in train.jsonl by its id
+
+
+def test_a_broken_rollouts_row_is_named(run: RunFolder, tmp_path: Path) -> None:
+    broken = RunFolder(tmp_path)
+    atomic_write_jsonl(broken.log("rollouts"), [{"step": 1, "id": "x", "gt": [0, 1], "rewards": [1.0], "spans": []}])
+    with pytest.raises(Timer1Error, match="row 1"):
+        load_rollouts(broken)
+    with pytest.raises(Timer1Error, match="04_grpo"):
+        load_rollouts(RunFolder(tmp_path / "nothing"))
+
+
+def test_static_svg_has_every_bar_where_it_belongs(run: RunFolder) -> None:
+    item = load_items(run)[1]
+    item.sample.query = 'a <b>"quoted"</b> & odd query'
+    svg = timeline_svg(item)
+    root = ET.fromstring(svg)  # well-formed
+    assert "<b>" not in svg
+    wide = WIDTH - LEFT - RIGHT
+    titled = [(node, node.find("{*}title")) for node in root.iter("{http://www.w3.org/2000/svg}rect")]
+    bars = {str(title.text).split(":")[0]: node for node, title in titled if title is not None}
+    for row in item.rows:
+        if row.span is None:
+            continue
+        x, width = float(bars[row.label].get("x", "")), float(bars[row.label].get("width", ""))
+        assert x == pytest.approx(LEFT + wide * max(0, row.span[0]) / item.duration, abs=0.06)
+        assert x + width == pytest.approx(LEFT + wide * min(item.duration, row.span[1]) / item.duration, abs=2.6)
+        assert f"IoU {iou(row.span, item.sample.window):.3f}" in svg
+
+
+def test_without_a_kernel_the_widget_is_html_without_script_or_address(run: RunFolder) -> None:
+    view = Inspector(run, load_items(run), run.root / "cache", static_samples=2)
+    html = view._repr_mimebundle_()["text/html"]
+    assert html.count("<svg") == 2
+    assert "7 more samples" in html
+    assert "<script" not in html
+    assert not re.search(r'(?:src|href)="(?!data:)', html)
