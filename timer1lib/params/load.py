@@ -61,6 +61,9 @@ def nearest(model: type[BaseModel], path: Sequence[str]) -> str:
     """`; did you mean 'grpo.beta'?` for a misspelt key, or nothing where none is near."""
     keys = all_keys(model)
     wrong = ".".join(path)
+    elsewhere = [key for key in keys if key.rsplit(".", 1)[-1] == path[-1] and key != wrong]
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]!r}?"
     match = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.6)
     if not match:
         by_last = {key.rsplit(".", 1)[-1]: key for key in keys}

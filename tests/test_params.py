@@ -1,0 +1,169 @@
+"""Params files: every mistake is one line before anything runs; notebooks' cells are what the models say."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic.fields import FieldInfo
+
+from timer1lib.errors import Timer1Error
+from timer1lib.params import cells
+from timer1lib.params.load import all_keys, load_params
+from timer1lib.params.model import NOTEBOOKS, SECTIONS, Params
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted((ROOT / "params").glob("*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "p.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("shared: {sede: 1}", ["unknown parameter 'shared.sede'", "did you mean 'shared.seed'"]),
+        ("sharde: {seed: 1}", ["unknown parameter 'sharde'", "did you mean 'shared'"]),
+        ("seed: 1", ["unknown parameter 'seed'", "did you mean 'shared.seed'"]),
+        ("shared: {seed: -1}", ["shared.seed", "greater than or equal to 0", "given -1"]),
+        ("shared: {seed: many}", ["shared.seed", "given 'many'"]),
+        ("shared: {fps: .nan}", ["shared.fps"]),
+        ("shared: {parser: time_r1}", ["shared.parser", "timer1_eval"]),
+        ("shared: 5", ["shared", "given 5"]),
+        ("shared: {seed: 1, seed: 2}", ["'seed' stands twice"]),
+        ("name: ../up", ["name"]),
+        ("- a\n- b", ["a params file is a mapping"]),
+        ("shared: {seed: 1", ["not YAML"]),
+        ("1: 2", ["is not text"]),
+    ],
+)
+def test_mistakes_name_file_and_key(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(Timer1Error) as caught:
+        load_params(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [("shared.seed", "section.key=value"), ("shared.seed=x", "shared.seed"), ("name.x=1", "not a section"), ("shared.sed=1", "did you mean")],
+)
+def test_bad_overrides_are_one_line(tmp_path: Path, override: str, word: str) -> None:
+    with pytest.raises(Timer1Error, match=word):
+        load_params(write(tmp_path, "name: a"), [override])
+
+
+def test_overrides_and_empty_sections(tmp_path: Path) -> None:
+    params = load_params(write(tmp_path, "shared:\nsft:\n"), ["shared.seed=3", "shared.fps=1e-3", "name=b"])
+    assert (params.shared.seed, params.shared.fps, params.name) == (3, 0.001, "b")
+
+
+def test_every_parameter_is_a_scalar_with_a_sentence_of_help() -> None:
+    for section, model in {"shared": type(Params().shared), **SECTIONS}.items():
+        for name, field in model.model_fields.items():
+            assert isinstance(field, FieldInfo)
+            assert field.description, f"{section}.{name} has no help"
+            assert "\n" not in field.description
+            value = getattr(model(), name)
+            assert isinstance(value, str | int | float | bool), f"{section}.{name} is no scalar"
+
+
+def test_shared_and_section_names_do_not_collide() -> None:
+    # A notebook holds both flat, so one name cannot mean two things.
+    shared = set(type(Params().shared).model_fields) | {"run_dir"}
+    for section, model in SECTIONS.items():
+        assert not shared & set(model.model_fields), section
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_files_are_valid_and_named_after_themselves(path: Path) -> None:
+    assert load_params(path).name == path.stem
+    tree = yaml.safe_load(path.read_text())
+    assert set(tree) <= {key for key in all_keys(Params) if "." not in key}
+    for section, values in tree.items():
+        if isinstance(values, dict):
+            for key, value in values.items():
+                field = getattr(getattr(load_params(path), section), key)
+                assert type(value) in (type(field), int if isinstance(field, float) else type(field)), f"{section}.{key}: {value!r}"
+
+
+def test_tiny_is_what_the_defaults_are() -> None:
+    assert load_params(ROOT / "params" / "tiny.yaml") == Params()
+
+
+@pytest.mark.parametrize(("section", "name"), list(zip(SECTIONS, NOTEBOOKS, strict=True)))
+def test_a_cell_is_plain_assignments_that_read_back(section: str, name: str) -> None:
+    params = Params()
+    source = cells.cell_source(params, section)
+    found = {}
+    for line, node in zip(source.splitlines(), ast.parse(source).body, strict=True):
+        assert isinstance(node, ast.AnnAssign)
+        assert isinstance(node.target, ast.Name)
+        assert node.value is not None
+        assert isinstance(node.annotation, ast.Name)
+        found[node.target.id] = ast.literal_eval(node.value)
+        assert type(found[node.target.id]).__name__ == node.annotation.id
+        assert "  # " in line
+    assert found.pop("run_dir") == "outputs/tiny"
+    assert found == {**params.shared.model_dump(), **getattr(params, section).model_dump()}
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_hold_their_parameters_cell(name: str) -> None:
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    section = name.partition("_")[2]
+    notebook = json.loads(path.read_text())
+    expected = cells.cell_source(load_params(ROOT / "params" / "tiny.yaml"), section)
+    assert cells.current_source(notebook) == expected, "run `make params`"
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert "parameters" in code[0]["metadata"].get("tags", []), "the parameters cell is the first code cell"
+    assert f'open_stage("{section}", globals())' in "".join(code[1]["source"])
+    assert len(code) <= 15
+    for cell in code[1:]:
+        assert len("".join(cell["source"]).splitlines()) <= 10
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+
+
+def test_papermill_can_inspect_a_cell(tmp_path: Path) -> None:
+    import nbformat
+    import papermill
+
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": []}
+    written = cells.with_cell(notebook, cells.cell_source(Params(), "sft"))
+    path = tmp_path / "02_sft.ipynb"
+    path.write_text(json.dumps(written))
+    nbformat.validate(nbformat.read(path, 4))
+    seen = papermill.inspect_notebook(str(path))
+    assert set(seen) == {"run_dir", *Params().shared.model_dump(), *Params().sft.model_dump()}
+    assert seen["seed"]["default"] == "0"
+    assert seen["seed"]["help"] == type(Params().shared).model_fields["seed"].description
+
+
+def test_writing_cells_changes_only_what_is_out_of_date(tmp_path: Path) -> None:
+    prose = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["# Title"]}
+    code = {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": None, "outputs": [], "source": ["x = 1"]}
+    for name in NOTEBOOKS:
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [prose, code]}))
+    assert len(cells.outdated(tmp_path, Params())) == 7
+    assert len(cells.rewrite(tmp_path, Params())) == 7
+    assert cells.outdated(tmp_path, Params()) == []
+    assert cells.rewrite(tmp_path, Params()) == []
+    notebook = json.loads((tmp_path / "02_sft.ipynb").read_text())
+    assert [cell["cell_type"] for cell in notebook["cells"]] == ["markdown", "code", "code"]
+    assert (notebook["cells"][0], notebook["cells"][2]) == (prose, code)
+    (tmp_path / "05_evaluate.ipynb").unlink()
+    assert [path.name for path in cells.outdated(tmp_path, Params())] == ["05_evaluate.ipynb"]
+    with pytest.raises(Timer1Error, match="05_evaluate"):
+        cells.rewrite(tmp_path, Params())
