@@ -67,7 +67,9 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
 def test_tvgbench_with_its_published_paths(tmp_path: Path) -> None:
     row = {"video": "OHOFG.mp4", "query": "person sitting down in a chair.", "completion": "<answer>1.0 to 7.5</answer>"}
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
-    run = run_from_predictions(tmp_path / "p.jsonl", SHARED / "annotations" / "tvgbench.json", SHARED / "videos", tmp_path / "run")
+    run = run_from_predictions(
+        tmp_path / "p.jsonl", SHARED / "annotations" / "tvgbench.json", SHARED / "videos", tmp_path / "run"
+    )
     items = load_items(run)
     assert len(items) == 800
     (seen,) = [item for item in items if item.rows[0].span]

@@ -104,7 +104,8 @@ def lab(big_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token=t", timeout=2).read()
                 break
             except OSError:
-                assert server.poll() is None and time.monotonic() < deadline, (home / "lab.log").read_text()[-2000:]
+                if server.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail("JupyterLab did not start: " + (home / "lab.log").read_text()[-2000:])
                 time.sleep(0.3)
         yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{notebook.name}?token=t"
     finally:

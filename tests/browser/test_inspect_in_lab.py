@@ -41,11 +41,11 @@ class Lab:
     def open_and_run(self, address: str) -> None:
         self.page.goto(address)
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        self.page.wait_for_selector("text=Python 3 (ipykernel) >> nth=0")
+        self.page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3 (ipykernel)")
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_text("Run All Cells", exact=True).click()
         try:
-            self.page.wait_for_function("() => document.querySelectorAll('.t1-root').length === 2")
+            self.page.wait_for_function("() => document.querySelectorAll('.t1-root').length === 2", timeout=180_000)
             self.page.wait_for_selector(".t1t-row >> nth=5", state="attached")
         finally:
             self.page.screenshot(path=str(self.shots / "run-all.png"))

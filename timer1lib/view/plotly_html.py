@@ -43,8 +43,10 @@ def figure_html(fig: go.Figure, label: str = "") -> str:
     height = int(fig.layout.height or 360)
     data = str(fig.to_json()).replace("</", "<\\/").replace("<!--", "<\\!--")
     return (
-        f'<div id="{identity}" class="t1-figure" role="img" aria-label="{html.escape(title, quote=True)}" style="width:100%;min-height:{height}px"></div>'
-        f"<script>(async () => {{ const Plotly = await window.timer1Plotly; const place = document.getElementById({json.dumps(identity)});"
+        f'<div id="{identity}" class="t1-figure" role="img" aria-label="{html.escape(title, quote=True)}" '
+        f'style="width:100%;min-height:{height}px"></div>'
+        "<script>(async () => { const Plotly = await window.timer1Plotly;"
+        f"const place = document.getElementById({json.dumps(identity)});"
         "if (!Plotly || !place) return;"
         f"const figure = {data};"
         "await Plotly.newPlot(place, figure.data, figure.layout, { displaylogo: false, responsive: true }); })();</script>"

@@ -104,11 +104,15 @@ def _page(run: RunFolder, manifest: dict[str, Any], metrics: dict[str, Any], sec
         absent = f'<div class="missing" role="note"><strong>Not in this report yet</strong><ul>{entries}</ul></div>'
     css = (Path(__file__).parent / "report.css").read_text()
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{name} · timer1 report</title><link rel="icon" href="data:,"><style>{css}</style>'
-        f"{loader_html() if figures else ''}</head><body><main><header><p class='kicker'>timer1 · temporal video grounding</p><h1>{name}</h1>"
-        f'<p class="lead">{parts.lead(metrics)}</p><p class="note">{html.escape(parts.origin(manifest))}</p><nav aria-label="sections">{nav}</nav></header>'
+        f"{loader_html() if figures else ''}</head><body><main><header>"
+        f'<p class="kicker">timer1 · temporal video grounding</p><h1>{name}</h1>'
+        f'<p class="lead">{parts.lead(metrics)}</p><p class="note">{html.escape(parts.origin(manifest))}</p>'
+        f'<nav aria-label="sections">{nav}</nav></header>'
         f"{parts.cards(metrics)}{absent}{body}"
-        f"<footer>Written by timer1 from the files in {html.escape(run.root.name)}/. Everything on this page is in this file; nothing is loaded.</footer>"
+        f"<footer>Written by timer1 from the files in {html.escape(run.root.name)}/. "
+        "Everything on this page is in this file; nothing is loaded.</footer>"
         f"</main>{_THEME if figures else ''}</body></html>"
     )

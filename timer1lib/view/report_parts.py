@@ -13,9 +13,17 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.view import plots
 from timer1lib.view.items import Item, load_items
 from timer1lib.view.plotly_html import figure_html
-from timer1lib.view.report_tables import display_name, grounding, number, plain
+from timer1lib.view.report_tables import display_name, grounding, number, plain, table
 from timer1lib.view.scrubber import static_strip
 from timer1lib.view.static_view import item_html
+
+CURVES = (
+    ("sft", ("loss",), "SFT: loss", "loss"),
+    ("grpo", ("reward", "rewards/tiou", "rewards/iou", "rewards/format"), "GRPO: reward", "reward"),
+    ("grpo", ("kl",), "GRPO: distance from the reference", "KL"),
+    ("grpo", ("completions/mean_length", "mean_length"), "GRPO: length of completions", "tokens"),
+)
+"""Log, its fields, title and unit of every training curve; fields that a log lacks are left out."""
 
 
 def lead(metrics: Mapping[str, Any]) -> str:
@@ -32,7 +40,8 @@ def lead(metrics: Mapping[str, Any]) -> str:
     word = "rises" if change > 0 else "falls" if change < 0 else "stays"
     n = rows[last].get("n")
     return (
-        f"On {html.escape(split)}{f' ({n} queries)' if n else ''}, R1@0.5 {word} from {plain(rows[first], 'R1@0.5')} % ({html.escape(display_name(first))}) "
+        f"On {html.escape(split)}{f' ({n} queries)' if n else ''}, R1@0.5 {word} from {plain(rows[first], 'R1@0.5')} % "
+        f"({html.escape(display_name(first))}) "
         f"to <strong>{plain(rows[last], 'R1@0.5')} %</strong> ({html.escape(display_name(last))})."
     )
 
@@ -66,9 +75,11 @@ def cards(metrics: Mapping[str, Any]) -> str:
         change = ""
         if first is not None and len(names) > 1:
             kind = "up" if last > first else "down" if last < first else "soft"
-            change = f' <span class="change {kind}" style="display:inline">{"+" if last >= first else "−"}{abs(last - first):.1f}</span>'
+            sign = "+" if last >= first else "−"
+            change = f' <span class="change {kind}" style="display:inline">{sign}{abs(last - first):.1f}</span>'
         made.append(
-            f'<div class="card"><span>{metric}, %</span><b>{last:.1f}{change}</b><span>{html.escape(display_name(names[-1]))} on {html.escape(split)}</span></div>'
+            f'<div class="card"><span>{metric}, %</span><b>{last:.1f}{change}</b>'
+            f"<span>{html.escape(display_name(names[-1]))} on {html.escape(split)}</span></div>"
         )
     return f'<div class="cards">{"".join(made)}</div>'
 
@@ -76,8 +87,7 @@ def cards(metrics: Mapping[str, Any]) -> str:
 def training(run: RunFolder, missing: list[str]) -> str:
     """Curves of SFT and GRPO."""
     made = []
-    wanted = (("sft", (("loss",), "SFT: loss", "loss")), ("grpo", (("reward", "rewards/tiou", "rewards/iou", "rewards/format"), "GRPO: reward", "reward")), ("grpo", (("kl",), "GRPO: distance from the reference", "KL")), ("grpo", (("completions/mean_length", "mean_length"), "GRPO: length of completions", "tokens")))  # fmt: skip
-    for name, (keys, title, unit) in wanted:
+    for name, keys, title, unit in CURVES:
         path = run.log(name)
         if not path.is_file():
             missing.append(f"logs/{name}.jsonl: the training curve: run {'02_sft' if name == 'sft' else '04_grpo'}")
@@ -96,7 +106,10 @@ def training(run: RunFolder, missing: list[str]) -> str:
             )[:5]
         if present:
             made.append(figure_html(plots.training_curve(rows, present, title, unit, smooth=max(3, len(rows) // 20))))
-    note = '<p class="soft">Thin lines are what was logged, thick ones a running mean. A reward that rises while IoU on the test split does not is being exploited: compare with the results above.</p>'
+    note = (
+        '<p class="soft">Thin lines are what was logged, thick ones a running mean. A reward that rises '
+        "while IoU on the test split does not is being exploited: compare with the results above.</p>"
+    )
     return f'{note}<div class="two">{"".join(f"<div>{one}</div>" for one in made)}</div>' if made else ""
 
 
@@ -152,7 +165,8 @@ def examples(run: RunFolder, cache: Path, count: int, missing: list[str]) -> str
         return ""
     groups = choose(load_items(run), count)
     parts = [
-        '<p class="soft">Grey is the truth. Frames are spread over the whole video; what each checkpoint wrote stands below its timeline, with the times it names underlined.</p><div class="samples">'
+        '<p class="soft">Grey is the truth. Frames are spread over the whole video; what each checkpoint wrote '
+        'stands below its timeline, with the times it names underlined.</p><div class="samples">'
     ]
     for heading, items in groups:
         parts.append(f"<h3>{html.escape(heading)}</h3>")
@@ -201,13 +215,12 @@ def provenance(run: RunFolder, manifest: Mapping[str, Any]) -> str:
         for path in stamps:
             seconds = number(read_json(path).get("seconds"))
             lines.append(f"<tr><td>{html.escape(path.stem)}</td><td>{'–' if seconds is None else f'{seconds:.0f} s'}</td></tr>")
-        parts.append(
-            f'<div class="scroll"><table style="width:auto"><thead><tr><th>stage</th><th>time</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-        )
+        parts.append(table(["<th>stage</th>", "<th>time</th>"], lines, narrow=True))
     if run.params.is_file():
         parts.append(f"<details><summary>Parameters</summary><pre>{html.escape(run.params.read_text())}</pre></details>")
     if manifest:
         parts.append(
-            f"<details><summary>Manifest</summary><pre>{html.escape(json.dumps(manifest, indent=2, ensure_ascii=False))}</pre></details>"
+            "<details><summary>Manifest</summary><pre>"
+            f"{html.escape(json.dumps(manifest, indent=2, ensure_ascii=False))}</pre></details>"
         )
     return "".join(parts)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from timer1lib.view.items import ORDER
 from timer1lib.view.palette import styles
 
 NAMES = {"base": "base", "sft": "SFT", "grpo": "GRPO"}
+HEADLINE = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7")
 COLUMNS = (
     ("mIoU", "mIoU", ""),
     ("R1@0.3", "R1@0.3", ""),
@@ -19,6 +20,7 @@ COLUMNS = (
     ("mean_relative_length", "length", "mean length of the answer over the video's, percent; beside it the truth's"),
     ("boundary_error_s", "edge error", "mean distance of an answer's edges from the true ones, seconds"),
 )
+MOST_FAILED = 50
 
 
 def number(value: Any) -> float | None:
@@ -35,9 +37,8 @@ def grounding(metrics: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, An
         if not isinstance(rows, Mapping):
             continue
         names = [name for name in ORDER if name in rows] + [name for name in rows if name not in ORDER]
-        kept = {
-            name: rows[name] for name in names if isinstance(rows[name], Mapping) and number(rows[name].get("mIoU")) is not None
-        }
+        scored = {name: rows[name] for name in names if isinstance(rows[name], Mapping)}
+        kept = {name: row for name, row in scored.items() if number(row.get("mIoU")) is not None}
         if kept:
             found[split] = kept
     return found
@@ -52,19 +53,40 @@ def plain(row: Mapping[str, Any], metric: str) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
+def table(head: Sequence[str], rows: Sequence[str], narrow: bool = False) -> str:
+    """A table that scrolls on a narrow screen; `head` and `rows` are HTML, a row with its `<tr>`."""
+    width = ' style="width:auto"' if narrow else ""
+    return (
+        f'<div class="scroll"><table{width}><thead><tr>{"".join(head)}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def _heads(*names: str, left: int = 1) -> list[str]:
+    """Header cells; the first `left` stand over words, the others over numbers."""
+    return [f"<th{' class=left' if i < left else ''}>{name}</th>" for i, name in enumerate(names)]
+
+
+def _row(*cells: str, left: int = 1, kind: str = "") -> str:
+    """A row of plain-text cells."""
+    made = (f"<td{' class=left' if i < left else ''}>{html.escape(cell)}</td>" for i, cell in enumerate(cells))
+    return f"<tr{f' class={kind}' if kind else ''}>{''.join(made)}</tr>"
+
+
 def results(metrics: Mapping[str, Any]) -> str:
     """A table a split: every checkpoint with intervals, then the baselines, then paired differences."""
     splits = grounding(metrics)
     if not splits:
         return ""
-    comparison = {">=": "≥", ">": "&gt;"}.get(str(metrics.get("comparison", ">=")), "≥")
+    reaches = {">=": "≥", ">": "&gt;"}.get(str(metrics.get("comparison", ">=")), "≥")
     parts = [
-        f'<p class="soft">R1@m counts answers with IoU {comparison} m, in percent; a missing or unreadable answer counts as wrong. Small: 95% intervals over videos.</p>'
+        f'<p class="soft">R1@m counts answers with IoU {reaches} m, in percent; a missing or unreadable answer counts as '
+        "wrong. Small: 95% intervals over videos. Length and edge error stand here because a mean IoU can be bought with "
+        "longer answers.</p>"
     ]
     for split, rows in splits.items():
         baselines = (metrics.get("baselines") or {}).get(split) or {}
         parts.append(f"<h3>{html.escape(split)}</h3>" + _results_table(rows, baselines))
-        paired = (metrics.get("paired") or {}).get(split) if isinstance(metrics.get("paired"), Mapping) else None
+        paired = (metrics.get("paired") or {}).get(split)
         if isinstance(paired, Mapping) and paired:
             parts.append(_paired(paired))
     return "".join(parts)
@@ -72,21 +94,20 @@ def results(metrics: Mapping[str, Any]) -> str:
 
 def _results_table(rows: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Any]) -> str:
     columns = [c for c in COLUMNS if any(number(row.get(c[0])) is not None for row in rows.values())]
-    head = "".join(f'<th title="{html.escape(tip, quote=True)}">{label}</th>' for _, label, tip in columns)
+    head = ["<th>checkpoint</th>"] + [f'<th title="{html.escape(tip, quote=True)}">{label}</th>' for _, label, tip in columns]
     colours = styles(list(rows))
     best = max(rows, key=lambda name: number(rows[name].get("mIoU")) or 0.0)
     lines = []
     for name, row in rows.items():
         swatch = f'<span class="swatch" style="background:{colours[name].colour}"></span>'
-        lines.append(
-            f"<tr{' class=best' if name == best and len(rows) > 1 else ''}><td>{swatch}{html.escape(display_name(name))}</td>{''.join(_cell(row, key) for key, _, _ in columns)}</tr>"
-        )
+        kind = " class=best" if name == best and len(rows) > 1 else ""
+        cells = "".join(_cell(row, key) for key, _, _ in columns)
+        lines.append(f"<tr{kind}><td>{swatch}{html.escape(display_name(name))}</td>{cells}</tr>")
     for name, row in baselines.items():
         if isinstance(row, Mapping):
-            lines.append(
-                f'<tr class="baseline"><td>{html.escape(str(name).replace("_", " "))}</td>{"".join(_cell(row, key) for key, _, _ in columns)}</tr>'
-            )
-    return f'<div class="scroll"><table><thead><tr><th>checkpoint</th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+            cells = "".join(_cell(row, key) for key, _, _ in columns)
+            lines.append(f'<tr class="baseline"><td>{html.escape(str(name).replace("_", " "))}</td>{cells}</tr>')
+    return table(head, lines)
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
@@ -99,41 +120,77 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
     if key == "boundary_error_s":
         return f"<td>{value:.2f} s</td>"
     interval = row.get("interval")
-    ends = interval.get(key) if isinstance(interval, Mapping) else None
-    return f"<td>{value:.1f}{f'<small>{ends[0]:.1f} – {ends[1]:.1f}</small>' if ends and key in ('mIoU', 'R1@0.3', 'R1@0.5', 'R1@0.7') else ''}</td>"
+    ends = interval.get(key) if isinstance(interval, Mapping) and key in HEADLINE else None
+    small = f"<small>{ends[0]:.1f} – {ends[1]:.1f}</small>" if ends and None not in ends else ""
+    return f"<td>{value:.1f}{small}</td>"
 
 
 def _paired(paired: Mapping[str, Any]) -> str:
     lines = []
     for pair, by_metric in paired.items():
-        if not isinstance(by_metric, Mapping):
-            continue
-        rows = {"": by_metric} if number(by_metric.get("difference")) is not None else by_metric
-        for metric, row in rows.items():
-            if not isinstance(row, Mapping) or number(row.get("difference")) is None:
+        for metric, row in by_metric.items() if isinstance(by_metric, Mapping) else ():
+            difference = number(row.get("difference")) if isinstance(row, Mapping) else None
+            if difference is None:
                 continue
-            ends = row.get("interval") or (None, None)
-            shown = f"{ends[0]:+.1f} to {ends[1]:+.1f}" if ends[0] is not None else "–"
-            p = number(row.get("p_value", row.get("p")))
-            said = "–" if p is None else "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
-            lines.append(
-                f"<tr><td>{html.escape(str(pair))}</td><td>{html.escape(str(metric))}</td><td>{number(row['difference']):+.1f}</td><td>{shown}</td><td>{said}</td></tr>"
-            )
+            p = number(row.get("p"))
+            said = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+            lines.append(_row(str(pair), str(metric), f"{difference:+.1f}", _ends(row, "+.1f"), said, left=2))
     if not lines:
         return ""
-    head = "<tr><th>paired</th><th>metric</th><th>difference</th><th>95% interval</th><th>p</th></tr>"
-    return f'<details><summary>Paired comparisons, sample by sample</summary><div class="scroll"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div></details>'
+    head = _heads("paired", "metric", "difference", "95% interval", "p", left=2)
+    return f"<details><summary>Paired comparisons, question by question</summary>{table(head, lines)}</details>"
+
+
+def _ends(entry: Any, form: str) -> str:
+    ends = entry.get("interval") if isinstance(entry, Mapping) else None
+    if not isinstance(ends, Sequence) or len(ends) != 2 or None in ends:
+        return "–"
+    return f"{ends[0]:{form}} to {ends[1]:{form}}"
 
 
 def signatures(metrics: Mapping[str, Any]) -> str:
-    """Every signature's number with its interval, by split and checkpoint."""
-    return _nested_table(
-        metrics.get("signatures"), "Each is a number with an interval; the samples behind it are listed in 06_inspect."
+    """Every signature's number with its interval, by split and checkpoint; those that were found stand first."""
+    rows = list(_entries(metrics.get("signatures")))
+    if not rows:
+        return ""
+    rows.sort(key=lambda row: not (isinstance(row[3], Mapping) and row[3].get("flagged")))
+    lines = []
+    for split, checkpoint, name, entry in rows:
+        facts = entry if isinstance(entry, Mapping) else {}
+        found = "found" if facts.get("flagged") else "–"
+        value = f"{number(entry):.3g} {facts.get('unit') or ''}".strip()
+        listed = str(len(facts["samples"])) if isinstance(facts.get("samples"), Sequence) else "–"
+        kind = "best" if facts.get("flagged") else ""
+        label = name.replace("_", " ")
+        lines.append(_row(label, split, display_name(checkpoint), found, value, _ends(entry, ".3g"), listed, left=4, kind=kind))
+    note = (
+        '<p class="soft">Each signature is a number with an interval, and is called found where the interval lies beyond '
+        "nothing and the effect is large enough to matter. The samples behind it are listed in 06_inspect.</p>"
     )
+    head = _heads("signature", "split", "checkpoint", "", "value", "95% interval", "samples", left=4)
+    return note + table(head, lines)
 
 
 def questions(metrics: Mapping[str, Any]) -> str:
-    return _nested_table(metrics.get("questions"), "Multiple choice, answered by the same checkpoints.")
+    """Multiple choice by split and checkpoint, beside chance and always answering the same letter."""
+    rows = [row for row in _entries(metrics.get("questions")) if row[2] != "n"]
+    if not rows:
+        return ""
+    lines = [
+        _row(split, display_name(checkpoint), name.replace("_", " "), f"{number(entry):.1f}", _ends(entry, ".1f"), left=3)
+        for split, checkpoint, name, entry in rows
+    ]
+    note = '<p class="soft">Multiple choice, answered by the same checkpoints, in percent.</p>'
+    return note + table(_heads("split", "checkpoint", "what", "value", "95% interval", left=3), lines)
+
+
+def _entries(value: Any) -> Iterator[tuple[str, str, str, Any]]:
+    """{split: {checkpoint: {name: number or {value, ...}}}} as rows; whatever is no number is left out."""
+    for split, by_checkpoint in value.items() if isinstance(value, Mapping) else ():
+        for checkpoint, entries in by_checkpoint.items() if isinstance(by_checkpoint, Mapping) else ():
+            for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+                if number(entry) is not None:
+                    yield str(split), str(checkpoint), str(name), entry
 
 
 def failed(metrics: Mapping[str, Any]) -> str:
@@ -141,36 +198,12 @@ def failed(metrics: Mapping[str, Any]) -> str:
     rows = metrics.get("failed")
     if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
         return ""
-    lines = "".join(
-        f'<tr><td>{html.escape(str(row.get("id", "")))}</td><td class="wrap">{html.escape(str(row.get("error", row.get("reason", ""))))}</td></tr>'
-        for row in rows[:50]
-        if isinstance(row, Mapping)
-    )
-    more = f'<p class="note">and {len(rows) - 50} more in metrics.json</p>' if len(rows) > 50 else ""
-    return f'<div class="scroll"><table><thead><tr><th>sample</th><th class="left">why</th></tr></thead><tbody>{lines}</tbody></table></div>{more}'
-
-
-def _nested_table(value: Any, note: str) -> str:
-    """{split: {checkpoint: {name: number or {value, interval, ...}}}} as one table; whatever is no number is left out."""
-    if not isinstance(value, Mapping) or not value:
-        return ""
-    rows: list[tuple[str, str, str, Mapping[str, Any] | float]] = []
-    for split, by_checkpoint in value.items():
-        for checkpoint, entries in by_checkpoint.items() if isinstance(by_checkpoint, Mapping) else ():
-            for name, entry in entries.items() if isinstance(entries, Mapping) else ():
-                if number(entry) is not None:
-                    rows.append((str(split), str(checkpoint), str(name), entry))
-    if not rows:
-        return ""
     lines = []
-    for split, checkpoint, name, entry in rows:
-        ends = entry.get("interval") if isinstance(entry, Mapping) else None
-        listed = entry.get("samples") if isinstance(entry, Mapping) else None
-        shown = f"{ends[0]:.3g} – {ends[1]:.3g}" if isinstance(ends, Sequence) and len(ends) == 2 and None not in ends else "–"
-        lines.append(
-            f'<tr><td>{html.escape(name.replace("_", " "))}</td><td class="left">{html.escape(split)}</td><td class="left">{html.escape(display_name(checkpoint))}</td><td>{number(entry):.3g}</td><td>{shown}</td><td>{len(listed) if isinstance(listed, Sequence) else "–"}</td></tr>'
-        )
-    head = '<tr><th>what</th><th class="left">split</th><th class="left">checkpoint</th><th>value</th><th>95% interval</th><th>samples</th></tr>'
-    return (
-        f'<p class="soft">{note}</p><div class="scroll"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
-    )
+    for row in rows[:MOST_FAILED]:
+        if isinstance(row, Mapping):
+            why = html.escape(str(row.get("error", row.get("reason", ""))))
+            where = " · ".join(str(row[key]) for key in ("split", "checkpoint") if row.get(key))
+            cells = f'<td class="left">{html.escape(where)}</td><td class="wrap">{why}</td>'
+            lines.append(f"<tr><td>{html.escape(str(row.get('id', '')))}</td>{cells}</tr>")
+    more = f'<p class="note">and {len(rows) - MOST_FAILED} more in metrics.json</p>' if len(rows) > MOST_FAILED else ""
+    return table(_heads("sample", "where", "why", left=3), lines) + more

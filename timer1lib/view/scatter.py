@@ -65,7 +65,8 @@ def rollout_scatter(items: Sequence[Item]) -> SampleScatter:
         rewards = [row.reward or 0.0 for row in item.rows] or [0.0]
         mean, spread = fmean(rewards), pstdev(rewards)
         text = f"{item.sample.query[:90]}\nstep {item.step}, mean {mean:.3f}, spread {spread:.3f}"
-        points.append({"key": item.key, "x": item.step or 0, "y": round(mean, 4), "r": round(3 + 12 * min(1.0, spread), 2), "text": text})
+        radius = round(3 + 12 * min(1.0, spread), 2)
+        points.append({"key": item.key, "x": item.step or 0, "y": round(mean, 4), "r": radius, "text": text})
     return SampleScatter(
         points=points,
         title="Click a group to see its rollouts; large points have spread, and only spread teaches",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import base64
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -68,6 +70,7 @@ class SegmentScrubber(anywidget.AnyWidget):
         self._watched = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="scrubber")
         self._job: Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.on_msg(self._message)
         if self.items:
@@ -150,11 +153,23 @@ class SegmentScrubber(anywidget.AnyWidget):
     def _fetch(self, entry: Item) -> None:
         if self._job is not None:
             self._job.cancel()
+        with contextlib.suppress(RuntimeError):  # no loop: a script, not a kernel
+            self._loop = asyncio.get_running_loop()
         self._job = self._worker.submit(self._deliver, entry)
 
     def _deliver(self, entry: Item) -> None:
-        """Runs beside the kernel's main thread: decoding must not make a click wait."""
+        """Decode beside the thread that answers clicks, then hand over in that thread.
+
+        A widget's state is not made for two threads: a change of `item` while another thread holds the sync is lost.
+        """
         ready = self._kept.get(entry.key) or self._prepare(entry)
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            self._hand_over(entry, ready)
+        else:
+            loop.call_soon_threadsafe(self._hand_over, entry, ready)
+
+    def _hand_over(self, entry: Item, ready: dict[str, Any]) -> None:
         self._kept[entry.key] = ready
         self._kept.move_to_end(entry.key)
         while len(self._kept) > KEPT_IN_MEMORY:

@@ -40,7 +40,8 @@ def timeline_svg(item: Item, strip: str = "") -> str:
         f"{row.label} {_span(row.span)}" for row in rows
     )
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%" style="max-width:{WIDTH}px;display:block" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%" '
+        f'style="max-width:{WIDTH}px;display:block" '
         f'role="img" aria-label="{html.escape(label, quote=True)}" font-family="{FONT}" font-size="12" fill="currentColor">',
         "<defs>" + "".join(_pattern(name) for name in patterns) + "</defs>",
     ]
@@ -90,8 +91,10 @@ def _text(row: Row) -> str:
         pieces.append(text)
     swatch = f'<span style="display:inline-block;width:.7em;height:.7em;border-radius:2px;background:{row.style.colour}"></span>'
     return (
-        f'<div style="display:grid;grid-template-columns:{LEFT / WIDTH:.1%} 1fr;font-size:.84em;margin-top:.35em"><span>{swatch} {html.escape(row.label)}</span>'
-        f'<code style="white-space:pre-wrap;overflow-wrap:anywhere;background:none;color:inherit;padding:0">{"".join(pieces)}</code></div>'
+        f'<div style="display:grid;grid-template-columns:{LEFT / WIDTH:.1%} 1fr;font-size:.84em;margin-top:.35em">'
+        f"<span>{swatch} {html.escape(row.label)}</span>"
+        '<code style="white-space:pre-wrap;overflow-wrap:anywhere;background:none;color:inherit;padding:0">'
+        f"{''.join(pieces)}</code></div>"
     )
 
 
@@ -146,7 +149,8 @@ def _axis(duration: float, baseline: float, height: int) -> list[str]:
         parts.append(f'<path d="M{x:.1f} {baseline - 2:.1f}V{height - 4}" stroke="currentColor" stroke-opacity=".16"/>')
         shown = f"{i * step:.1f}" if step < 1 else f"{i * step:.0f}"
         parts.append(
-            f'<text x="{x:.1f}" y="{baseline - 4:.1f}" font-size="10" text-anchor="middle" fill-opacity=".65">{shown}{" s" if i == 0 else ""}</text>'
+            f'<text x="{x:.1f}" y="{baseline - 4:.1f}" font-size="10" text-anchor="middle" fill-opacity=".65">'
+            f"{shown}{' s' if i == 0 else ''}</text>"
         )
     return parts
 
