@@ -230,6 +230,7 @@ def test_a_click_is_answered_within_200_ms(story: Any) -> None:
     for key in keys:
         times.append(page.page.evaluate(CLICK_AND_TIME, key))
         page.page.wait_for_timeout(350)
+    (page.shots / "click-ms.txt").write_text(" ".join(f"{time:.0f}" for time in times))
     assert sorted(times)[len(times) // 2] < 200, times
 
 
@@ -278,7 +279,7 @@ def test_both_themes_are_readable(story: Any, shots: Path) -> None:
     page.page.get_by_role("menuitem", name="Settings", exact=True).click()
     page.page.get_by_text("Theme", exact=True).hover()
     page.page.get_by_text("JupyterLab Dark", exact=True).click()
-    page.page.wait_for_selector('body[data-jp-theme-light="false"]')
+    page.page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
     page.page.wait_for_timeout(400)
     colours = page.page.evaluate(
         """() => { const s = getComputedStyle(document.querySelector('.t1-root[data-key^=test_] .t1-query'));

@@ -15,6 +15,7 @@ from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.runfolder import RunFolder
 from timer1lib.spans import iou
 from timer1lib.view import scrubber
+from timer1lib.view.open import write_copy
 from timer1lib.view.report import write_report
 
 
@@ -81,3 +82,28 @@ def test_frames_are_found_by_their_own_times(watched: Watched) -> None:
     }}"""
     )
     assert found == [[0, 0, 0, 1, 1, 2, 3, 4, 4], [pytest.approx(0.05), pytest.approx(0.375), pytest.approx(2.25)]]
+
+
+def test_the_executed_notebook_keeps_its_figures_and_its_pictures(offline: Any, watched: Watched, tmp_path: Path, shots: Path) -> None:
+    """Executed without a browser, without widget state, and exported by nbconvert: what papermill's runner leaves."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+    from view_run import make_run
+
+    run = make_run(tmp_path / "run", samples=9, videos=3)
+    notebook = nbformat.read(write_copy(run), as_version=4)
+    project = Path(__file__).resolve().parents[2]
+    NotebookClient(notebook, timeout=120, store_widget_state=False, resources={"metadata": {"path": str(project)}}).execute()
+    assert "widgets" not in notebook.metadata
+    html, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    page = tmp_path / "06.html"
+    page.write_text(f"<!doctype html><meta charset=utf-8><body>{html}</body>")
+    watched.page.goto(f"file://{page}")
+    watched.page.wait_for_selector(".t1-figure .main-svg", state="attached")
+    drawn = watched.page.locator("figure svg[role=img]").all()
+    assert len(drawn) >= 7  # six samples and at least one group of rollouts
+    assert all(one.bounding_box()["height"] > 60 for one in drawn)
+    watched.page.screenshot(path=str(shots / "executed.png"), full_page=True)
+    assert watched.errors == []
+    assert {url.split(":")[0] for url in watched.requests} <= {"file", "data", "blob"}

@@ -211,6 +211,10 @@ class Scrubber {
     this.frames = new Float64Array();
     this.video.removeAttribute("src");
     this.video.load();
+    // A file that is taken away ends no seek and fires no pause.
+    this.seeking = false;
+    this.target = undefined;
+    this.playing(false);
     this.thumbs.style.backgroundImage = "";
     this.say(message);
   }
@@ -276,6 +280,7 @@ class Scrubber {
     cells.push(h("div", { class: "t1-name t1-quiet" }, "named in text"), this.thinking, h("div", { class: "t1-value t1-quiet" }, ""));
     cells.forEach((cell, i) => { cell.style.gridRow = String(Math.floor(i / 3) + 1); cell.style.gridColumn = String((i % 3) + 1); });
     this.grid.replaceChildren(...cells, this.over);
+    this.grid.classList.toggle("t1-logged", this.item.rows.some((row) => row.reward !== null));
     this.over.style.gridRow = `1 / span ${rows.length + 3}`;
     for (const node of [this.thumbs, this.axis, this.head]) this.scrubbable(node);
     this.values();
@@ -561,10 +566,21 @@ class Scrubber {
     const span = [...this.spans(row)[i]];
     const gap = Math.min(0.01, this.item.duration / 1000);
     span[side] = side ? clamp(time, span[0] + gap, this.item.duration) : clamp(time, 0, span[1] - gap);
-    this.edits.set(`${row.key}:${i}`, span);
+    const id = `${row.key}:${i}`;
+    if (!this.edits.has(id)) this.ghost(row, i);
+    this.edits.set(id, span);
     this.placeBar(this.grid.querySelector(`[data-bar="${CSS.escape(`${row.key}:${i}`)}"]`), span);
     this.values();
     this.seek(span[side]);
+  }
+
+  /** The outline of what was there before the edge was moved. */
+  ghost(row, i) {
+    const before = this.spans(row)[i];
+    const node = h("div", { class: "t1-ghost", "aria-hidden": "true" });
+    this.placeBar(node, before);
+    node.removeAttribute("aria-label");
+    this.grid.querySelector(`.t1-track[data-row="${CSS.escape(row.key)}"]`).append(node);
   }
 
   edgeKey(event, row, i, side) {
