@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from grpo_models import FAMILIES, PAD, double_head, plain_logps, ragged_completions, random_model, video_prompt  # noqa: E402
+
 from timer1lib.models.fast_vision import speed_up_vision, vision_tower  # noqa: E402
 from timer1lib.training.features import FeatureCache, accept_features, mergers, tower_hash  # noqa: E402
 from timer1lib.training.video_grpo import attention, repeated, shared_prefix  # noqa: E402
