@@ -10,7 +10,7 @@ import numpy as np
 from timer1lib.world.render import render
 from timer1lib.world.scene import Scene
 
-FPS = 8
+FPS = 4
 SIDE = 112
 CHUNK = 32
 """Frames drawn at a time: few enough to stay in the processor's cache."""
