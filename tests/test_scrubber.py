@@ -141,3 +141,14 @@ def test_without_a_kernel_the_widget_is_html_without_script_or_address(run: RunF
     assert "7 more samples" in html
     assert "<script" not in html
     assert not re.search(r'(?:src|href)="(?!data:)', html)
+
+
+def test_every_item_has_a_row_for_every_checkpoint(tmp_path: Path) -> None:
+    """A run that is still being evaluated: one checkpoint has not answered the second split."""
+    run = make_run(tmp_path, samples=6, videos=1)
+    run.predictions("grpo", "test_ood").unlink()
+    items = load_items(run)
+    assert {tuple(row.key for row in item.rows) for item in items} == {("base", "sft", "grpo")}
+    assert [item.rows[2].error for item in items if item.split == "test_ood"] == ["not in the predictions"] * 2
+    with pytest.raises(Timer1Error, match="test_ood"):
+        load_items(run, checkpoints=["grpo"])

@@ -141,6 +141,14 @@ def test_dragging_the_playhead_shows_that_very_frame(story: Any, big_run: RunFol
     assert page.frame() == shown + 1
 
 
+def test_the_whole_picture_is_shown(story: Any) -> None:
+    """Whatever its shape: the element keeps inside its stage, and the picture inside the element."""
+    page, _ = story
+    stage, video = page.root.locator(".t1-stage").bounding_box(), page.root.locator("video").bounding_box()
+    assert video == stage
+    assert page.root.locator("video").evaluate("(node) => getComputedStyle(node).objectFit") == "contain"
+
+
 def test_clicking_a_bar_plays_that_segment_and_stops(story: Any, big_run: RunFolder) -> None:
     page, _ = story
     page.choose("test_id/s000")

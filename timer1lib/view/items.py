@@ -98,9 +98,8 @@ def load_items(
         answers: dict[str, dict[str, Prediction]] = {}
         for name in names:
             path = run.predictions(name, split)
-            if path.is_file():
-                answers[name] = {row.id: row for row in run.read_predictions(name, split)}
-            elif checkpoints:
+            answers[name] = {row.id: row for row in run.read_predictions(name, split)} if path.is_file() else {}
+            if checkpoints and not path.is_file():
                 raise Timer1Error(f"{path}: no predictions of checkpoint {name!r} for split {split!r}")
         for sample in run.read_samples(split):
             if sample.is_question and not sample.windows:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text, project_root, read_json, resolve
 from timer1lib.params.cells import cell_source, with_cell
-from timer1lib.params.load import load_params
+from timer1lib.params.load import validated
 from timer1lib.params.model import Params
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.elsewhere import run_from_predictions
@@ -108,7 +110,7 @@ def find_run(run: str | Path) -> Path:
 
 def write_copy(run: RunFolder) -> Path:
     """06_inspect with this run's parameters; a copy that already has them keeps what a person added to it."""
-    params = load_params(run.params) if run.params.is_file() else Params()
+    params = _params(run)
     lines = cell_source(params, "inspect").splitlines()
     lines[0] = f"run_dir: str = {json.dumps(str(run.root.resolve()))}  # the run that this notebook belongs to"
     source = project_root() / "notebooks" / f"{NOTEBOOK}.ipynb"
@@ -120,6 +122,18 @@ def write_copy(run: RunFolder) -> Path:
             return target.resolve()
     atomic_write_text(target, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
     return target.resolve()
+
+
+def _params(run: RunFolder) -> Params:
+    """What 06_inspect reads of the run's parameters; the other sections may be of an older version."""
+    if not run.params.is_file():
+        return Params()
+    try:
+        tree = yaml.safe_load(run.params.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Timer1Error(f"{run.params}: not YAML: {' '.join(str(error).split())}") from error
+    kept = {key: tree[key] for key in ("name", "shared", "inspect") if isinstance(tree, dict) and key in tree}
+    return validated(Params, kept, str(run.params))
 
 
 def _package_parent() -> Path:

@@ -77,7 +77,7 @@ def results(metrics: Mapping[str, Any]) -> str:
     splits = grounding(metrics)
     if not splits:
         return ""
-    reaches = {">=": "≥", ">": "&gt;"}.get(str(metrics.get("comparison", ">=")), "≥")
+    reaches = "&gt;" if metrics.get("comparison") in (">", "exceeds") else "≥"
     parts = [
         f'<p class="soft">R1@m counts answers with IoU {reaches} m, in percent; a missing or unreadable answer counts as '
         "wrong. Small: 95% intervals over videos. Length and edge error stand here because a mean IoU can be bought with "
