@@ -76,7 +76,7 @@ def test_sft_killed_and_run_again_ends_in_the_same_weights(family: str, material
     cut = new_run(tmp_path / "cut", material) | {"model": material[family]} | SFT
     real, calls = sft.Material.encode, []
 
-    def dies(self, *args):  # noqa: ANN001, ANN002, ANN202
+    def dies(self, *args):
         calls.append(1)
         if len(calls) == 14:  # in the fourth step
             raise KeyboardInterrupt
@@ -109,7 +109,7 @@ def test_sft_switched_off_leaves_no_checkpoint(material, tmp_path) -> None:
 def test_sft_without_samples_says_what_to_do(material, tmp_path) -> None:
     base = new_run(tmp_path, material)
     atomic_write_jsonl(RunFolder(tmp_path).data("cold_start"), [])
-    with pytest.raises(Timer1Error, match="cold_start.jsonl is empty"):
+    with pytest.raises(Timer1Error, match=r"cold_start\.jsonl is empty"):
         sft.train(open_stage("sft", base | SFT))
 
 
@@ -125,7 +125,7 @@ def test_grpo_killed_and_run_again_ends_in_the_same_weights(material, tmp_path, 
     cut = new_run(tmp_path / "cut", material) | GRPO
     calls: list[int] = []
 
-    def dies(x):  # noqa: ANN001, ANN202
+    def dies(x):
         calls.append(1)
         if len(calls) == 27:  # in the fourth step
             raise KeyboardInterrupt

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import av
 import numpy as np
+import pytest
 
 from timer1lib.errors import Timer1Error
-from timer1lib.schema import Sample
 from timer1lib.files import read_jsonl
+from timer1lib.schema import Sample
 from timer1lib.world.encode import FPS, write_video
 from timer1lib.world.lexicon import COLOURS, WALLS
 from timer1lib.world.render import digit, render
 from timer1lib.world.scene import Change, Scene, Thing, sample_scene
 from timer1lib.world.synth import synth
-
-import pytest
 
 
 def still(**changes: object) -> Scene:
@@ -105,7 +104,10 @@ def test_the_frame_that_the_model_gets_for_second_t_shows_t(tmp_path) -> None:
     scene = sample_scene(4, 0.3, durations=(20.0, 20.0))
     path = tmp_path / "clock.mp4"
     write_video(scene, path, side=112, burn_clock=True)
-    for sampling in (Sampling("frames", frames=16, min_frame_pixels=112 * 112, factor=56), Sampling("fps", fps=1.0, min_frame_pixels=112 * 112, factor=56)):
+    for sampling in (
+        Sampling("frames", frames=16, min_frame_pixels=112 * 112, factor=56),
+        Sampling("fps", fps=1.0, min_frame_pixels=112 * 112, factor=56),
+    ):
         frames = read_frames(path, sampling)
         shown = [read_clock(frame, 2) for frame in frames.pixels]
         assert shown == [int(t + 1e-6) for t in frames.times_s]
@@ -123,7 +125,9 @@ def test_synth_writes_a_data_set(tmp_path) -> None:
     assert [r["query"] for r in rows] == [r["query"] for r in read_jsonl(again["annotations"])]
 
 
-@pytest.mark.parametrize("wrong", [{"videos": 0}, {"videos": 1, "difficulty": 1.5}, {"videos": 1, "shortest": 9.0, "longest": 3.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"videos": 0}, {"videos": 1, "difficulty": 1.5}, {"videos": 1, "shortest": 9.0, "longest": 3.0}]
+)
 def test_synth_names_a_wrong_number(tmp_path, wrong: dict[str, float]) -> None:
     with pytest.raises(Timer1Error):
         synth(tmp_path, **wrong)  # type: ignore[arg-type]

@@ -14,7 +14,9 @@ KeepClipDrop = Literal["keep", "clip", "drop"]
 
 class CurateParams(Section):
     source: Literal["world", "files"] = Field("world", description="the embedded world, or annotation files")
-    world_seed: int = Field(0, ge=0, description="world: another seed gives other videos; apart from the run's seed, so that runs share them")
+    world_seed: int = Field(
+        0, ge=0, description="world: another seed gives other videos; apart from the run's seed, so that runs share them"
+    )
     train_videos: int = Field(240, ge=1, description="world: videos of the training pool")
     test_videos: int = Field(100, ge=1, description="world: videos of the test in distribution")
     ood_videos: int = Field(100, ge=0, description="world: videos of the test out of distribution")

@@ -20,7 +20,9 @@ class SftParams(Section):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights themselves")
+    lora_rank: int = Field(
+        0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights themselves"
+    )
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
