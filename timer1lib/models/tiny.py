@@ -93,7 +93,7 @@ def tiny_config(
         raise Timer1Error(f"hidden size {hidden}: must be a multiple of 32, the width of a head")
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     heads = hidden // 32
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,
         "hidden_size": hidden,
         "intermediate_size": 3 * hidden,
@@ -106,7 +106,7 @@ def tiny_config(
         "bos_token_id": None,
     }
     rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [8, 4, 4]}
-    vision = {
+    vision: dict[str, Any] = {
         "depth": vision_depth,
         "hidden_size": vision_hidden,
         "intermediate_size": 3 * vision_hidden,

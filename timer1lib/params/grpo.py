@@ -28,7 +28,7 @@ class GrpoParams(Section):
     )
     phase_policy: Literal["restart", "carry"] = Field(
         "restart",
-        description="restart: fresh optimizer, schedule and reference each epoch (official script); carry: one training throughout",
+        description="restart: fresh optimizer, schedule and reference each epoch (official script); carry: one training",
     )
     prompts_per_step: int = Field(8, ge=1, description="groups a step")
     num_generations: int = Field(8, ge=2, description="rollouts a group, G")

@@ -67,4 +67,5 @@ def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(1, 2) if flip else x
+    result: torch.Tensor = x.transpose(1, 2) if flip else x
+    return result

@@ -127,7 +127,7 @@ def _grid(cell: int, side: int) -> tuple[slice, slice, NDArray[np.float32], NDAr
     """The quarter `cell` of the picture: its rows and columns, and pixel centres from the quarter's middle."""
     half = side // 2
     top, left = (cell // 2) * half, (cell % 2) * half
-    axis = ((np.arange(half, dtype=np.float32) + 0.5) / side) - 0.25
+    axis = (((np.arange(half) + 0.5) / side) - 0.25).astype(np.float32)
     return slice(top, top + half), slice(left, left + half), axis[:, None], axis[None, :]
 
 

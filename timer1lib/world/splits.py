@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sa
     """A scene's samples in a split: up to `queries_a_video` queries, or two questions."""
     spec = SPLITS[split]
     rng = np.random.default_rng([scene.seed, 5])
-    common = {"video": f"{split}/{scene.seed}.mp4", "duration": scene.duration, "source": "world", "split": split}
+    common: dict[str, Any] = {"video": f"{split}/{scene.seed}.mp4", "duration": scene.duration, "source": "world", "split": split}
     extra = {"difficulty": scene.difficulty}
     if spec.kind == "grounding":
         queries = pick_queries(scene, rng, queries_a_video * 2 if spec.pairs == "held_out" else queries_a_video)
@@ -120,7 +120,7 @@ def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sa
                 type=TYPES[q.type],
                 extra=extra,
                 **common,
-            )  # type: ignore[arg-type]
+            )
             for i, q in enumerate(queries)
         ]
     choices = short_questions(scene, rng) if spec.kind == "short" else long_questions(scene, rng)
@@ -134,7 +134,7 @@ def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sa
             options=list(c.options),
             answer=c.answer,
             extra=extra,
-            **common,  # type: ignore[arg-type]
+            **common,
         )
         for i, c in enumerate(picked)
     ]
