@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = getattr(options, "json", False)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with _stdout_is_ours() if as_json else contextlib.nullcontext():
             outcome = options.command(options)
@@ -155,9 +157,10 @@ def _add_score(commands: Commands) -> None:
 
 def _score(options: argparse.Namespace) -> Outcome:
     from timer1lib.evaluation.score import score_files
+    from timer1lib.evaluation.score_text import score_text
 
     value = score_files(options.predictions, options.annotations, options.format, options.parser, options.repair)
-    return Outcome(_plain(value), value)
+    return Outcome(score_text(value), value)
 
 
 def _add_synth(commands: Commands) -> None:
@@ -242,8 +245,8 @@ def _add_inspect(commands: Commands) -> None:
 def _inspect(options: argparse.Namespace) -> Outcome:
     from timer1lib.view.open import inspect
 
-    inspect(options.run, predictions=options.predictions, annotations=options.annotations, videos=options.videos)
-    return Outcome("")
+    status = inspect(options.run, predictions=options.predictions, annotations=options.annotations, videos=options.videos)
+    return Outcome("", status=FAILED if status else 0)
 
 
 def _add_estimate(commands: Commands) -> None:
@@ -263,13 +266,15 @@ def _estimate(options: argparse.Namespace) -> Outcome:
 
 def _add_pretrain(commands: Commands) -> None:
     parser = _command(commands, "pretrain", _pretrain, "build the embedded tiny model from the world alone", json_too=False)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="arguments of timer1lib.world.pretrain")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="the model's folder; a killed pretraining goes on in it")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of timer1lib.training.pretrain")
 
 
 def _pretrain(options: argparse.Namespace) -> Outcome:
-    from timer1lib.world.pretrain import main as pretrain
+    from timer1lib.training.pretrain import main as pretrain
 
-    return Outcome("", status=int(pretrain(options.rest) or 0))
+    pretrain([options.out_dir, *options.rest])
+    return Outcome("")
 
 
 def _at_least(smallest: int) -> Callable[[str], int]:

@@ -86,6 +86,11 @@ def _register_engine() -> None:
     class ThisInterpreter(AsyncKernelManager):
         """Starts `sys.executable`, whatever kernels named python3 a person has installed elsewhere."""
 
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            if self.has_trait("transport_encryption"):  # jupyter_client 8.10 and later
+                self.transport_encryption = "auto"
+
         @property
         def kernel_spec(self) -> KernelSpec:
             return KernelSpec(
@@ -126,7 +131,7 @@ def _register_engine() -> None:
                 shutdown_kernel="immediate",
             )
             client.display = display
-            own = {RUNNER_VARIABLE: str(os.getpid()), LOCK_VARIABLE: str(lock.resolve())}
+            own = {RUNNER_VARIABLE: str(os.getpid()), LOCK_VARIABLE: str(lock.resolve()), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
             client.execute(env={**os.environ, **own, **display.environment()})
 
     papermill_engines.register(_ENGINE, Engine)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timer1lib.errors import Timer1Error
-from timer1lib.params.model import NOTEBOOKS, SECTIONS
+from timer1lib.params.model import NOTEBOOKS, SECTIONS, Params
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
     "curate": (),
@@ -19,10 +19,24 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
 }
 """Stages whose outputs are inputs of a stage."""
 
+
+def upstream(stage: str, params: Params) -> tuple[str, ...]:
+    """Stages whose outputs a stage reads under these parameters: difficulty judged by the base knows nothing of SFT."""
+    if stage == "difficulty" and params.difficulty.difficulty_model in ("base", "published"):
+        return ("curate",)
+    return UPSTREAM[stage]
+
+
 OWNED: dict[str, tuple[str, ...]] = {
-    "sft": ("checkpoints/sft/**/*", "logs/sft.jsonl"),
+    "sft": ("checkpoints/sft/**/*", "work/sft/**/*", "logs/sft.jsonl"),
     "difficulty": ("data/difficulty*", "data/selected.jsonl", "data/selection*"),
-    "grpo": ("checkpoints/grpo/**/*", "logs/grpo.jsonl", "logs/rollouts.jsonl", "data/filter_epoch*.jsonl"),
+    "grpo": (
+        "checkpoints/grpo/**/*",
+        "work/grpo/**/*",
+        "logs/grpo.jsonl",
+        "logs/rollouts.jsonl",
+        "data/filter_epoch*.jsonl",
+    ),
     "evaluate": ("predictions/**/*", "metrics.json"),
     "inspect": (),
     "compare": (),

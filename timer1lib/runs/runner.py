@@ -16,7 +16,7 @@ from timer1lib.params.model import Params
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import check_notebook, execute
-from timer1lib.runs.graph import STAGES, UPSTREAM, StageRef, find_stage
+from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
 from timer1lib.runs.keys import changed_parts, key_parts, stage_key, stage_parameters
 from timer1lib.runs.locks import KERNEL_LOCK, exclusive
 from timer1lib.runs.manifest import build_manifest, finish_manifest, now
@@ -151,12 +151,12 @@ class _Runner:
             return done
 
     def _parts(self, stage: StageRef) -> dict[str, Any]:
-        upstream = {}
-        for name in UPSTREAM[stage.name]:
+        read = {}
+        for name in upstream(stage.name, self.params):
             stamp = read_stamp(self.folder, find_stage(name))
-            upstream[name] = stamp.digests() if stamp else {}
+            read[name] = stamp.digests() if stamp else {}
         notebook = self.project.notebooks / f"{stage.notebook}.ipynb"
-        return key_parts(self.params, stage, notebook, self.project.package, upstream, self.folder.notes)
+        return key_parts(self.params, stage, notebook, self.project.package, read, self.folder.notes)
 
     def _execute(self, stage: StageRef, key: str, parts: dict[str, Any], fresh: bool) -> dict[str, Any]:
         resumed, before = begin(self.folder, stage, key, fresh)
