@@ -35,6 +35,7 @@ class SharedParams(Section):
         "sdpa", description="attention implementation of the text model"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
+    threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: str = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
     cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
     workers: int = Field(2, ge=0, le=64, description="processes that decode videos ahead of the model; 0 decodes in place")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,4 +40,8 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
     folder = resolve(Path(str(parameters.get("run_dir", "outputs/tiny"))))
     folder.mkdir(parents=True, exist_ok=True)
     where = f"notebook {name}"
-    return Stage(name, RunFolder(folder), validated(SharedParams, shared, where), validated(section, own, where))
+    stage = Stage(name, RunFolder(folder), validated(SharedParams, shared, where), validated(section, own, where))
+    if stage.shared.threads:
+        # read when torch is first imported, which is after this: threads that wait for each other cost more than they do
+        os.environ["OMP_NUM_THREADS"] = str(stage.shared.threads)
+    return stage
