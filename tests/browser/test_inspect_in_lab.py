@@ -228,6 +228,16 @@ def test_a_click_on_the_scatter_selects(story: Any) -> None:
     page.root.scroll_into_view_if_needed()
 
 
+def test_coming_back_before_the_other_video_was_here(story: Any) -> None:
+    page, _ = story
+    page.choose("test_id/s002")
+    script = """async () => { for (const key of ["test_id/s005", "test_id/s002"]) {
+      document.querySelector(`.t1t-row[data-key="${key}"]`).click(); await new Promise((done) => setTimeout(done, 30)); } }"""
+    page.page.evaluate(script)
+    page.page.wait_for_function("() => document.querySelector('.t1-root[data-key^=test_]').dataset.media === 'test_id/s002'")
+    assert page.frame() == 0
+
+
 def test_a_click_is_answered_within_200_ms(story: Any) -> None:
     """800 samples, 3 checkpoints; measured in the browser from the click to the scrubber's new timeline."""
     page, _ = story

@@ -194,6 +194,7 @@ class Scrubber {
       const keep = item.rows.some((row) => row.key === this.chosen) && !item.rows.some((row) => row.reward !== null);
       this.chosen = keep ? this.chosen : (item.rows.find((row) => row.reward !== null) ?? item.rows.at(-1))?.key ?? "truth";
       if (this.model.get("media").key !== item.key) this.clearMedia("loading the video …");
+      else if (this.root.dataset.media !== item.key) this.showMedia(); // came back before the other one's video was here
     }
     this.query.textContent = item.query || item.id;
     this.facts.replaceChildren(
@@ -207,6 +208,7 @@ class Scrubber {
   }
 
   clearMedia(message) {
+    delete this.root.dataset.media;
     this.urls.splice(0).forEach((url) => URL.revokeObjectURL(url));
     this.frames = new Float64Array();
     this.video.removeAttribute("src");

@@ -69,7 +69,7 @@ class SegmentScrubber(anywidget.AnyWidget):
         self._shown: Item | None = None
         self._watched = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="scrubber")
-        self._job: Future[None] | None = None
+        self._job: Future[tuple[Item, dict[str, Any]]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.on_msg(self._message)
@@ -133,9 +133,10 @@ class SegmentScrubber(anywidget.AnyWidget):
             callback(entry, note)
 
     def wait(self, timeout: float = 60.0) -> None:
-        """Until the video asked for last is ready (seconds); for scripts and tests."""
+        """Until the video asked for last is here (seconds); for scripts, in which no loop runs that would bring it."""
         if self._job is not None:
-            self._job.result(timeout)
+            entry, ready = self._job.result(timeout)
+            self._hand_over(entry, ready)
 
     def _message(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         kind = content.get("type")
@@ -157,7 +158,7 @@ class SegmentScrubber(anywidget.AnyWidget):
             self._loop = asyncio.get_running_loop()
         self._job = self._worker.submit(self._deliver, entry)
 
-    def _deliver(self, entry: Item) -> None:
+    def _deliver(self, entry: Item) -> tuple[Item, dict[str, Any]]:
         """Decode beside the thread that answers clicks, then hand over in that thread.
 
         A widget's state is not made for two threads: a change of `item` while another thread holds the sync is lost.
@@ -168,6 +169,7 @@ class SegmentScrubber(anywidget.AnyWidget):
             self._hand_over(entry, ready)
         else:
             loop.call_soon_threadsafe(self._hand_over, entry, ready)
+        return entry, ready
 
     def _hand_over(self, entry: Item, ready: dict[str, Any]) -> None:
         self._kept[entry.key] = ready
