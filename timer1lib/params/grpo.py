@@ -17,9 +17,7 @@ class GrpoParams(Section):
     schedule: Literal["multi_epoch", "sample_filtering", "easy_to_hard", "hard_to_easy", "staged"] = Field(
         "sample_filtering", description="which samples each epoch trains on"
     )
-    epochs: int = Field(
-        3, ge=1, description="phases of the outer loop; sample filtering measures the difficulty anew after each"
-    )
+    epochs: int = Field(2, ge=1, description="phases of the outer loop; sample filtering measures the difficulty anew after each")
     steps_per_epoch: int = Field(0, ge=0, description="optimizer steps of an epoch; 0 sees every sample of the epoch once")
     filter_low: float = Field(0.0, ge=0, le=1, description="sample filtering keeps IoU above this")
     filter_high: float = Field(0.7, ge=0, le=1, description="sample filtering keeps IoU up to this")
@@ -31,13 +29,16 @@ class GrpoParams(Section):
         description="restart: fresh optimizer, schedule and reference each epoch (official script); carry: one training",
     )
     prompts_per_step: int = Field(8, ge=1, description="groups a step")
+    groups_per_forward: int = Field(
+        0,
+        ge=0,
+        description="groups scored in one forward pass, a divisor of prompts_per_step: fewer take less memory; 0 takes all",
+    )
     num_generations: int = Field(8, ge=2, description="rollouts a group, G")
     max_completion_length: int = Field(48, ge=1, description="tokens of a rollout at most")
     temperature: float = Field(1.0, gt=0, description="sampling temperature of the rollouts")
     learning_rate: float = Field(1.5e-4, gt=0, description="peak learning rate of AdamW")
-    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="learning-rate schedule after the warm-up"
-    )
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="learning-rate schedule after the warm-up")
     warmup_steps: int = Field(5, ge=0, description="steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
