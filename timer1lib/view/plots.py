@@ -26,8 +26,8 @@ TEMPLATE = go.layout.Template(
         "colorway": list(COLOURS),
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        "title": {"x": 0, "xref": "paper", "y": 0.98, "yanchor": "top", "font": {"size": 15}},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "title": {"x": 0.004, "xref": "container", "y": 0.98, "yanchor": "top", "font": {"size": 15}},
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         "margin": {"l": 56, "r": 16, "t": 44, "b": 48},
         "hoverlabel": {"font": {"size": 12}},
         "bargap": 0.25,
@@ -129,7 +129,7 @@ def by_group(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str 
             y=labels, x=values, name=name, orientation="h", marker=_filled(style.colour, SHAPES[style.pattern]), error_x=errors
         )
     longest = max((len(rows) for rows in groups.values()), default=1)
-    fig.update_layout(height=130 + longest * (10 + 13 * max(1, len(groups))), legend_traceorder="normal")
+    fig.update_layout(height=140 + longest * (10 + 13 * max(1, len(groups))), legend_traceorder="normal")
     return _legend(fig, len(groups) > 1).update_yaxes(autorange="reversed", showgrid=False).update_xaxes(rangemode="tozero")
 
 

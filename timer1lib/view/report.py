@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_text, read_json, read_jsonl
+from timer1lib.files import atomic_write_text, read_json, read_jsonl, resolve
 from timer1lib.runfolder import RunFolder
 from timer1lib.view import report_parts as parts
 from timer1lib.view import report_tables as tables
@@ -33,7 +33,7 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
     """Write `report.html` for whatever the run has so far; what is missing is said, not passed over.
 
     Args:
-        cache: folder for browser copies, from which thumbnails are taken; inside the run where not given.
+        cache: folder for browser copies, from which thumbnails are taken; the run's `shared.cache_dir` where not given.
         samples: how many predictions are drawn against the truth.
 
     Returns:
@@ -64,7 +64,7 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
     add("training", "Training", lambda: parts.training(run, missing))
     add("data", "Data", lambda: parts.data(run))
     add("errors", "Where it is right and wrong", lambda: parts.errors(run, metrics))
-    add("samples", "Predictions against the truth", lambda: parts.examples(run, cache or run.root / "cache", samples, missing))
+    add("samples", "Predictions against the truth", lambda: parts.examples(run, cache or cache_of(run), samples, missing))
     add("signatures", "Failure signatures", lambda: tables.signatures(metrics))
     add("questions", "Does it hurt or help general understanding?", lambda: tables.questions(metrics))
     add("failed", "Samples that failed", lambda: tables.failed(metrics))
@@ -72,6 +72,16 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
     page = _page(run, manifest, metrics, sections, missing)
     atomic_write_text(run.report, page)
     return run.report
+
+
+def cache_of(run: RunFolder) -> Path:
+    """The cache that the run's parameters name, or a folder inside the run where it has none."""
+    import yaml
+
+    try:
+        return resolve(str(yaml.safe_load(run.params.read_text())["shared"]["cache_dir"]))
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return run.root / "cache"
 
 
 def _read(path: Path, kind: type, missing: list[str], what: str) -> Any:

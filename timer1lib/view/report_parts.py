@@ -36,14 +36,28 @@ def lead(metrics: Mapping[str, Any]) -> str:
     if len(names) == 1:
         return f"R1@0.5 of {html.escape(display_name(names[0]))} on {html.escape(split)}: {plain(rows[names[0]], 'R1@0.5')} %."
     first, last = names[0], names[-1]
-    change = (number(rows[last].get("R1@0.5")) or 0.0) - (number(rows[first].get("R1@0.5")) or 0.0)
-    word = "rises" if change > 0 else "falls" if change < 0 else "stays"
+    before, after = plain(rows[first], "R1@0.5"), plain(rows[last], "R1@0.5")
     n = rows[last].get("n")
-    return (
-        f"On {html.escape(split)}{f' ({n} queries)' if n else ''}, R1@0.5 {word} from {plain(rows[first], 'R1@0.5')} % "
-        f"({html.escape(display_name(first))}) "
-        f"to <strong>{plain(rows[last], 'R1@0.5')} %</strong> ({html.escape(display_name(last))})."
-    )
+    where = f"On {html.escape(split)}{f' ({n} queries)' if n else ''}, R1@0.5"
+    ends = measured(metrics, split, first, last, "R1@0.5")
+    named = f"({html.escape(display_name(first))}) to <strong>{after} %</strong> ({html.escape(display_name(last))})"
+    if ends is not None and ends[0] <= 0 <= ends[1]:
+        return (
+            f"{where} goes from {before} % {named}: no change that this many queries could show "
+            f"(paired difference {ends[0]:+.1f} to {ends[1]:+.1f})."
+        )
+    change = (number(rows[last].get("R1@0.5")) or 0.0) - (number(rows[first].get("R1@0.5")) or 0.0)
+    said = f" (paired difference {ends[0]:+.1f} to {ends[1]:+.1f})" if ends is not None else ""
+    return f"{where} {'rises' if change > 0 else 'falls' if change < 0 else 'stays'} from {before} % {named}{said}."
+
+
+def measured(metrics: Mapping[str, Any], split: str, first: str, last: str, metric: str) -> tuple[float, float] | None:
+    """The paired difference's 95% interval between two checkpoints, in points; None where it was not measured."""
+    pairs = (metrics.get("paired") or {}).get(split)
+    row = pairs.get(f"{first} → {last}") if isinstance(pairs, Mapping) else None
+    entry = row.get(metric) if isinstance(row, Mapping) else None
+    ends = entry.get("interval") if isinstance(entry, Mapping) else None
+    return (float(ends[0]), float(ends[1])) if ends and None not in ends else None
 
 
 def origin(manifest: Mapping[str, Any]) -> str:
@@ -74,7 +88,9 @@ def cards(metrics: Mapping[str, Any]) -> str:
             continue
         change = ""
         if first is not None and len(names) > 1:
-            kind = "up" if last > first else "down" if last < first else "soft"
+            ends = measured(metrics, split, names[0], names[-1], metric)
+            sure = ends is None or not ends[0] <= 0 <= ends[1]
+            kind = "soft" if not sure or last == first else "up" if last > first else "down"
             sign = "+" if last >= first else "−"
             change = f' <span class="change {kind}" style="display:inline">{sign}{abs(last - first):.1f}</span>'
         made.append(
@@ -137,16 +153,12 @@ def data(run: RunFolder) -> str:
 def errors(run: RunFolder, metrics: Mapping[str, Any]) -> str:
     """Histogram of IoU, and R1@0.5 by query type."""
     splits = grounding(metrics)
-    made = []
+    made, wide = [], ""
     for split, rows in list(splits.items())[:1]:
         if any(run.predictions(name, split).is_file() for name in rows):
             items = load_items(run, [split])
-            by_name = {
-                row.label: [item.iou(row) for item in items for row in item.rows if row.label == label]
-                for label in items[0].ious()
-                for row in items[0].rows
-                if row.label == label
-            }
+            ious = [item.ious() for item in items]
+            by_name = {name: [row[name] for row in ious] for name in ious[0]}
             made.append(figure_html(plots.iou_histogram(by_name, f"IoU of every answer, {split}")))
         groups = {
             name: row["by_type"]
@@ -154,8 +166,9 @@ def errors(run: RunFolder, metrics: Mapping[str, Any]) -> str:
             if isinstance(row.get("by_type"), Mapping) and len(row["by_type"]) > 1
         }
         if groups:
-            made.append(figure_html(plots.by_group(groups, "R1@0.5", f"R1@0.5 by type of query, {split}")))
-    return f'<div class="two">{"".join(f"<div>{one}</div>" for one in made)}</div>' if made else ""
+            wide = figure_html(plots.by_group(groups, "R1@0.5", f"R1@0.5 by type of query, {split}"))
+    columns = f'<div class="two">{"".join(f"<div>{one}</div>" for one in made)}</div>' if made else ""
+    return columns + wide
 
 
 def examples(run: RunFolder, cache: Path, count: int, missing: list[str]) -> str:

@@ -149,39 +149,61 @@ def _ends(entry: Any, form: str) -> str:
 
 
 def signatures(metrics: Mapping[str, Any]) -> str:
-    """Every signature's number with its interval, by split and checkpoint; those that were found stand first."""
+    """A table a split: a signature a row, a checkpoint a column, with intervals; what was found stands first."""
     rows = list(_entries(metrics.get("signatures")))
     if not rows:
         return ""
-    rows.sort(key=lambda row: not (isinstance(row[3], Mapping) and row[3].get("flagged")))
-    lines = []
-    for split, checkpoint, name, entry in rows:
-        facts = entry if isinstance(entry, Mapping) else {}
-        found = "found" if facts.get("flagged") else "–"
-        value = f"{number(entry):.3g} {facts.get('unit') or ''}".strip()
-        listed = str(len(facts["samples"])) if isinstance(facts.get("samples"), Sequence) else "–"
-        kind = "best" if facts.get("flagged") else ""
-        label = name.replace("_", " ")
-        lines.append(_row(label, split, display_name(checkpoint), found, value, _ends(entry, ".3g"), listed, left=4, kind=kind))
-    note = (
-        '<p class="soft">Each signature is a number with an interval, and is called found where the interval lies beyond '
-        "nothing and the effect is large enough to matter. The samples behind it are listed in 06_inspect.</p>"
-    )
-    head = _heads("signature", "split", "checkpoint", "", "value", "95% interval", "samples", left=4)
-    return note + table(head, lines)
+    parts = [
+        '<p class="soft">Each signature is a number with an interval. It counts as found, <strong>● bold</strong>, where the '
+        "interval lies beyond nothing and the effect is large enough to matter. 06_inspect lists the samples behind it.</p>"
+    ]
+    for split in dict.fromkeys(row[0] for row in rows):
+        own = [row for row in rows if row[0] == split]
+        checkpoints = list(dict.fromkeys(row[1] for row in own))
+        found = {row[2] for row in own if isinstance(row[3], Mapping) and row[3].get("flagged")}
+        names = sorted(dict.fromkeys(row[2] for row in own), key=lambda name: name not in found)
+        cells = {(row[2], row[1]): row[3] for row in own}
+        lines = []
+        for name in names:
+            facts = [cells[name, checkpoint] for checkpoint in checkpoints if (name, checkpoint) in cells]
+            unit = next((str(entry["unit"]) for entry in facts if isinstance(entry, Mapping) and entry.get("unit")), "")
+            values = "".join(_signature_cell(cells.get((name, checkpoint))) for checkpoint in checkpoints)
+            label = f"{html.escape(name.replace('_', ' '))}<small>{html.escape(unit)}</small>"
+            lines.append(f"<tr><td>{label}</td>{values}</tr>")
+        heads = _heads("signature", *(html.escape(display_name(name)) for name in checkpoints))
+        parts.append(f"<h3>{html.escape(split)}</h3>{table(heads, lines)}")
+    return "".join(parts)
+
+
+def _signature_cell(entry: Any) -> str:
+    value = number(entry)
+    if value is None:
+        return "<td>–</td>"
+    found = isinstance(entry, Mapping) and entry.get("flagged")
+    shown = f"<strong>● {value:.3g}</strong>" if found else f"{value:.3g}"
+    return f"<td>{shown}<small>{_ends(entry, '.3g')}</small></td>"
 
 
 def questions(metrics: Mapping[str, Any]) -> str:
-    """Multiple choice by split and checkpoint, beside chance and always answering the same letter."""
+    """Multiple choice: a split and checkpoint a row; accuracy beside chance and always answering the same letter."""
     rows = [row for row in _entries(metrics.get("questions")) if row[2] != "n"]
     if not rows:
         return ""
-    lines = [
-        _row(split, display_name(checkpoint), name.replace("_", " "), f"{number(entry):.1f}", _ends(entry, ".1f"), left=3)
-        for split, checkpoint, name, entry in rows
-    ]
+    columns = list(dict.fromkeys(row[2] for row in rows))
+    cells = {(row[0], row[1], row[2]): row[3] for row in rows}
+    lines = []
+    for split, checkpoint in dict.fromkeys((row[0], row[1]) for row in rows):
+        values = ""
+        for column in columns:
+            entry = cells.get((split, checkpoint, column))
+            value, ends = number(entry), _ends(entry, ".1f")
+            small = f"<small>{ends}</small>" if ends != "–" else ""
+            values += "<td>–</td>" if value is None else f"<td>{value:.1f}{small}</td>"
+        names = f'<td>{html.escape(split)}</td><td class="left">{html.escape(display_name(checkpoint))}</td>'
+        lines.append(f"<tr>{names}{values}</tr>")
     note = '<p class="soft">Multiple choice, answered by the same checkpoints, in percent.</p>'
-    return note + table(_heads("split", "checkpoint", "what", "value", "95% interval", left=3), lines)
+    heads = _heads("split", "checkpoint", *(html.escape(name.replace("_", " ")) for name in columns), left=2)
+    return note + table(heads, lines)
 
 
 def _entries(value: Any) -> Iterator[tuple[str, str, str, Any]]:
