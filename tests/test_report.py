@@ -114,3 +114,16 @@ def test_examples_are_of_every_kind_and_none_twice(run: RunFolder) -> None:
     gained = dict(groups)["Gained most from first to last checkpoint"][0]
     gains = {item.key: item.ious()["grpo"] - item.ious()["base"] for item in load_items(run)}
     assert gains[gained.key] == max(gains.values())
+
+
+def test_a_change_within_noise_is_not_called_one(run: RunFolder) -> None:
+    metrics = json.loads(run.metrics.read_text())
+    row = {"difference": 3.0, "interval": [-2.0, 8.0], "p": 0.3, "n": 8}
+    metrics["paired"] = {"test_id": {"base → grpo": {"R1@0.5": row, "mIoU": {**row, "interval": [1.0, 8.0]}}}}
+    run.metrics.write_text(json.dumps(metrics))
+    text = write_report(run).read_text()
+    assert "no change that this many queries could show (paired difference -2.0 to +8.0)" in text
+    assert text.count('class="change up"') == 3  # of the four cards, R1@0.5 alone stays neutral
+    row["interval"] = [1.0, 5.0]
+    run.metrics.write_text(json.dumps(metrics))
+    assert "rises from" in write_report(run).read_text()
