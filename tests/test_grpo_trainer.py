@@ -246,3 +246,18 @@ def test_evaluation_scores_too(folders: dict[str, Path], tmp_path: Path) -> None
 
     metrics = tr.evaluate(rows(3))
     assert metrics["eval_reward"] > 0
+
+
+def test_small_rollout_calls_sample_the_same(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from timer1lib.training.video_grpo import trainer as module
+
+    ends = []
+    for most in (10**6, 100):
+        monkeypatch.setattr(module, "ROLLOUT_TOKENS", most)
+        seen: list[Any] = []
+        tr, _ = trainer(folders["qwen3_vl"], tmp_path, max_steps=1, on_rollouts=lambda _, rows, seen=seen: seen.append(rows))
+        tr.train()
+        ends.append(seen)
+    assert ends[0] == ends[1]
+    assert [(s.start, s.stop) for s in module._chunks([40, 60, 30, 200, 10], 100)] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+    assert [(s.start, s.stop) for s in module._chunks([40, 50, 30, 200, 10, 20], 150)] == [(0, 3), (3, 4), (4, 6)]

@@ -27,6 +27,8 @@ from timer1lib.models.fast_vision import vision_tower
 logger = logging.getLogger(__name__)
 
 _MARK = "_timer1_accepts_features"
+PATCHES_A_CALL = 65_536
+"""Patches that the tower is given in one call at most, where they are of several videos."""
 
 
 def mergers(tower: Any) -> list[nn.Module]:
@@ -152,7 +154,7 @@ class FeatureCache:
     def features(
         self, model: nn.Module, tower: str, videos: Sequence[tuple[Tensor, Tensor]], keys: Sequence[str | None] | None = None
     ) -> list[Tensor]:
-        """Features of several videos; those not kept are computed in one call of the tower.
+        """Features of several videos; those not kept are computed together.
 
         Args:
             model: has a frozen tower.
@@ -171,9 +173,7 @@ class FeatureCache:
         missing = {name: i for i, name in enumerate(names) if found[i] is None}
         if missing:
             chosen = [videos[i] for i in missing.values()]
-            joined = tower_features(model, torch.cat([p for p, _ in chosen]), torch.cat([g for _, g in chosen]))
-            sizes = [p.shape[0] for p, _ in chosen]
-            fresh = dict(zip(missing, joined.split(sizes), strict=True))
+            fresh = dict(zip(missing, _computed(model, chosen), strict=True))
             for name, value in fresh.items():
                 self.put(name, value)
             self.computed += len(fresh)
@@ -261,6 +261,20 @@ class FeatureCache:
             path.unlink(missing_ok=True)
             total -= size
         self._written = total
+
+
+def _computed(model: nn.Module, videos: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Features of videos, several in one call of the tower while they are small."""
+    out: list[Tensor] = []
+    start = patches = 0
+    for i, (pixels, _) in enumerate(videos):
+        patches += pixels.shape[0]
+        if i + 1 == len(videos) or patches + videos[i + 1][0].shape[0] > PATCHES_A_CALL:
+            chunk = videos[start : i + 1]
+            joined = tower_features(model, torch.cat([p for p, _ in chunk]), torch.cat([g for _, g in chunk]))
+            out += joined.split([p.shape[0] for p, _ in chunk])
+            start, patches = i + 1, 0
+    return out
 
 
 def _verified(content: bytes, name: str) -> Tensor | None:

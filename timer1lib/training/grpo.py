@@ -166,12 +166,15 @@ def trainer_config(
 ) -> VideoGRPOConfig:
     """trl's configuration from ours; what is not named here is trl's default."""
     group = params.num_generations
+    forward = params.groups_per_forward or params.prompts_per_step
+    if params.prompts_per_step % forward:
+        raise Timer1Error(f"grpo.groups_per_forward {forward}: must divide grpo.prompts_per_step {params.prompts_per_step}")
     return VideoGRPOConfig(
         output_dir=str(work),
         max_steps=phase.schedule_steps,
-        per_device_train_batch_size=params.prompts_per_step * group,
-        gradient_accumulation_steps=1,
-        steps_per_generation=1,
+        per_device_train_batch_size=forward * group,
+        gradient_accumulation_steps=params.prompts_per_step // forward,
+        steps_per_generation=params.prompts_per_step // forward,
         num_generations=group,
         num_iterations=1,
         max_completion_length=params.max_completion_length,

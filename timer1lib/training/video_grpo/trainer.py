@@ -38,6 +38,9 @@ from timer1lib.training.video_grpo.encoded import EncodeAhead, EncodedPrompt, En
 from timer1lib.training.video_grpo.groups import GroupSource, flat_groups
 from timer1lib.training.video_grpo.resume import load_weights
 
+ROLLOUT_TOKENS = 32_768
+"""Prompt tokens that are sampled from together at most; what is sampled does not depend on it."""
+
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
 """Called after every generation with the step and a row a group: step, id, completions (text), rewards (weighted sums)."""
 
@@ -245,6 +248,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         prompts = [batch.prompts[i] for i in indices]
         seeds = [rollouts.seed_from(self.args.seed, *self._place(), attempt, i) for i in indices]
         pad = self._tokenizer.pad_token_id
+        out: list[list[int]] = []
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -257,12 +261,15 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
-            if self.args.rollouts == "repeated":
-                tokens = repeated.generate(model, prompts, batch.group, self.generation_config, pad, seeds[0])
-            else:
-                tokens = rollouts.generate(base_model(model), prompts, batch.group, self.generation_kwargs, pad, seeds)
+            for chunk in _chunks(list(map(len, prompts)), ROLLOUT_TOKENS):
+                asked = prompts[chunk]
+                if self.args.rollouts == "repeated":
+                    tokens = repeated.generate(model, asked, batch.group, self.generation_config, pad, seeds[chunk][0])
+                else:
+                    tokens = rollouts.generate(base_model(model), asked, batch.group, self.generation_kwargs, pad, seeds[chunk])
+                out += [row for rows in rollouts.cut_after_end(tokens, self.eos_token_ids) for row in rows]
         self._note("train" if self.model.training else "eval", "time/rollout", time.perf_counter() - started)
-        return [row for rows in rollouts.cut_after_end(tokens, self.eos_token_ids) for row in rows]
+        return out
 
     def _texts(self, prompts: list[Any], completions: list[list[int]]) -> list[Any]:
         """Completions as rewards get them: text, or one assistant message where prompts are messages."""
@@ -369,6 +376,16 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             load_weights(self.accelerator.unwrap_model(target), resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+def _chunks(lengths: list[int], most: int) -> list[slice]:
+    """Neighbours that together, padded to the longest, have at most `most` tokens; one that is longer stands alone."""
+    slices, start = [], 0
+    for i in range(1, len(lengths) + 1):
+        if i == len(lengths) or (i + 1 - start) * max(lengths[start : i + 1]) > most:
+            slices.append(slice(start, i))
+            start = i
+    return slices
 
 
 class _EpochSampler(RepeatSampler):  # type: ignore[misc]
