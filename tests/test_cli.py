@@ -110,7 +110,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> No
 
 def test_json_stands_alone_whatever_a_library_prints(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def noisy(*_: object, **__: object) -> dict[str, object]:
-        print("from python")
+        sys.stdout.write("from python\n")
         os.write(1, b"from C\n")
         return {"start": None, "completion": "é"}
 
