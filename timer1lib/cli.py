@@ -258,10 +258,10 @@ def _add_estimate(commands: Commands) -> None:
 def _estimate(options: argparse.Namespace) -> Outcome:
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
-    from timer1lib.training.estimate import estimate
+    from timer1lib.training.estimate import estimate, format_estimate
 
     value = estimate(load_params(resolve(options.params), options.overrides))
-    return Outcome(_plain(value), value)
+    return Outcome(format_estimate(value), value)
 
 
 def _add_pretrain(commands: Commands) -> None:
