@@ -65,9 +65,8 @@ def attention_forward(
     if shared_prefix is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
+        plain: Any = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+        return plain[0], None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = shared_prefix.attend(module.layer_idx, query, key, value, scale)  # type: ignore[arg-type]
     return out.transpose(1, 2).contiguous(), None

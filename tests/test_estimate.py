@@ -1,0 +1,177 @@
+"""What a recipe takes, by arithmetic: against the classes' own parameters and against a measured small model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from grpo_models import FAMILIES, PAD, VOCAB, double_head, ragged_completions, random_model, video_prompt  # noqa: E402
+
+from timer1lib.cli import main  # noqa: E402
+from timer1lib.errors import Timer1Error  # noqa: E402
+from timer1lib.models.fast_vision import vision_tower  # noqa: E402
+from timer1lib.params.load import load_params  # noqa: E402
+from timer1lib.training.architecture import KNOWN, from_config, known  # noqa: E402
+from timer1lib.training.estimate import architecture_of, estimate, format_estimate, seen_pairs  # noqa: E402
+from timer1lib.training.features import mergers, tower_features  # noqa: E402
+from timer1lib.training.video_grpo import attention, rollouts, shared_prefix  # noqa: E402
+from timer1lib.training.video_grpo.encoded import encode  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def counted(model: Any) -> tuple[int, int, int]:
+    """Parameters of the text model, the mergers and the tower; tied ones once."""
+    merger = {id(p): p.numel() for m in mergers(vision_tower(model)) for p in m.parameters()}
+    tower = {id(p): p.numel() for p in vision_tower(model).parameters() if id(p) not in merger}
+    text = {id(p): p.numel() for p in model.parameters() if id(p) not in merger and id(p) not in tower}
+    return sum(text.values()), sum(merger.values()), sum(tower.values())
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_published_sizes_give_the_parameters_of_the_class(name: str) -> None:
+    """The class is built without memory from the sizes, and its parameters counted one by one."""
+    import transformers as t
+
+    sizes = KNOWN[name]
+    text: dict[str, Any] = {
+        "hidden_size": sizes.hidden, "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.heads, "vocab_size": sizes.vocabulary,
+        "num_key_value_heads": sizes.key_heads, "intermediate_size": sizes.intermediate,
+    }  # fmt: skip
+    vision: dict[str, Any] = {
+        "hidden_size": sizes.vision_hidden, "depth": sizes.vision_layers, "intermediate_size": sizes.vision_intermediate,
+        "patch_size": sizes.patch, "out_hidden_size": sizes.hidden, "num_heads": 16,
+    }  # fmt: skip
+    if sizes.qwen3:
+        text["head_dim"] = sizes.head_dim
+        config = t.Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=sizes.tied)
+        cls: Any = t.Qwen3VLForConditionalGeneration
+    else:
+        config = t.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=sizes.tied)
+        cls = t.Qwen2_5_VLForConditionalGeneration
+    with torch.device("meta"):
+        model = cls(config)
+    if sizes.tied:
+        model.lm_head.weight = model.model.language_model.embed_tokens.weight
+    assert (sizes.text_parameters(), sizes.merger_parameters(), sizes.tower_parameters()) == counted(model)
+
+
+@pytest.mark.parametrize(("name", "billion"), [("qwen2.5-vl-3b", 3.75), ("qwen2.5-vl-7b", 8.29), ("qwen3-vl-8b", 8.77)])
+def test_published_sizes_are_the_published_ones(name: str, billion: float) -> None:
+    """Totals as the models' pages on the hub state them."""
+    assert KNOWN[name].parameters() / 1e9 == pytest.approx(billion, abs=0.01)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_arithmetic_and_memory_are_those_of_a_measured_model(family: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = random_model(family, torch.float32)
+    sizes = from_config(model.config.to_dict(), "here")
+    assert (sizes.text_parameters(), sizes.merger_parameters(), sizes.tower_parameters()) == counted(model)
+    double_head(model)
+    shared_prefix.watch_backbone(model)
+    attention.install(model)
+    raw = video_prompt(family, (8, 8, 8), words=40, dtype=torch.float32)
+    prompt = encode(model, raw, "0")
+    group, length = 4, 24
+    size = len(prompt)
+    tokens, mask = ragged_completions(1, group, length)
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        tower_features(model, prompt.video, prompt.grid)  # type: ignore[arg-type]
+    # its attention is outside the counter on a CPU and small here; mergers run too
+    assert counter.get_total_flops() == pytest.approx(sizes.tower_flops(512, 64), rel=0.1)
+
+    model.train()
+    model.model.visual.requires_grad_(False)
+    storages: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    held: list[Any] = []
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        logps, _ = shared_prefix.score(model, [prompt], tokens, mask, PAD)
+        held.append(logps)
+    packed = size - 1 + group * length
+    within, across = seen_pairs(size - 1, length, group)
+    expected = sizes.text_flops(packed, within + across, group * length) + sizes.tower_flops(512, 64)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.15)
+    activations = sizes.activation_bytes(packed, 4, False, copied=group * (size - 1 + length))
+    assert sum(storages.values()) == pytest.approx(activations, rel=0.2)
+
+    states: list[attention.Rollout] = []
+    original = attention.Rollout.__init__
+
+    def remember(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        states.append(self)
+
+    attention.Rollout.__init__ = remember  # type: ignore[method-assign]
+    try:
+        options = {"max_new_tokens": length, "eos_token_id": [VOCAB - 1], "suppress_tokens": [VOCAB - 1]}
+        rollouts.generate(model, [prompt], group, options, PAD, [0])
+    finally:
+        attention.Rollout.__init__ = original  # type: ignore[method-assign]
+    kept = sum(t.numel() * t.element_size() for s in states for pair in (*s.shared.values(), *s.own.values()) for t in pair)
+    assert kept == sizes.key_bytes(size + group * length, 4)
+
+
+def test_the_tiny_run_s_numbers_are_its_model_s() -> None:
+    params = load_params(ROOT / "params" / "tiny.yaml")
+    value = estimate(params)
+    from safetensors import safe_open
+
+    with safe_open(str(ROOT / params.shared.model / "model.safetensors"), "np") as weights:
+        stored = sum(weights.get_tensor(name).size for name in weights.keys())  # noqa: SIM118
+    assert round(value["parameters (billion)"] * 1e9) == stored
+    assert value["visual tokens of a video"] == params.shared.frames // 2
+    assert value["less arithmetic by"] > 2
+
+
+def test_a_recipe_s_numbers_hang_together() -> None:
+    path = ROOT / "params" / "time_r1_7b.yaml"
+    value = estimate(load_params(path))
+    assert value["of them trained"] + value["of them the vision tower"] == pytest.approx(value["parameters (billion)"])
+    assert value["AdamW GB"] == pytest.approx(2 * value["gradients GB"])
+    assert 3000 < value["visual tokens of a video"] <= 3584  # about 3,584 in the paper
+    assert 5 < value["less arithmetic by"] < 8
+    lora = estimate(load_params(path, ["grpo.lora_rank=16"]))
+    assert lora["of them trained"] * 1e9 == 16 * 28 * (2 * 3584 + 2 * (3584 + 512) + 2 * 3584 + 3 * (3584 + 18944))
+    assert lora["memory GB"] < value["memory GB"] / 2
+    assert lora["reference GB"] == 0  # adapters switched off are the reference
+    wide = estimate(load_params(path, ["grpo.groups_per_forward=8"]))
+    assert wide["activations GB"] == pytest.approx(8 * value["activations GB"])
+    assert estimate(load_params(path, ["grpo.beta=0"]))["TFLOP a step"] < value["TFLOP a step"]
+    kept = estimate(load_params(path, ["grpo.gradient_checkpointing=false"]))
+    assert kept["activations GB"] > 5 * value["activations GB"]
+
+
+def test_sizes_of_an_unknown_model_are_asked_for(tmp_path: Path) -> None:
+    assert known("Qwen/Qwen2.5-VL-72B-Instruct") is None
+    with pytest.raises(Timer1Error, match=r"config\.json is not on this machine"):
+        architecture_of("somebody/other-7b")
+    with pytest.raises(Timer1Error, match="type 'llama'"):
+        from_config({"model_type": "llama"}, "m")
+    with pytest.raises(Timer1Error, match="lacks 'hidden_size'"):
+        from_config({"model_type": "qwen3_vl", "text_config": {}}, "m")
+
+
+def test_the_command_prints_numbers(capsys: Any) -> None:
+    assert main(["estimate", str(ROOT / "params" / "time_r1_7b.yaml"), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["model"] == "Qwen/Qwen2.5-VL-7B-Instruct"
+    text = format_estimate(value)
+    assert "memory GB" in text
+    assert len(text.splitlines()) == len(value)

@@ -1,0 +1,168 @@
+"""What a recipe takes before anything is rented: parameters, memory and arithmetic of one step of reinforcement learning.
+
+Everything is worked out from the params file and the model's sizes; no weights are needed. The video is one that fills
+the recipe's pixel budget, so a real step is at most as large. Two columns: the trainer's shared prefix, and the plain
+path that repeats prompt and video for every completion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timer1lib.clock.sampling import Sampling
+from timer1lib.errors import Timer1Error
+from timer1lib.params.model import Params
+from timer1lib.training.architecture import Architecture, from_config, known
+from timer1lib.video.sizes import frame_size, model_config
+
+GB = 1e9
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
+TEXT_TOKENS = 80
+"""Question, answer form and chat marks of a prompt."""
+STAMP_TOKENS = 9
+"""`<12.4 seconds>` and the marks around a frame pair in Qwen3-VL's prompts; the tiny tokenizer's are fewer."""
+WIDE_VIDEO = (720, 1280)
+
+
+def architecture_of(model: str) -> Architecture:
+    """Sizes of a model: from its folder or the local hub cache, else from what is known of the published ones.
+
+    Raises:
+        Timer1Error: neither.
+    """
+    config = model_config(model)
+    if config:
+        return from_config(config, model)
+    sizes = known(model)
+    if sizes is None:
+        raise Timer1Error(f"model {model!r}: its config.json is not on this machine; fetch the model, or name a published size")
+    return sizes
+
+
+def estimate(params: Params) -> dict[str, Any]:
+    """Numbers of a recipe, in the order in which a person reads them. GB are 1e9 bytes, TFLOP 1e12.
+
+    Raises:
+        Timer1Error: the model's sizes are not known.
+    """
+    shared, grpo = params.shared, params.grpo
+    sizes = architecture_of(shared.model)
+    width = BYTES[shared.dtype]
+    group, length = grpo.num_generations, grpo.max_completion_length
+    forward = grpo.groups_per_forward or grpo.prompts_per_step
+    patches, frame_patches, steps = _video(sizes, params)
+    visual = patches // sizes.merge**2
+    prompt = visual + TEXT_TOKENS + (steps * STAMP_TOKENS if sizes.qwen3 else 2)
+
+    lora = _lora_parameters(sizes, grpo.lora_rank)
+    whole = sizes.parameters()
+    trained = lora or whole - (sizes.tower_parameters() if grpo.freeze_vision else 0)
+    reference = whole if grpo.beta > 0 and not lora else 0
+
+    memory: dict[str, float] = {
+        "weights GB": whole * width / GB + lora * width / GB,
+        "gradients GB": trained * width / GB,
+        "AdamW GB": 2 * trained * width / GB,
+        "reference GB": reference * width / GB,
+    }
+    fixed = sum(memory.values())
+    packed = prompt - 1 + group * length
+    repeated = group * (prompt + length)
+    activations = {
+        "shared prefix": forward * sizes.activation_bytes(packed, width, grpo.gradient_checkpointing, repeated) / GB,
+        "plain": forward * sizes.activation_bytes(repeated, width, grpo.gradient_checkpointing) / GB,
+    }
+    keys = {
+        "shared prefix": _sampled_together(grpo.prompts_per_step, prompt) * sizes.key_bytes(prompt + group * length, width) / GB,
+        "plain": _sampled_together(grpo.prompts_per_step, prompt) * sizes.key_bytes(group * (prompt + length), width) / GB,
+    }
+    flops = {
+        "shared prefix": _step_flops(sizes, params, prompt, patches, frame_patches, shared_prefix=True) / 1e12,
+        "plain": _step_flops(sizes, params, prompt, patches, frame_patches, shared_prefix=False) / 1e12,
+    }
+    features = patches * sizes.vision_hidden * (1 + sizes.deepstack) * width
+    totals = {name: fixed + max(activations[name], keys[name]) for name in flops}
+    return {
+        "model": shared.model,
+        "parameters (billion)": whole / GB,
+        "of them trained": trained / GB,
+        "of them the vision tower": sizes.tower_parameters() / GB,
+        "visual tokens of a video": visual,
+        "prompt tokens P": prompt,
+        "completion tokens C": length,
+        "group G": group,
+        "groups a forward": forward,
+        **memory,
+        "activations GB": activations["shared prefix"],
+        "activations GB, plain path": activations["plain"],
+        "keys and values GB": keys["shared prefix"],
+        "keys and values GB, plain path": keys["plain"],
+        "memory GB": totals["shared prefix"],
+        "memory GB, plain path": totals["plain"],
+        "tower features of a video MB": features / 1e6,
+        "TFLOP a step": flops["shared prefix"],
+        "TFLOP a step, plain path": flops["plain"],
+        "less arithmetic by": flops["plain"] / flops["shared prefix"],
+    }
+
+
+def format_estimate(value: dict[str, Any]) -> str:
+    """The numbers as aligned lines, three digits each."""
+    wide = max(len(key) for key in value)
+    return "\n".join(f"{key.ljust(wide)}  {_number(item)}" for key, item in value.items())
+
+
+def _number(item: Any) -> str:
+    if not isinstance(item, float):
+        return f"{item:,}" if isinstance(item, int) else str(item)
+    return f"{item:,.0f}" if abs(item) >= 1000 else f"{item:.3g}"
+
+
+def _video(sizes: Architecture, params: Params) -> tuple[int, int, int]:
+    """Patches of a video that fills the budget, patches of a frame pair, and frame pairs."""
+    shared = params.shared
+    sampling = Sampling(
+        policy=shared.sampling, fps=shared.fps, frames=shared.frames, min_frame_pixels=shared.min_frame_pixels,
+        total_pixels=shared.total_pixels, factor=sizes.patch * sizes.merge,
+    )  # fmt: skip
+    steps = -(-shared.frames // sizes.temporal_patch)
+    height, width = frame_size(*WIDE_VIDEO, shared.frames, sampling, sizes.temporal_patch)
+    frame = (height // sizes.patch) * (width // sizes.patch)
+    return steps * frame, frame, steps
+
+
+def _lora_parameters(sizes: Architecture, rank: int) -> int:
+    """Adapters on the seven projections of every text layer."""
+    h, q, k, i = sizes.hidden, sizes.query_width, sizes.key_width, sizes.intermediate
+    return rank * sizes.layers * ((h + q) + 2 * (h + k) + (q + h) + 3 * (h + i))
+
+
+def _sampled_together(prompts: int, prompt: int) -> int:
+    """Prompts of one rollout call, as the trainer bounds them."""
+    return max(1, min(prompts, 32_768 // prompt))
+
+
+def seen_pairs(prompt: int, length: int, group: int) -> tuple[float, float]:
+    """Pairs of a token and one that it sees: within the prompt, and from G completions to the prompt and themselves."""
+    return prompt * (prompt + 1) / 2, group * (length * prompt + length * (length + 1) / 2)
+
+
+def _step_flops(
+    sizes: Architecture, params: Params, prompt: int, patches: int, frame_patches: int, *, shared_prefix: bool
+) -> float:
+    """Rollouts, reference, and policy with backward (twice the forward, and the forward again under checkpointing)."""
+    grpo = params.grpo
+    group, length = grpo.num_generations, grpo.max_completion_length
+    copies = 1 if shared_prefix else group
+    within, across = seen_pairs(prompt, length, group)
+    rollout = sizes.text_flops(copies * prompt + group * length, copies * within + across, group * length)
+    score = rollout
+    tower = copies * sizes.tower_flops(patches, frame_patches)
+    frozen = grpo.freeze_vision
+    passes = 4 if grpo.gradient_checkpointing else 3
+    reference = score if grpo.beta > 0 else 0.0
+    if frozen and shared_prefix:
+        seen = tower
+    else:
+        seen = tower * (1 + (1 if grpo.beta > 0 else 0) + (1 if frozen else passes))
+    return grpo.prompts_per_step * (rollout + reference + passes * score + seen)
