@@ -13,8 +13,9 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.models.tiny import build_tiny
 from timer1lib.runfolder import RunFolder
+from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
-from timer1lib.training.grpo import parse_rewards
+from timer1lib.training.grpo import parse_rewards, reward_function
 from timer1lib.world import answers
 from timer1lib.world.splits import build_splits
 
@@ -166,3 +167,11 @@ def test_a_broken_video_drops_its_group_and_the_run_goes_on(material, tmp_path) 
 def test_rewards_that_are_none_are_named(text: str) -> None:
     with pytest.raises(Timer1Error, match="reward"):
         parse_rewards(text)
+
+
+def test_grounded_questions_are_rewarded_in_the_form_they_are_asked_in_whatever_the_runs_parser() -> None:
+    question = Sample("q", "v.mp4", "which comes first", 20.0, [(2.0, 8.0)], options=["a", "b"], answer=1)
+    reward = reward_function("grounded_qa", {"q": question}, "timer1")
+    right = "<think>seen from 2.0 to 8.0</think> <time>[2.0, 8.0]</time> \\boxed{B}"
+    wrong_letter = right.replace("B", "A")
+    assert reward([right, wrong_letter, "B"], ["q"] * 3) == pytest.approx([1.0, 0.3, 0.0])

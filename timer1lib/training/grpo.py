@@ -103,7 +103,12 @@ def reward_function(name: str, samples: Mapping[str, Sample], policy: Policy) ->
 def reward_input(text: str, sample: Sample, policy: Policy) -> RewardInput:
     options = tuple(sample.options) if sample.options is not None else None
     window = sample.windows[0] if sample.windows else None
-    return RewardInput(text, window, sample.duration or 0.0, policy, options, sample.answer)
+    return RewardInput(text, window, sample.duration or 0.0, form_of(sample, policy), options, sample.answer)
+
+
+def form_of(sample: Sample, policy: Policy) -> Policy:
+    """The form that a sample's answer is asked in: grounded questions are always asked in TVG-R1's."""
+    return "tvg_r1" if sample.is_question else policy
 
 
 def train_phase(
@@ -232,7 +237,8 @@ class _RolloutLog:
         written = []
         for row in rows:
             sample = self._samples[row["id"]]
-            spans = [parse(text, self._policy).span for text in row["completions"]]
+            policy = form_of(sample, self._policy)
+            spans = [parse(text, policy).span for text in row["completions"]]
             truth = list(sample.windows[0]) if sample.windows else None
             written.append({**row, "step": self._offset + step, "gt": truth, "spans": [list(s) if s else None for s in spans]})
         append_jsonl(self._path, written)
