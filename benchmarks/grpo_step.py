@@ -336,7 +336,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing (always on with --preset)")
     parser.add_argument("--preset", choices=sorted(KNOWN), help="a published size with random bfloat16 weights, on a GPU")
     parser.add_argument("--only", choices=("plain", "fast"), help="one path alone, where both do not fit")
-    parser.add_argument("--cpu-time", action="store_true", help="seconds of CPU instead of the wall's, for a machine that others use too")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of CPU instead of wall, for a shared machine")
     parser.add_argument("--json", action="store_true", help="JSON alone on standard output")
     options = parser.parse_args(arguments)
     if options.threads:
