@@ -16,7 +16,7 @@ the attention again, long after the forward.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,8 @@ NAME = "shared_prefix"
 class Layout(Protocol):
     """Who sees whom in one forward."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """(B, heads, L, D), twice (B, key heads, L, D) -> (B, heads, L, D)."""
+    def attend(self, layer: int, last: bool, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """(B, heads, L, D), twice (B, key heads, L, D) -> (B, heads, L, D). `last`: no layer comes after this one."""
 
 
 def install(model: Any) -> None:
@@ -68,7 +68,9 @@ def attention_forward(
         plain: Any = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
         return plain[0], None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = shared_prefix.attend(module.layer_idx, query, key, value, scale)  # type: ignore[arg-type]
+    layer, config = cast(int, module.layer_idx), cast(Any, module.config)
+    last = layer == config.num_hidden_layers - 1
+    out = shared_prefix.attend(layer, last, query, key, value, scale)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -88,11 +90,13 @@ class PackedGroups:
     length: int
     prefix_mask: Tensor | None = None
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: int, last: bool, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         batch, heads, _, width = query.shape
         size = self.prefix
-        # Pads follow the real tokens, so causality alone keeps them out of sight.
-        head = _sdpa(query[:, :, :size], key[:, :, :size], value[:, :, :size], scale, causal=True)
+        if last:  # nobody reads the prompt's last outputs: its tokens are not scored
+            head = query.new_zeros(batch, heads, size, width)
+        else:  # pads follow the real tokens, so causality alone keeps them out of sight
+            head = _sdpa(query[:, :, :size], key[:, :, :size], value[:, :, :size], scale, causal=True)
 
         def own(states: Tensor) -> Tensor:
             split = states[:, :, size:].reshape(batch, -1, self.group, self.length, width)
@@ -150,7 +154,7 @@ class Rollout:
     shared: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     own: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: int, last: bool, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         if self.step < 0:
             self.shared[layer] = (key, value)
             return _sdpa(query, key, value, scale, causal=True)

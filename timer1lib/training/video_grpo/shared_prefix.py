@@ -107,12 +107,22 @@ def score(
 
 
 def watch_backbone(base: Any) -> None:
-    """Let the backbone of `base` hand only the completions' hidden states to the head.
+    """Let a call of `base` with `completions_from=P` leave out what the first P positions alone would need.
 
-    Off Triton devices trl's fused head scores every position it is given, the prompt's too; a call with
-    `completions_from=P` cuts the first P away.
+    Their last hidden states are read by nobody, so they are not handed to the head (off Triton devices trl's scores
+    every position it is given), and in the last layer only their keys and values are computed: queries, output
+    projection and MLP see the completions alone. Nothing changes for other calls.
     """
     base.model.register_forward_hook(_cut, with_kwargs=True)
+    last = base.model.language_model.layers[-1]
+    last.register_forward_pre_hook(_tell_parts, with_kwargs=True)
+    for part in _parts(last):
+        part.register_forward_pre_hook(_drop_prefix)
+        part.register_forward_hook(_put_prefix_back)
+
+
+def _parts(layer: Any) -> tuple[Any, ...]:
+    return layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp
 
 
 def _cut(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -120,3 +130,17 @@ def _cut(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outpu
     if start is not None:
         output.last_hidden_state = output.last_hidden_state[:, start:]
     return output
+
+
+def _tell_parts(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Runs before every call of the layer, the recomputation under gradient checkpointing included."""
+    for part in _parts(layer):
+        part.completions_from = kwargs.get("completions_from") or 0
+
+
+def _drop_prefix(part: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    return (args[0][:, part.completions_from :], *args[1:]) if part.completions_from else None
+
+
+def _put_prefix_back(part: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    return nn.functional.pad(output, (0, 0, part.completions_from, 0)) if part.completions_from else None
