@@ -77,7 +77,8 @@ def test_sizes_fit_the_patches_and_the_budget(height: int, width: int, count: in
     assert w > 0
     share = max(min(sampling.total_pixels * 2 / count, sampling.max_frame_pixels), 1.05 * sampling.min_frame_pixels, factor**2)
     ribbon = factor in (h, w)  # a side cannot shrink below one patch, so a ribbon may keep more pixels
-    enlarged = height * width < sampling.min_frame_pixels and (h - factor) * (w - factor) < sampling.min_frame_pixels
+    fitted = max(factor, round(height / factor) * factor) * max(factor, round(width / factor) * factor)
+    enlarged = fitted < sampling.min_frame_pixels and (h - factor) * (w - factor) < sampling.min_frame_pixels
     assert h * w <= share or ribbon or enlarged
 
 
