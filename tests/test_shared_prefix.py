@@ -225,3 +225,17 @@ def test_without_a_layout_the_installed_attention_is_sdpa() -> None:
     attention.install(installed)
     with torch.no_grad():
         assert torch.equal(plain(**raw).logits, installed(**raw).logits)
+
+
+def test_torch_s_lower_right_bias_is_the_mask_that_is_used_without_a_gpu() -> None:
+    """On a GPU an unpadded prefix is given as torch's own bias, for the flash kernel; here against the mask."""
+    from torch.nn.attention.bias import causal_lower_right
+    from torch.nn.functional import scaled_dot_product_attention
+
+    torch.manual_seed(0)
+    layout = attention.PackedGroups(prefix=7, group=2, length=4)
+    query, key, value = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 11, 8), torch.randn(2, 3, 11, 8)
+    mask = layout._tail_mask(query)
+    assert mask.tolist() == [[True] * 7 + [column <= row for column in range(4)] for row in range(4)]
+    masked = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(scaled_dot_product_attention(query, key, value, attn_mask=causal_lower_right(4, 11)), masked)
