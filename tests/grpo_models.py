@@ -23,7 +23,14 @@ def random_model(family: str, dtype: torch.dtype = torch.float64, seed: int = 0,
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     text = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, **heads}
     text |= {"pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": None, "initializer_range": 0.1}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "spatial_merge_size": 2, "out_hidden_size": 64}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 4,
+        "spatial_merge_size": 2,
+        "out_hidden_size": 64,
+    }
     ids = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END}
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
     torch.manual_seed(seed)
@@ -43,7 +50,9 @@ def random_model(family: str, dtype: torch.dtype = torch.float64, seed: int = 0,
     return model.to(dtype)
 
 
-def video_prompt(family: str, grid: tuple[int, int, int] = (3, 4, 6), words: int = 7, seed: int = 1, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+def video_prompt(
+    family: str, grid: tuple[int, int, int] = (3, 4, 6), words: int = 7, seed: int = 1, dtype: torch.dtype = torch.float64
+) -> dict[str, Any]:
     """What a processor gives for one video and some words: batch of 1."""
     generator = torch.Generator().manual_seed(seed)
     steps, height, width = grid
@@ -64,7 +73,9 @@ def video_prompt(family: str, grid: tuple[int, int, int] = (3, 4, 6), words: int
         "input_ids": row,
         "attention_mask": torch.ones_like(row),
         "mm_token_type_ids": (row == VIDEO).int() * 2,
-        "pixel_values_videos": torch.randn(steps * height * width, 3 * 2 * patch**2, generator=generator, dtype=torch.float64).to(dtype),
+        "pixel_values_videos": torch.randn(steps * height * width, 3 * 2 * patch**2, generator=generator, dtype=torch.float64).to(
+            dtype
+        ),
         "video_grid_thw": torch.tensor([list(grid)]),
     }
     if family == "qwen2_5_vl":
@@ -103,7 +114,9 @@ def double_head(model: Any) -> None:
 
     plain = model.forward
 
-    def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, shift_labels: Any = None, **kwargs: Any) -> Any:
+    def forward(
+        self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, shift_labels: Any = None, **kwargs: Any
+    ) -> Any:
         if not fused_lm_head:
             return plain(*args, **kwargs)
         hidden = self.model(*args, **kwargs, use_cache=False).last_hidden_state

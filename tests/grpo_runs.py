@@ -47,7 +47,9 @@ class Encoder:
 
 
 def rows(count: int) -> Dataset:
-    return Dataset.from_list([{"prompt": f"when: thing {i} moves?", "sample_id": f"s{i}", "target": 10 + i} for i in range(count)])
+    return Dataset.from_list(
+        [{"prompt": f"when: thing {i} moves?", "sample_id": f"s{i}", "target": 10 + i} for i in range(count)]
+    )
 
 
 def letter_reward(completions: list[str], target: list[int], **_: Any) -> list[float]:

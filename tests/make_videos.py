@@ -44,7 +44,11 @@ def write_video(
 
     `size` is height, width of the upright picture; it is stored after `stored_turn` quarter turns counterclockwise.
     """
-    options = {"bf": str(b_frames), "preset": "ultrafast" if not b_frames else "fast", "sc_threshold": "0"} if codec == "libx264" else {}
+    options = (
+        {"bf": str(b_frames), "preset": "ultrafast" if not b_frames else "fast", "sc_threshold": "0"}
+        if codec == "libx264"
+        else {}
+    )
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(25), options=options)
         stream.height, stream.width = size if stored_turn % 2 == 0 else size[::-1]

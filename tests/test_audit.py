@@ -110,7 +110,10 @@ def test_policies_decide_and_the_file_is_never_touched(tmp_path: Path) -> None:
 
 def test_every_change_is_listed(tmp_path: Path) -> None:
     report = audit(tmp_path, {**CLEAN, "windows": [[40.0, 3.0]]})
-    assert [(c["code"], c["before"], c["after"]) for c in report.changes] == [("reversed", [40.0, 3.0], [3.0, 40.0]), ("past_end", [3.0, 40.0], [3.0, 30.0])]
+    assert [(c["code"], c["before"], c["after"]) for c in report.changes] == [
+        ("reversed", [40.0, 3.0], [3.0, 40.0]),
+        ("past_end", [3.0, 40.0], [3.0, 30.0]),
+    ]
 
 
 @pytest.mark.parametrize("policies", [{"past_ende": "clip"}, {"past_end": "swap"}, {"not_finite": "keep"}, {"past_end": "x"}])
@@ -141,7 +144,11 @@ def test_duplicates_conflicts_and_near_duplicates(tmp_path: Path) -> None:
 
 def test_leakage_by_name_takes_rows_out_of_training(tmp_path: Path) -> None:
     train, test = tmp_path / "train.jsonl", tmp_path / "test.json"
-    rows = [CLEAN, {**CLEAN, "id": "2", "query": "stands up", "windows": [[10.0, 12.0]]}, {**CLEAN, "id": "3", "video": "AAAAA.mp4"}]
+    rows = [
+        CLEAN,
+        {**CLEAN, "id": "2", "query": "stands up", "windows": [[10.0, 12.0]]},
+        {**CLEAN, "id": "3", "video": "AAAAA.mp4"},
+    ]
     train.write_text("".join(json.dumps(row) + "\n" for row in rows))
     test.write_text(json.dumps({"OHOFG": {"duration": 30, "timestamps": [[1, 4]], "sentences": ["the door opens"]}}))
     for order in ([train, test], [test, train]):
@@ -157,7 +164,11 @@ def test_leakage_by_name_takes_rows_out_of_training(tmp_path: Path) -> None:
 def test_leakage_inside_one_file_with_splits_and_numbered_names(tmp_path: Path) -> None:
     leak = audit(tmp_path, {**CLEAN, "split": "train"}, {**CLEAN, "split": "test", "query": "x y"})
     assert leak.findings == {"leakage": 1, "duplicate_id": 1} or leak.findings == {"leakage": 1}
-    numbered = audit(tmp_path, {**CLEAN, "video": "train/00001.mp4", "split": "train"}, {**CLEAN, "id": "2", "video": "test/00001.mp4", "split": "test"})
+    numbered = audit(
+        tmp_path,
+        {**CLEAN, "video": "train/00001.mp4", "split": "train"},
+        {**CLEAN, "id": "2", "video": "test/00001.mp4", "split": "test"},
+    )
     assert numbered.findings == {}
 
 
@@ -174,8 +185,16 @@ def test_when_two_names_are_one_video(a: str, b: str, same: bool) -> None:
 
 
 def test_clips_of_one_source_are_a_remark_only(tmp_path: Path) -> None:
-    assert source_key("NUsG9BgSes0_60.0_210.0") == source_key("NUsG9BgSes0_210.0_360.0.mp4") == source_key("v_NUsG9BgSes0") == "NUsG9BgSes0"
-    rows = [{**CLEAN, "video": "NUsG9BgSes0_60.0_210.0", "split": "train"}, {**CLEAN, "id": "2", "video": "NUsG9BgSes0_210.0_360.0", "split": "val"}]
+    assert (
+        source_key("NUsG9BgSes0_60.0_210.0")
+        == source_key("NUsG9BgSes0_210.0_360.0.mp4")
+        == source_key("v_NUsG9BgSes0")
+        == "NUsG9BgSes0"
+    )
+    rows = [
+        {**CLEAN, "video": "NUsG9BgSes0_60.0_210.0", "split": "train"},
+        {**CLEAN, "id": "2", "video": "NUsG9BgSes0_210.0_360.0", "split": "val"},
+    ]
     report = audit(tmp_path, *rows)
     assert report.findings == {"shared_source": 1}
     assert report.rows["kept"] == 2
@@ -209,9 +228,20 @@ def test_video_files_are_looked_up_probed_and_compared(tmp_path: Path) -> None:
     ]
     report = audit(tmp_path, *rows, videos=videos, probe=fake_probe())
     found = {(f.id, f.code) for f in report.details if f.severity != "warning" or f.code == "duration_mismatch"}
-    assert found == {("1", "leakage"), ("3", "duration_mismatch"), ("4", "undecodable"), ("5", "missing_video"), ("6", "outside_root"), ("7", "outside_root")}
+    assert found == {
+        ("1", "leakage"),
+        ("3", "duration_mismatch"),
+        ("4", "undecodable"),
+        ("5", "missing_video"),
+        ("6", "outside_root"),
+        ("7", "outside_root"),
+    }
     (samples,) = report.samples.values()
-    assert [(s.id, s.video, s.duration) for s in samples] == [("2", "COPY1.mp4", 30.0), ("3", "OTHER.mkv", 30.0), ("8", "OTHER.mkv", 30.0)]
+    assert [(s.id, s.video, s.duration) for s in samples] == [
+        ("2", "COPY1.mp4", 30.0),
+        ("3", "OTHER.mkv", 30.0),
+        ("8", "OTHER.mkv", 30.0),
+    ]
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -228,7 +258,13 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_a_clip_that_was_cut_out_already(tmp_path: Path) -> None:
     (tmp_path / "abc.mp4").write_bytes(b"x")
     row = {**CLEAN, "video": "abc.mp4", "video_start": 100.0, "video_end": 130.0}
-    report = audit(tmp_path, row, {**row, "id": "2", "query": "other words", "video_start": 0.0, "video_end": 30.0}, videos=tmp_path, probe=fake_probe())
+    report = audit(
+        tmp_path,
+        row,
+        {**row, "id": "2", "query": "other words", "video_start": 0.0, "video_end": 30.0},
+        videos=tmp_path,
+        probe=fake_probe(),
+    )
     first, second = next(iter(report.samples.values()))
     assert (first.video_start, first.video_end) == (None, None)
     assert (second.video_start, second.video_end) == (0.0, 30.0)
@@ -237,7 +273,12 @@ def test_a_clip_that_was_cut_out_already(tmp_path: Path) -> None:
 
 def test_published_test_rows_stay_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
-    path.write_text(json.dumps({**CLEAN, "windows": [[9.0, 31.0]]}) + "\n" + json.dumps({**CLEAN, "id": "2", "query": "x y", "windows": [[3.0, 3.0]]}) + "\n")
+    path.write_text(
+        json.dumps({**CLEAN, "windows": [[9.0, 31.0]]})
+        + "\n"
+        + json.dumps({**CLEAN, "id": "2", "query": "x y", "windows": [[3.0, 3.0]]})
+        + "\n"
+    )
     report = audit_results([read_annotations(path)], as_published=[str(path)])
     assert report.findings == {"past_end": 1, "empty_window": 1}
     assert [sample.windows for sample in report.samples[str(path)]] == [[(9.0, 31.0)], [(3.0, 3.0)]]
@@ -250,7 +291,9 @@ def test_notes_become_repairs(tmp_path: Path) -> None:
     )
     notes = read_notes(tmp_path / "notes.jsonl")
     assert notes[0] == Note("1", "wrong_label", "better 4.5 to 8")
-    samples = [Sample(str(i), "v.mp4", f"query {word}", 30.0, [(1.0, 5.0)]) for i, word in enumerate(["a b", "c d", "e f", "g h"], 1)]
+    samples = [
+        Sample(str(i), "v.mp4", f"query {word}", 30.0, [(1.0, 5.0)]) for i, word in enumerate(["a b", "c d", "e f", "g h"], 1)
+    ]
     report = audit_samples({"train": samples}, notes=notes)
     assert report.findings["wrong_label"] == 2
     assert [(s.id, s.windows) for s in report.samples["train"]] == [("1", [(4.5, 8.0)]), ("4", [(1.0, 5.0)])]
@@ -263,7 +306,16 @@ _TIME = st.one_of(st.floats(-50, 50), st.sampled_from([0.0, 30.0, float("nan"), 
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(st.lists(st.tuples(_TIME, _TIME), min_size=1, max_size=3), st.sampled_from([None, 30.0, 0.0, float("nan")]), st.text(max_size=6)), max_size=6))
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(_TIME, _TIME), min_size=1, max_size=3),
+            st.sampled_from([None, 30.0, 0.0, float("nan")]),
+            st.text(max_size=6),
+        ),
+        max_size=6,
+    )
+)
 def test_after_repairs_every_window_lies_in_its_video(rows: list[Any]) -> None:
     samples = [Sample(str(i), "v.mp4", query, duration, list(windows)) for i, (windows, duration, query) in enumerate(rows)]
     report = audit_samples({"train": samples})

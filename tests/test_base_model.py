@@ -36,7 +36,9 @@ def test_it_is_an_ordinary_small_folder_with_its_record() -> None:
 def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Sample], dict[str, list[float]]]:
     """IoU of the base's answers on 30 fresh videos: as they are, on another's video, on shuffled frames."""
     folder = tmp_path_factory.mktemp("base")
-    samples = build_splits(folder / "world", train_videos=0, test_videos=30, ood_videos=0, questions=0, seed=77, workers=2)["test_id"]
+    samples = build_splits(folder / "world", train_videos=0, test_videos=30, ood_videos=0, questions=0, seed=77, workers=2)[
+        "test_id"
+    ]
     shared = SharedParams(cache_dir=str(folder / "cache"), workers=0)
     loaded = load_model(BASE, device="cpu")
     ious = {}

@@ -20,7 +20,9 @@ COMMANDS = ["run", "ground", "score", "audit", "clock", "synth", "sweep", "compa
 
 
 def timer1(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "timer1lib.cli", *arguments], capture_output=True, text=True, cwd=ROOT, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
+        [sys.executable, "-m", "timer1lib.cli", *arguments], capture_output=True, text=True, cwd=ROOT, **options
+    )  # type: ignore[call-overload,no-any-return]
 
 
 def test_help_is_quick_and_names_every_command() -> None:
@@ -37,7 +39,20 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from timer1lib.cli import build_parser; build_parser(); print(' '.join(sys.modules))"
     loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
     assert "timer1lib.cli" in loaded
-    heavy = {"torch", "transformers", "trl", "peft", "datasets", "plotly", "papermill", "decord", "av", "pandas", "numpy", "pydantic"}
+    heavy = {
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "plotly",
+        "papermill",
+        "decord",
+        "av",
+        "pandas",
+        "numpy",
+        "pydantic",
+    }
     assert not loaded & heavy
 
 

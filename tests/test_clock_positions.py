@@ -22,7 +22,9 @@ def test_the_example_published_with_qwen2_5_vl() -> None:
     assert deltas.tolist() == [[106 - 17]]
 
 
-def walk(types: list[int], mask: list[int], videos: list[tuple[int, int, int, float]], rate: float | None, merge: int) -> tuple[list[list[int]], int]:
+def walk(
+    types: list[int], mask: list[int], videos: list[tuple[int, int, int, float]], rate: float | None, merge: int
+) -> tuple[list[list[int]], int]:
     """Positions of one row by visiting token after token; videos are (t, h, w, seconds) in patches."""
     queue = list(videos)
     out: list[list[int]] = []
@@ -56,7 +58,12 @@ video = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.fl
 row = st.lists(st.tuples(st.integers(1, 6), video), min_size=0, max_size=3)
 
 
-@given(st.lists(row, min_size=1, max_size=3), st.sampled_from(["left", "right"]), st.sampled_from([1, 2, 25, None]), st.sampled_from([1, 2]))
+@given(
+    st.lists(row, min_size=1, max_size=3),
+    st.sampled_from(["left", "right"]),
+    st.sampled_from([1, 2, 25, None]),
+    st.sampled_from([1, 2]),
+)
 @settings(max_examples=150, deadline=None)
 def test_random_batches_equal_the_second_implementation(batch: list, side: str, rate: int | None, merge: int) -> None:
     rows, grids, seconds, expected_input = [], [], [], []
@@ -84,7 +91,9 @@ def test_random_batches_equal_the_second_implementation(batch: list, side: str, 
         masks.append(gap + [1] * len(types) if side == "left" else [1] * len(types) + gap)
     grid = torch.tensor(grids) if grids else None
     config = PositionConfig(merge, None if rate is None else float(rate))
-    ids, deltas = positions(config, torch.tensor(padded), grid, None, torch.tensor(seconds, dtype=torch.float32), torch.tensor(masks))
+    ids, deltas = positions(
+        config, torch.tensor(padded), grid, None, torch.tensor(seconds, dtype=torch.float32), torch.tensor(masks)
+    )
     for i, mine in enumerate(expected_input):
         expected, delta = walk(padded[i], masks[i], mine, config.tokens_per_second, merge)
         assert ids[:, i].T.tolist() == expected

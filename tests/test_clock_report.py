@@ -46,7 +46,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["even", "ntsc", "uneven", "late", "short", "three"])
-def test_the_error_stays_under_half_a_frame_step(clocks: dict[str, LoadedModel], videos: dict[str, Path], family: str, kind: str) -> None:
+def test_the_error_stays_under_half_a_frame_step(
+    clocks: dict[str, LoadedModel], videos: dict[str, Path], family: str, kind: str
+) -> None:
     report = clock_report(videos[kind], loaded=clocks[family])
     truth = container_times(videos[kind])
     spacing = float(np.diff(truth).max()) if len(truth) > 1 else 0.0
@@ -107,7 +109,11 @@ def test_coarse_positions_are_named_as_the_cause(clocks: dict[str, LoadedModel],
 def test_the_manifest_number_equals_the_tokens(
     folders: dict[str, Path], clocks: dict[str, LoadedModel], videos: dict[str, Path], family: str
 ) -> None:
-    for sampling in (Sampling(fps=2.0, **SMALL), Sampling(policy="frames", frames=13, **SMALL), Sampling(time_scale=1.1, **SMALL)):
+    for sampling in (
+        Sampling(fps=2.0, **SMALL),
+        Sampling(policy="frames", frames=13, **SMALL),
+        Sampling(time_scale=1.1, **SMALL),
+    ):
         for path in videos.values():
             sample = Sample(id="x", video=path.name, query="q", video_start=None)
             quick = max_clock_error([sample], path.parent, sampling, str(folders[family]))

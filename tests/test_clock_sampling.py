@@ -53,7 +53,9 @@ def test_fps_grid_is_exact_and_the_cap_spreads_over_the_whole_video() -> None:
     assert capped.step_s == pytest.approx(299 / 30 / 4)
 
 
-@pytest.mark.parametrize(("available", "frames", "expected"), [(1, 32, 2), (2, 32, 2), (3, 32, 3), (5, 3, 3), (7, 33, 7), (40, 33, 33)])
+@pytest.mark.parametrize(
+    ("available", "frames", "expected"), [(1, 32, 2), (2, 32, 2), (3, 32, 3), (5, 3, 3), (7, 33, 7), (40, 33, 33)]
+)
 def test_counts_of_short_files_and_odd_requests(available: int, frames: int, expected: int) -> None:
     choice = choose_frames(np.arange(available) / 25.0, Sampling(policy="frames", frames=frames))
     assert len(choice.indices) == expected
@@ -61,7 +63,9 @@ def test_counts_of_short_files_and_odd_requests(available: int, frames: int, exp
 
 
 def test_sampling_follows_the_params() -> None:
-    shared = SharedParams(sampling="fps", fps=1.5, frames=9, min_frame_pixels=100, total_pixels=1000, model="some/Qwen3-VL-8B", time_scale=1.1)
+    shared = SharedParams(
+        sampling="fps", fps=1.5, frames=9, min_frame_pixels=100, total_pixels=1000, model="some/Qwen3-VL-8B", time_scale=1.1
+    )
     assert Sampling.from_shared(shared) == Sampling("fps", 1.5, 9, 100, 1000, factor=32, time_scale=1.1)
     assert Sampling.from_shared(SharedParams(model="Qwen/Qwen2.5-VL-7B-Instruct")).factor == 28
 

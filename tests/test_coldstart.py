@@ -17,7 +17,14 @@ from timer1lib.schema import Sample
 
 
 def sample(i: int = 0, start: float = 3.0, end: float = 9.5, **change: Any) -> Sample:
-    fields: dict[str, Any] = {"id": str(i), "video": f"v{i}.mp4", "query": "a dog runs.", "duration": 30.0, "windows": [(start, end)], **change}
+    fields: dict[str, Any] = {
+        "id": str(i),
+        "video": f"v{i}.mp4",
+        "query": "a dog runs.",
+        "duration": 30.0,
+        "windows": [(start, end)],
+        **change,
+    }
     return Sample(**fields)
 
 
@@ -38,7 +45,9 @@ def test_thinking_names_the_time_ranges() -> None:
     assert "not happen yet" not in whole["completion"]
 
 
-@pytest.mark.parametrize(("template", "policy"), [("brief", "timer1"), ("timer1", "timer1"), ("tvg_r1", "tvg_r1"), ("direct", "timelens")])
+@pytest.mark.parametrize(
+    ("template", "policy"), [("brief", "timer1"), ("timer1", "timer1"), ("tvg_r1", "tvg_r1"), ("direct", "timelens")]
+)
 @settings(max_examples=60, deadline=None)
 @given(start=st.floats(0, 500), length=st.floats(0.01, 500), query=st.text(max_size=40))
 def test_every_template_is_read_back_by_its_parser(template: str, policy: Any, start: float, length: float, query: str) -> None:
@@ -87,7 +96,12 @@ def test_a_stronger_models_annotations_are_filtered_by_each_rule(tmp_path: Path)
     assert [row["id"] for row in result.rows] == ["0", "4"]
     assert result.read == 6
     shares = {rule: (round(entry["alone"], 3), entry["left"]) for rule, entry in result.rules.items()}
-    assert shares == {"belongs to a sample": (0.833, 5), "IoU >= 0.5": (0.6, 3), "form timer1": (0.8, 3), "20 to 300 characters": (0.8, 2)}
+    assert shares == {
+        "belongs to a sample": (0.833, 5),
+        "IoU >= 0.5": (0.6, 3),
+        "form timer1": (0.8, 3),
+        "20 to 300 characters": (0.8, 2),
+    }
     assert len(from_annotations(path, [sample(i) for i in range(5)], "timelens", Filter(0.5, False, 0, 9999)).rows) == 4
 
 

@@ -31,17 +31,26 @@ def world(count: int = 60) -> list[Sample]:
 QUESTIONS = [Sample(f"q{i}", f"w{i}.mp4", "which", 20.0, options=["x", "y"], answer=i % 2) for i in range(20)]
 
 
-def make_run(folder: Path, samples: list[Sample], off: Callable[[int], float], right: int = 20, checkpoint: str = "grpo") -> RunFolder:
+def make_run(
+    folder: Path, samples: list[Sample], off: Callable[[int], float], right: int = 20, checkpoint: str = "grpo"
+) -> RunFolder:
     """A run whose answer to sample i is its window moved by `off(i)` seconds, with `right` questions right."""
     run = RunFolder(folder)
     run.write_samples("test_id", samples)
     run.write_samples("qa_short", QUESTIONS)
     run.write_samples("train", world(20))
     spans = [(s.window[0] + off(i), s.window[1] + off(i)) for i, s in enumerate(samples)]
-    answers = [Prediction(s.id, *span, f"<think>x</think><answer>{span[0]:.2f} to {span[1]:.2f}</answer>") for s, span in zip(samples, spans, strict=True)]
+    answers = [
+        Prediction(s.id, *span, f"<think>x</think><answer>{span[0]:.2f} to {span[1]:.2f}</answer>")
+        for s, span in zip(samples, spans, strict=True)
+    ]
     choices = [Prediction(q.id, answer=q.answer if i < right else 1 - (q.answer or 0)) for i, q in enumerate(QUESTIONS)]
     base = [Prediction(s.id, 0, 30) for s in samples]
-    given = {("grounding", "base", "test_id"): base, ("grounding", checkpoint, "test_id"): answers, ("questions", checkpoint, "qa_short"): choices}
+    given = {
+        ("grounding", "base", "test_id"): base,
+        ("grounding", checkpoint, "test_id"): answers,
+        ("questions", checkpoint, "qa_short"): choices,
+    }
     for (_, name, split), rows in given.items():
         atomic_write_jsonl(run.predictions(name, split), (row.to_json() for row in rows))
     material = Material({"test_id": ("grounding", samples), "qa_short": ("questions", QUESTIONS)}, given, world(20))
@@ -117,18 +126,24 @@ def test_metrics_hold_baselines_differences_signatures_and_failures(tmp_path: Pa
     samples = world()
     given = {
         ("grounding", "base", "test_id"): [Prediction(s.id, 0, 30) for s in samples],
-        ("grounding", "sft", "test_id"): [Prediction(s.id, *s.window) for s in samples[1:]] + [Prediction("s0", error="v0.mp4: no such file")],
+        ("grounding", "sft", "test_id"): [Prediction(s.id, *s.window) for s in samples[1:]]
+        + [Prediction("s0", error="v0.mp4: no such file")],
     }
     metrics = measure_run(Material({"test_id": ("grounding", samples)}, given, world(30)), "timer1", ">", 200, 0)
     assert metrics["comparison"] == ">"
     assert metrics["splits"]["test_id"]["sft"]["mIoU"] == pytest.approx(100 * 59 / 60)
-    assert metrics["failed"] == [{"id": "s0", "split": "test_id", "checkpoint": "sft", "asked": "grounding", "error": "v0.mp4: no such file"}]
+    assert metrics["failed"] == [
+        {"id": "s0", "split": "test_id", "checkpoint": "sft", "asked": "grounding", "error": "v0.mp4: no such file"}
+    ]
     baselines = metrics["baselines"]["test_id"]
     assert set(baselines) == {"whole video", "window prior", "query words + prior"}
     assert baselines["whole video"]["mIoU"] == metrics["splits"]["test_id"]["base"]["mIoU"] == pytest.approx(100 * 8 / 30)
     difference = metrics["paired"]["test_id"]["base → sft"]["mIoU"]
     assert difference["difference"] == pytest.approx(100 * (59 / 60 - 8 / 30))
-    assert metrics["signatures"]["test_id"]["base"]["scale_bias"]["flagged"] or metrics["signatures"]["test_id"]["base"]["one_answer"]["flagged"]
+    assert (
+        metrics["signatures"]["test_id"]["base"]["scale_bias"]["flagged"]
+        or metrics["signatures"]["test_id"]["base"]["one_answer"]["flagged"]
+    )
     rows = results_rows(metrics, "test_id")
     assert [row["model"] for row in rows] == ["base", "sft", "(whole video)", "(window prior)", "(query words + prior)"]
     assert pairs(["base", "sft", "grpo"]) == [("base", "sft"), ("sft", "grpo"), ("base", "grpo")]

@@ -14,7 +14,14 @@ from timer1lib.models.fast_vision import speed_up_vision, vision_tower  # noqa: 
 
 def tower(family: str, attention: str = "sdpa") -> Any:
     torch.manual_seed(0)
-    common = {"depth": 2, "hidden_size": 32, "num_heads": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 24}
+    common = {
+        "depth": 2,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 24,
+    }
     if family == "qwen2_5_vl":
         from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
 

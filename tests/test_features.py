@@ -33,7 +33,13 @@ def test_a_model_takes_features_for_pixels_everywhere(family: str) -> None:
     given = {**prompt, "pixel_values_videos": features}
     with torch.no_grad():
         torch.testing.assert_close(model(**given).logits, model(**prompt).logits, rtol=0, atol=1e-9)
-    options: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "suppress_tokens": BANNED, "eos_token_id": EOS, "pad_token_id": PAD}
+    options: dict[str, Any] = {
+        "max_new_tokens": 5,
+        "do_sample": False,
+        "suppress_tokens": BANNED,
+        "eos_token_id": EOS,
+        "pad_token_id": PAD,
+    }
     assert torch.equal(model.generate(**given, **options), model.generate(**prompt, **options))
     twice = {**given, "num_return_sequences": 3, "do_sample": True}
     assert model.generate(**{**options, **twice}).shape[0] == 3

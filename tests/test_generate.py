@@ -86,7 +86,9 @@ def ask(loaded: Any, samples: list[Sample], videos: Path, shared: SharedParams, 
     return predict(loaded, samples, lambda s: videos / s.video, shared, out, **options)
 
 
-def test_batched_answers_equal_single_ones(loaded: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path) -> None:
+def test_batched_answers_equal_single_ones(
+    loaded: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
+) -> None:
     """Prompts of different lengths, several to a video, left padding, shared features: as the plain forward, one by one."""
     import torch
 
@@ -131,7 +133,13 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_killed_run_goes_on_and_ends_in_the_same_answers(
-    model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temperature: float
+    model: Any,
+    samples: list[Sample],
+    videos: Path,
+    shared: SharedParams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    temperature: float,
 ) -> None:
     options = {"temperature": temperature, "num_samples": 2 if temperature else 1, "batch_size": 4}
     whole = ask(model, samples, videos, shared, tmp_path / "whole.jsonl", **options)
@@ -165,7 +173,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_answers(
     assert asked == [], "a finished file is not asked again"
 
 
-def test_other_settings_or_weights_start_anew(model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path) -> None:
+def test_other_settings_or_weights_start_anew(
+    model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
+) -> None:
     import torch
 
     out = tmp_path / "p.jsonl"
@@ -181,7 +191,9 @@ def test_other_settings_or_weights_start_anew(model: Any, samples: list[Sample],
     assert [a.completion for a in other] != [a.completion for a in longer]
 
 
-def test_shards_merge_without_loss_or_duplicates(model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path) -> None:
+def test_shards_merge_without_loss_or_duplicates(
+    model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
+) -> None:
     out = tmp_path / "p.jsonl"
     with pytest.raises(Timer1Error, match="run shard 1/3"):
         merge_shards(out, 3, samples)
@@ -252,7 +264,9 @@ def test_sampling_draws_different_answers_from_one_seed(
         ask(model, [samples[0], samples[0]], videos, shared, tmp_path / "e.jsonl")
 
 
-def test_swapped_and_shuffled_videos(model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path) -> None:
+def test_swapped_and_shuffled_videos(
+    model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
+) -> None:
     swapped = swap_videos(samples)
     partner: dict[str, set[str]] = {}
     for mine, theirs in zip(samples, swapped, strict=True):

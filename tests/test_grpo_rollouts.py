@@ -31,7 +31,9 @@ def model_and_prompts(family: str, count: int = 3) -> tuple[Any, list[EncodedPro
 
 def generated(model: Any, raw: dict[str, Any], **changes: Any) -> list[int]:
     """Greedy tokens of the plain model for one prompt, by `generate`."""
-    out = model.generate(**raw, max_new_tokens=8, do_sample=False, suppress_tokens=BANNED, eos_token_id=EOS, pad_token_id=PAD, **changes)
+    out = model.generate(
+        **raw, max_new_tokens=8, do_sample=False, suppress_tokens=BANNED, eos_token_id=EOS, pad_token_id=PAD, **changes
+    )
     return out[0, raw["input_ids"].shape[1] :].tolist()
 
 
@@ -152,7 +154,9 @@ def test_vision_tokens_are_never_sampled_and_ends_end() -> None:
     assert len(said) > 140
     assert any(row[-1] == EOS and len(row) < 60 for row in rows)
     assert all(EOS not in row[:-1] for row in rows)
-    after = torch.cat([tokens[i, j, len(row) :] for (i, j), row in zip([(i, j) for i in range(2) for j in range(64)], rows, strict=True)])
+    after = torch.cat(
+        [tokens[i, j, len(row) :] for (i, j), row in zip([(i, j) for i in range(2) for j in range(64)], rows, strict=True)]
+    )
     assert set(after.tolist()) <= {PAD}
 
 

@@ -200,7 +200,9 @@ def test_dynamic_sampling_gives_up_after_its_tries(folders: dict[str, Path], tmp
 
 def test_the_tower_runs_once_a_group_and_never_again_with_a_cache(folders: dict[str, Path], tmp_path: Path) -> None:
     def tower_rows(cache: FeatureCache | None, steps: int) -> list[int]:
-        tr, _ = trainer(folders["qwen3_vl"], tmp_path / "out", frozen=True, beta=0.05, feature_cache=cache, count=6, max_steps=steps)
+        tr, _ = trainer(
+            folders["qwen3_vl"], tmp_path / "out", frozen=True, beta=0.05, feature_cache=cache, count=6, max_steps=steps
+        )
         rows: list[int] = []
         for model in (tr.model, tr.ref_model):
             model.model.visual.patch_embed.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[0]))

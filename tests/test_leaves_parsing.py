@@ -63,7 +63,23 @@ def test_any_text_gives_a_defined_result(text: str, policy: Policy) -> None:
         assert all(math.isfinite(value) and value >= 0 for value in parsed.span)
 
 
-PIECES = ["<think>", "</think>", "<answer>", "</answer>", "<time>", "</time>", "1 to 2", "[3, 4]", "5", ".", "-", " and ", "\n", "\\boxed{A}", "nan"]
+PIECES = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "<time>",
+    "</time>",
+    "1 to 2",
+    "[3, 4]",
+    "5",
+    ".",
+    "-",
+    " and ",
+    "\n",
+    "\\boxed{A}",
+    "nan",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=40), st.sampled_from(POLICIES))
@@ -78,7 +94,9 @@ def test_any_arrangement_of_tags_gives_a_defined_result(pieces: list[str], polic
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("unit", ["1", "1.", "1 to ", "<answer>", "<think>", "<answer>1 to 2</answer>", " ", "1, ", "\\boxed{", "[1, ", "é", "1 s "])
+@pytest.mark.parametrize(
+    "unit", ["1", "1.", "1 to ", "<answer>", "<think>", "<answer>1 to 2</answer>", " ", "1, ", "\\boxed{", "[1, ", "é", "1 s "]
+)
 def test_a_hundred_kilobytes_are_read_in_no_time(unit: str, policy: Policy) -> None:
     text = (unit * (100_000 // len(unit) + 1))[:100_000]
     started = time.perf_counter()

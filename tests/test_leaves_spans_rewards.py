@@ -92,7 +92,8 @@ def test_two_negative_factors_are_no_reward() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "letter"), [(r"\boxed{B}", 1), (r"\boxed{A} or \boxed{(C)}", 2), (r"\boxed{D. a dog}", 3), ("B", None), (r"\boxed{}", None)]
+    ("text", "letter"),
+    [(r"\boxed{B}", 1), (r"\boxed{A} or \boxed{(C)}", 2), (r"\boxed{D. a dog}", 3), ("B", None), (r"\boxed{}", None)],
 )
 def test_boxed_letters(text: str, letter: int | None) -> None:
     assert boxed_letter(text) == letter

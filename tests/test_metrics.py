@@ -17,7 +17,9 @@ from timer1lib.evaluation.scored import join
 from timer1lib.schema import Prediction, Sample
 
 
-def sample(name: str, window: tuple[float, float] = (0, 10), video: str = "v", duration: float | None = 20, **more: object) -> Sample:
+def sample(
+    name: str, window: tuple[float, float] = (0, 10), video: str = "v", duration: float | None = 20, **more: object
+) -> Sample:
     return Sample(name, video, "q", duration, [window], **more)  # type: ignore[arg-type]
 
 
@@ -60,7 +62,12 @@ def test_the_best_of_several_windows_counts() -> None:
 
 
 def test_absurd_answers_cannot_carry_a_mean() -> None:
-    absurd = [Prediction("a", -1e9, 1e9), Prediction("b", 5, float("nan")), Prediction("c", 9, 2), Prediction("d", 1e300, 1.1e300)]
+    absurd = [
+        Prediction("a", -1e9, 1e9),
+        Prediction("b", 5, float("nan")),
+        Prediction("c", 9, 2),
+        Prediction("d", 1e300, 1.1e300),
+    ]
     scored = join([sample(name) for name in "abcd"], absurd)
     table = columns(scored)
     assert table["mean_relative_length"][[0, 3]].tolist() == [1.0, 0.0]
@@ -71,7 +78,9 @@ def test_absurd_answers_cannot_carry_a_mean() -> None:
 
 
 def test_unknown_duration_leaves_relative_numbers_out() -> None:
-    scored = join([sample("a", duration=None), sample("b", duration=float("nan"))], [Prediction("a", 0, 10), Prediction("b", 0, 10)])
+    scored = join(
+        [sample("a", duration=None), sample("b", duration=float("nan"))], [Prediction("a", 0, 10), Prediction("b", 0, 10)]
+    )
     result = summary(scored, resamples=0)
     assert result["mean_relative_length"] is None
     assert result["boundary_error_s"] == 0

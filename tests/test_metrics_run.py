@@ -28,8 +28,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from timer1lib.world.splits import build_splits
 
     folder = tmp_path_factory.mktemp("prepared")
-    splits = build_splits(folder / "videos", train_videos=1, test_videos=4, ood_videos=0, questions=0, queries_a_video=4, workers=0)
-    asked = [replace(s, id=f"q-{s.id}", options=["a red circle", "a blue square"], answer=i % 2) for i, s in enumerate(splits["test_id"][:4])]
+    splits = build_splits(
+        folder / "videos", train_videos=1, test_videos=4, ood_videos=0, questions=0, queries_a_video=4, workers=0
+    )
+    asked = [
+        replace(s, id=f"q-{s.id}", options=["a red circle", "a blue square"], answer=i % 2)
+        for i, s in enumerate(splits["test_id"][:4])
+    ]
     splits |= {"qa_short": asked}
     run = RunFolder(folder / "run")
     for name, samples in splits.items():
@@ -74,7 +79,10 @@ def test_an_undisturbed_run(whole: tuple[Path, dict[str, Any]]) -> None:
     assert metrics["splits"]["qa_short"]["sft"]["n"] == 4
     assert "prior_following_swap" in metrics["signatures"]["test_id"]["sft"]
     assert metrics["failed"] == []
-    stage_rows = {(r["checkpoint"], r["split"], r["asked"]) for r in evaluate.overview(open_stage("evaluate", {"run_dir": str(run), "perturb_samples": 6}))}
+    stage_rows = {
+        (r["checkpoint"], r["split"], r["asked"])
+        for r in evaluate.overview(open_stage("evaluate", {"run_dir": str(run), "perturb_samples": 6}))
+    }
     assert ("sft", "test_id", "shuffle") in stage_rows
 
 
@@ -98,7 +106,9 @@ evaluate.answer(open_stage("evaluate", json.loads(sys.argv[1])))
 def test_killed_and_run_again_ends_in_the_same_numbers(prepared: Path, whole: tuple[Path, dict[str, Any]]) -> None:
     run = copied(prepared, prepared / "killed")
     given = parameters(prepared, run)
-    done = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given)], cwd=ROOT, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps(given)], cwd=ROOT, capture_output=True, timeout=120, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
     part = run / "predictions" / "base.test_id.part.jsonl"
     assert len(part.read_text().splitlines()) == 8, "two batches of four were kept"

@@ -56,7 +56,12 @@ def test_mistakes_name_file_and_key(tmp_path: Path, text: str, words: list[str])
 
 @pytest.mark.parametrize(
     ("override", "word"),
-    [("shared.seed", "section.key=value"), ("shared.seed=x", "shared.seed"), ("name.x=1", "not a section"), ("shared.sed=1", "did you mean")],
+    [
+        ("shared.seed", "section.key=value"),
+        ("shared.seed=x", "shared.seed"),
+        ("name.x=1", "not a section"),
+        ("shared.sed=1", "did you mean"),
+    ],
 )
 def test_bad_overrides_are_one_line(tmp_path: Path, override: str, word: str) -> None:
     with pytest.raises(Timer1Error, match=word):
@@ -94,7 +99,9 @@ def test_shipped_files_are_valid_and_named_after_themselves(path: Path) -> None:
         if isinstance(values, dict):
             for key, value in values.items():
                 field = getattr(getattr(load_params(path), section), key)
-                assert type(value) in (type(field), int if isinstance(field, float) else type(field)), f"{section}.{key}: {value!r}"
+                assert type(value) in (type(field), int if isinstance(field, float) else type(field)), (
+                    f"{section}.{key}: {value!r}"
+                )
 
 
 def test_tiny_is_what_the_defaults_are() -> None:
@@ -155,7 +162,9 @@ def test_writing_cells_changes_only_what_is_out_of_date(tmp_path: Path) -> None:
     prose = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["# Title"]}
     code = {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": None, "outputs": [], "source": ["x = 1"]}
     for name in NOTEBOOKS:
-        (tmp_path / f"{name}.ipynb").write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [prose, code]}))
+        (tmp_path / f"{name}.ipynb").write_text(
+            json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [prose, code]})
+        )
     assert len(cells.outdated(tmp_path, Params())) == 7
     assert len(cells.rewrite(tmp_path, Params())) == 7
     assert cells.outdated(tmp_path, Params()) == []

@@ -9,9 +9,10 @@ import torch
 from timer1lib.files import read_jsonl
 from timer1lib.models.tiny import build_tiny, build_tokenizer
 from timer1lib.training import pretrain as module
-from timer1lib.training.lessons import FPS, FRAMES, SIDE, Mix, build_lesson, lesson_pixels, lesson_scene
+from timer1lib.training.lessons import FRAMES, SIDE, Mix, build_lesson, lesson_pixels, lesson_scene
 from timer1lib.training.muon import BatchedMuon, orthogonalise
 from timer1lib.training.pretrain import Recipe, Videos, batch_indices, collate_lessons, pretrain
+from timer1lib.world.answers import sampled_times
 from timer1lib.world.encode import write_video
 
 
@@ -25,17 +26,17 @@ def test_a_lesson_is_what_the_processor_makes_of_the_same_video_and_prompt(famil
     loaded = load_model(build_tiny(tmp_path / "model", family))  # type: ignore[arg-type]
     scene = lesson_scene(5, Mix())
     pixels = lesson_pixels(scene)
-    mix = Mix(question=0, grounded_question=0, describe=0, turns=1)
+    mix = Mix(question=0, grounded_question=0, moment=0, describe=0, turns=1)
     lesson = build_lesson(scene, pixels, loaded.tokenizer, np.random.default_rng(0), mix, textual=family == "qwen3_vl")
     text = loaded.tokenizer.decode(lesson.ids)
     query = text.split("when: ")[1].split("?")[0]
     answer = text.split("assistant\n")[1].removesuffix("<|im_end|>")
-    times = np.linspace(0, (round(scene.duration * FPS) - 1) / FPS, FRAMES)
+    times = sampled_times(scene.duration, FRAMES)
     frames = Frames(pixels, times, scene.duration, float(times[1]), "test", "", 1.0)
     real = encode_prompt(loaded, frames, prompts.build("brief", query, scene.duration), answer)
     assert real["input_ids"][0].tolist() == lesson.ids
     assert real["labels"][0].tolist() == lesson.labels
-    batch, _ = collate_lessons([lesson], loaded.model.config.video_token_id, 0)
+    batch, _, _ = collate_lessons([lesson], loaded.model.config.video_token_id, 0)
     assert batch["video_grid_thw"].equal(real["video_grid_thw"])
     assert torch.allclose(batch["pixel_values_videos"], real["pixel_values_videos"], atol=1e-6)
 
@@ -47,10 +48,13 @@ def test_told_times_are_those_of_the_written_file(tmp_path) -> None:
 
     scene = lesson_scene(7, Mix())
     write_video(scene, tmp_path / "v.mp4")
-    frames = read_frames(tmp_path / "v.mp4", Sampling("frames", frames=FRAMES, min_frame_pixels=SIDE * SIDE, total_pixels=16 * SIDE * SIDE, factor=56))
+    frames = read_frames(
+        tmp_path / "v.mp4",
+        Sampling("frames", frames=FRAMES, min_frame_pixels=SIDE * SIDE, total_pixels=16 * SIDE * SIDE, factor=56),
+    )
     assert frames.pixels.shape == (FRAMES, SIDE, SIDE, 3)
     pairs = frames.times_s.reshape(-1, 2).mean(1)
-    assert abs(pairs - np.array(told_times(scene.duration))).max() <= 0.3  # the file has 4 frames a second, lessons are drawn at 8
+    assert pairs == pytest.approx(np.array(told_times(scene.duration)))
     drawn = lesson_pixels(scene).astype(int)
     assert abs(frames.pixels.astype(int) - drawn).mean() < 6  # H.264 and resizing change little
 
@@ -81,7 +85,9 @@ def test_killed_and_run_again_ends_in_the_same_weights(tmp_path, monkeypatch: py
 
 def test_the_loss_falls(tmp_path) -> None:
     torch.set_num_threads(1)
-    folder = pretrain(tmp_path / "m", Recipe(steps=50, batch=4, fresh=2, pool=8, warmup=5, save_every=100), Mix(), hidden=64, layers=1)
+    folder = pretrain(
+        tmp_path / "m", Recipe(steps=50, batch=4, fresh=2, pool=8, warmup=5, save_every=100), Mix(), hidden=64, layers=1
+    )
     loss = next(iter(read_jsonl(folder / "curve.jsonl")))["loss"]
     assert loss < 5.9  # the mean of all 50 steps; a uniform guess costs ln(960) = 6.9
 

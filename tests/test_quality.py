@@ -47,7 +47,9 @@ def test_words_that_say_nothing_gain_nothing_and_a_weak_prior_raises_nothing() -
     for i in range(400):
         duration = float(rng.uniform(20, 40))
         start = float(rng.uniform(0, 0.9)) * duration
-        samples.append(Sample(str(i), f"v{i}", str(rng.choice(["a dog runs", "a cat sits"])), duration, [(start, start + 0.1 * duration)]))
+        samples.append(
+            Sample(str(i), f"v{i}", str(rng.choice(["a dog runs", "a cat sits"])), duration, [(start, start + 0.1 * duration)])
+        )
     bias = blind_report(samples)
     assert not bias["strong"]
     assert bias["answers"]["query words + prior"]["mIoU"] < bias["answers"]["window prior"]["mIoU"] + 3

@@ -73,7 +73,15 @@ def test_accuracy_by_hand() -> None:
         question("e", 0, video="5", kind="pose"),
         question("f", 0, video="6", kind="pose"),
     ]
-    rows = pair(samples, [Prediction("a", completion="A"), Prediction("b", answer=1), Prediction("c", completion="hm"), Prediction("f", error="x")])
+    rows = pair(
+        samples,
+        [
+            Prediction("a", completion="A"),
+            Prediction("b", answer=1),
+            Prediction("c", completion="hm"),
+            Prediction("f", error="x"),
+        ],
+    )
     result = accuracy(samples, rows, resamples=200)
     assert (result["n"], result["unknown"], result["answered"], result["unparsable"], result["missing"]) == (5, 1, 3, 1, 2)
     assert result["accuracy"] == 40
@@ -159,7 +167,10 @@ def test_choosing_by_likelihood_equals_the_plain_forward(model: Any, tmp_path: P
         inputs = encode_prompt(model, Pictures().get(Path(sample.video)), sample_prompt(sample, shared))
         with torch.inference_mode():
             probabilities = model.model(**inputs).logits[0, -1].softmax(-1)
-        each = [sum(float(probabilities[t]) for t in letter_tokens(model.tokenizer, letter)) for letter in "ABC"[: len(sample.options or ())]]
+        each = [
+            sum(float(probabilities[t]) for t in letter_tokens(model.tokenizer, letter))
+            for letter in "ABC"[: len(sample.options or ())]
+        ]
         assert row.answer == each.index(max(each))
         said = [float(part.split()[-1]) for part in row.completion.split("(")[1].rstrip(")").split(",")]
         assert said == pytest.approx([math.log(value) for value in each], abs=2e-3)

@@ -115,7 +115,9 @@ def test_a_submission_to_the_real_file(tmp_path: Path) -> None:
     for i in range(10):
         threshold = round(0.5 + 0.05 * i, 2)
         aps = [
-            reference_ap([tuple(w) for w in row["relevant_windows"]], [tuple(w) for w in answer["pred_relevant_windows"][:10]], threshold)
+            reference_ap(
+                [tuple(w) for w in row["relevant_windows"]], [tuple(w) for w in answer["pred_relevant_windows"][:10]], threshold
+            )
             for row, answer in zip(truth, submission, strict=True)
         ]
         expected[threshold] = 100 * sum(aps) / len(aps)

@@ -76,7 +76,9 @@ def test_captions_layout_pairs_sentences_and_timestamps(tmp_path: Path) -> None:
 
 def test_charades_text_takes_durations_from_the_csv_beside_it(tmp_path: Path) -> None:
     write(tmp_path, "Charades_v1_test.csv", "id,subject,length\nAO8RW,HR43,33.67\n")
-    path = write(tmp_path, "charades_sta_test.txt", "AO8RW 0.0 6.9##a person is putting a book on a shelf.\nZZZZZ 1 2##other\nbroken\n")
+    path = write(
+        tmp_path, "charades_sta_test.txt", "AO8RW 0.0 6.9##a person is putting a book on a shelf.\nZZZZZ 1 2##other\nbroken\n"
+    )
     result = read_annotations(path)
     assert result.format == "charades_sta"
     assert (result.samples[0].duration, result.samples[0].windows) == (33.67, [(0.0, 6.9)])
@@ -126,22 +128,39 @@ def test_rextime_and_nextgqa_hold_window_and_answer(tmp_path: Path) -> None:
 
 
 def test_multiple_choice_without_windows(tmp_path: Path) -> None:
-    mvbench = {"video": "1.mp4", "question": "q?", "candidates": ["Yes", "No", "Both"], "answer": "Both", "start": 1.5, "end": 4.0}
+    mvbench = {
+        "video": "1.mp4",
+        "question": "q?",
+        "candidates": ["Yes", "No", "Both"],
+        "answer": "Both",
+        "start": 1.5,
+        "end": 4.0,
+    }
     sample = only(read_annotations(write(tmp_path, "a.json", [mvbench])))
     assert (sample.answer, sample.video_start, sample.video_end, sample.windows) == (2, 1.5, 4.0, [])
 
     tempcompass = {"10": {"speed": [{"question": "How fast?\nA. slow\nB. fast", "answer": "B. fast"}], "order": []}}
     sample = only(read_annotations(write(tmp_path, "b.json", tempcompass)))
-    assert (sample.query, sample.options, sample.answer, sample.type, sample.id) == ("How fast?", ["slow", "fast"], 1, "speed", "10#speed0")
+    assert (sample.query, sample.options, sample.answer, sample.type, sample.id) == (
+        "How fast?",
+        ["slow", "fast"],
+        1,
+        "speed",
+        "10#speed0",
+    )
 
     question = {"question_id": "001-1", "task_type": "Counting", "question": "q?", "options": ["A. 1.", "B. 2."], "answer": "B"}
     nested = [{"video_id": "001", "videoID": "fFj", "duration": "short", "domain": "K", "questions": [question]}]
     sample = only(read_annotations(write(tmp_path, "c.json", nested)))
     assert (sample.video, sample.options, sample.answer, sample.duration) == ("fFj", ["1.", "2."], 1, None)
-    flat = only(read_annotations(write(tmp_path, "d.json", [{**question, "video_id": "001", "videoID": "fFj", "duration": "short"}])))
+    flat = only(
+        read_annotations(write(tmp_path, "d.json", [{**question, "video_id": "001", "videoID": "fFj", "duration": "short"}]))
+    )
     assert flat == sample or flat.extra["length"] == "short"
 
-    egoschema = [{"q_uid": u, "google_drive_id": "g", "question": "q?", **{f"option {i}": f"o{i}" for i in range(5)}} for u in ("u1", "u2")]
+    egoschema = [
+        {"q_uid": u, "google_drive_id": "g", "question": "q?", **{f"option {i}": f"o{i}" for i in range(5)}} for u in ("u1", "u2")
+    ]
     write(tmp_path, "subset_answers.json", {"u1": 3})
     result = read_annotations(write(tmp_path, "questions.json", egoschema))
     assert result.format == "egoschema"
@@ -153,7 +172,9 @@ def test_plain_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
     rows = [{"video": "a.mp4", "query": "x, y", "start": 1, "end": 2.5, "duration": 9, "id": "k"}]
     one = only(read_annotations(write(tmp_path, "a.jsonl", jsonl(*rows))))
     two = only(read_annotations(write(tmp_path, "a.csv", 'video,query,start,end,duration,id\na.mp4,"x, y",1,2.5,9,k\n')))
-    three = only(read_annotations(write(tmp_path, "b.csv", "vid;sentence;start_time;end_time;duration;qid\na.mp4;x, y;1;2.5;9;k\n")))
+    three = only(
+        read_annotations(write(tmp_path, "b.csv", "vid;sentence;start_time;end_time;duration;qid\na.mp4;x, y;1;2.5;9;k\n"))
+    )
     assert one == two == three == Sample("k", "a.mp4", "x, y", 9.0, [(1.0, 2.5)])
 
 
@@ -180,7 +201,10 @@ def test_our_own_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFa
     assert result.samples == samples
 
 
-@pytest.mark.parametrize("content", ["", "  \n", "[]", "{}", "\x00\x01binary", "just words\nno table", "a,b,c\n1,2,3\n", '[{"foo": 1}]', "[1, 2]", "7", '"x"'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "  \n", "[]", "{}", "\x00\x01binary", "just words\nno table", "a,b,c\n1,2,3\n", '[{"foo": 1}]', "[1, 2]", "7", '"x"'],
+)
 def test_a_file_without_annotations_is_one_clear_error(tmp_path: Path, content: str) -> None:
     path = write(tmp_path, "bad.json", content)
     with pytest.raises(Timer1Error, match=r"bad\.json"):
@@ -225,7 +249,11 @@ ROW = {"video": "a.mp4", "query": "q", "windows": [[1.0, 2.0]], "duration": 5.0,
     ],
 )
 def test_a_bad_row_is_named_and_the_others_are_read(tmp_path: Path, line: str, code: str) -> None:
-    path = write(tmp_path, "x.jsonl", json.dumps(ROW) + "\n" + line + "\n\n" + json.dumps({**ROW, "id": "2"}) + "\n" + json.dumps({**ROW, "id": "3"}))
+    path = write(
+        tmp_path,
+        "x.jsonl",
+        json.dumps(ROW) + "\n" + line + "\n\n" + json.dumps({**ROW, "id": "2"}) + "\n" + json.dumps({**ROW, "id": "3"}),
+    )
     result = read_annotations(path)
     assert [sample.id for sample in result.samples] == ["1", "2", "3"]
     assert result.rows_in == 4
@@ -244,7 +272,11 @@ def test_text_numbers_are_read_and_said(tmp_path: Path) -> None:
 
 def test_endless_and_huge_numbers_reach_the_audit(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    path.write_text('{"video": "a", "query": "q", "windows": [[NaN, 2]], "duration": 1e999}\n{"video": "a", "query": "q", "windows": [[0, 1' + "0" * 400 + "]]}\n")
+    path.write_text(
+        '{"video": "a", "query": "q", "windows": [[NaN, 2]], "duration": 1e999}\n{"video": "a", "query": "q", "windows": [[0, 1'
+        + "0" * 400
+        + "]]}\n"
+    )
     first, second = read_annotations(path).samples
     assert first.windows[0][0] != first.windows[0][0]
     assert first.duration == float("inf")
@@ -253,7 +285,11 @@ def test_endless_and_huge_numbers_reach_the_audit(tmp_path: Path) -> None:
 
 def test_bytes_that_are_not_utf8_cost_only_their_row(tmp_path: Path) -> None:
     for name, brackets in (("x.jsonl", False), ("x.json", True)):
-        rows = [json.dumps(ROW).encode(), json.dumps(ROW).replace('"q"', '"caf\\u00e9"').encode().replace(b"\\u00e9", b"\xe9"), json.dumps(ROW).encode()]
+        rows = [
+            json.dumps(ROW).encode(),
+            json.dumps(ROW).replace('"q"', '"caf\\u00e9"').encode().replace(b"\\u00e9", b"\xe9"),
+            json.dumps(ROW).encode(),
+        ]
         path = tmp_path / name
         path.write_bytes(b"[" + b",\n".join(rows) + b"]" if brackets else b"\n".join(rows))
         result = read_annotations(path)
@@ -308,7 +344,9 @@ _JSON = st.recursive(
 
 @settings(max_examples=120, deadline=None)
 @given(st.sampled_from([n for n in FORMATS if n not in ("csv", "charades_sta")]), st.data())
-def test_any_values_in_the_right_fields_give_rows_or_problems(tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject) -> None:
+def test_any_values_in_the_right_fields_give_rows_or_problems(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
     fields = ["id", "qid", "video", "vid", "path", "query", "question", "sentence", "answer", "ans", "duration", "timestamp", "timestamps", "sentences",
               "windows", "relevant_windows", "span", "glue", "options", "candidates", "start", "end", "times", "num_segments", "bounds", "questions",
               "q_uid", "option 0", "option 1", "video_id", "dim", "description", "extra", "split"]  # fmt: skip

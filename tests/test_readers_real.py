@@ -12,7 +12,9 @@ from timer1lib.schema import Sample
 
 ANNOTATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "annotations"
 
-pytestmark = pytest.mark.skipif(not ANNOTATIONS.is_dir(), reason="the published annotation files (../shared/data) are not on this machine")
+pytestmark = pytest.mark.skipif(
+    not ANNOTATIONS.is_dir(), reason="the published annotation files (../shared/data) are not on this machine"
+)
 
 FILES = {
     "tvgbench.json": ("tvgbench", 800),

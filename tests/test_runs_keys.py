@@ -67,7 +67,13 @@ def test_input_files_are_known_by_content(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "weights").write_text("w")
-    parameters = {"files": f"Name={data}, {tmp_path}/none.json", "model": str(model), "cache_dir": str(tmp_path), "template": "brief", "n": 3}
+    parameters = {
+        "files": f"Name={data}, {tmp_path}/none.json",
+        "model": str(model),
+        "cache_dir": str(tmp_path),
+        "template": "brief",
+        "n": 3,
+    }
     before = input_files(parameters)
     assert set(before) == {f"Name={data}", str(model)}
     (model / "weights").write_text("v")

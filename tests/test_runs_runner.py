@@ -210,7 +210,9 @@ def test_kill_minus_nine_in_04_and_running_again_ends_in_the_same_numbers(tmp_pa
     assert (outputs / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
 
 
-def test_what_a_killed_run_left_under_other_parameters_is_not_believed(tmp_path: Path, finished: Project, no_kernels: None) -> None:
+def test_what_a_killed_run_left_under_other_parameters_is_not_believed(
+    tmp_path: Path, finished: Project, no_kernels: None
+) -> None:
     root = tmp_path / "copy"
     shutil.copytree(finished.root, root)
     project = Project(root, root / "notebooks", root / "timer1lib")

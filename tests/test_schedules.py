@@ -49,7 +49,12 @@ def test_curricula_cost_the_same_and_go_one_way() -> None:
 
 def test_stages_take_their_band_and_the_last_one_stays() -> None:
     bands = "0.6:1, 0.05:0.6"
-    assert [sorted(plan_epoch("staged", k, 4, POOL, IOU, bands=bands).ids) for k in range(4)] == [["d", "e"], ["b", "c"], ["b", "c"], ["b", "c"]]
+    assert [sorted(plan_epoch("staged", k, 4, POOL, IOU, bands=bands).ids) for k in range(4)] == [
+        ["d", "e"],
+        ["b", "c"],
+        ["b", "c"],
+        ["b", "c"],
+    ]
     with pytest.raises(Timer1Error, match="no sample"):
         plan_epoch("staged", 0, 1, POOL, IOU, bands="0.8:1")
 

@@ -40,7 +40,11 @@ def test_by_video_and_query(tmp_path: Path, truth: Path) -> None:
         tmp_path,
         [
             {"video": "AAA", "query": "a person runs.", "start": 0, "end": 5},
-            {"video": "videos/AAA.mp4", "query": "a person sits.", "completion": "<think>hm</think><answer>5.00 to 25.00</answer>"},
+            {
+                "video": "videos/AAA.mp4",
+                "query": "a person sits.",
+                "completion": "<think>hm</think><answer>5.00 to 25.00</answer>",
+            },
             {"video": "BBB", "query": "a dog barks.", "start": 10, "end": 10},
         ],
     )
@@ -107,7 +111,10 @@ def test_duplicates_and_strangers_are_reported_and_the_first_answer_counts(tmp_p
 
 def test_one_question_with_two_windows_is_asked_twice(tmp_path: Path) -> None:
     truth = tmp_path / "truth.jsonl"
-    rows = [{"qid": i, "vid": "v", "query": "a cat", "duration": 40, "relevant_windows": [w]} for i, w in enumerate(([0, 10], [20, 30]))]
+    rows = [
+        {"qid": i, "vid": "v", "query": "a cat", "duration": 40, "relevant_windows": [w]}
+        for i, w in enumerate(([0, 10], [20, 30]))
+    ]
     truth.write_text("".join(json.dumps(row) + "\n" for row in rows))
     both = [{"video": "v", "query": "a cat", "start": 0, "end": 10}, {"video": "v", "query": "a cat", "start": 20, "end": 30}]
     assert score_files(write(tmp_path, both), truth)["mIoU"] == 100
@@ -119,7 +126,13 @@ def test_one_question_with_two_windows_is_asked_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "unparsable"),
-    [("", 1), ("<answer>9 to 3</answer>", 0), ("<answer>nan to 4</answer>", 1), ("<answer>-5 to 4</answer>", 0), ("9" * 100_000, 1)],
+    [
+        ("", 1),
+        ("<answer>9 to 3</answer>", 0),
+        ("<answer>nan to 4</answer>", 1),
+        ("<answer>-5 to 4</answer>", 0),
+        ("9" * 100_000, 1),
+    ],
 )
 def test_strange_text_has_a_defined_score(tmp_path: Path, truth: Path, text: str, unparsable: int) -> None:
     path = write(tmp_path, [{"video": "BBB", "query": "a dog barks.", "completion": text}])

@@ -37,7 +37,9 @@ def prepared(family: str, *, lora: bool = False, checkpointing: bool = False, fr
 
         torch.manual_seed(5)
         targets = ["q_proj", "v_proj", "down_proj"]
-        model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False), autocast_adapter_dtype=False)
+        model = peft.get_peft_model(
+            model, peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False), autocast_adapter_dtype=False
+        )
         model.enable_input_require_grads()
     shared_prefix.watch_backbone(base)
     attention.install(base)
@@ -124,7 +126,9 @@ def test_cached_tower_features_with_a_trained_merger(family: str, checkpointing:
     prompts = [encode(model, row, str(i)) for i, row in enumerate(raw)]
     FeatureCache(tmp_path).features(model, tower_hash(model), [(p.video, p.grid) for p in prompts])
     cache = FeatureCache(tmp_path)  # a new process: everything comes from disk
-    for prompt, features in zip(prompts, cache.features(model, tower_hash(model), [(p.video, p.grid) for p in prompts]), strict=True):
+    for prompt, features in zip(
+        prompts, cache.features(model, tower_hash(model), [(p.video, p.grid) for p in prompts]), strict=True
+    ):
         prompt.video = features
     assert (cache.from_disk, cache.computed) == (len(raw), 0)
     blocks = []

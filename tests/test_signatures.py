@@ -28,7 +28,11 @@ def world(seed: int, videos: int = 150) -> list[Sample]:
             length = rng.uniform(0.08, 0.2) * duration
             start = duration * i / 4 + rng.uniform(0, duration / 4 - length)
             # One query in eight is about a colour that no training query has; a healthy model answers it all the same.
-            query = f"a yellow {rng.choice(WORDS)}" if seed != 1 and rng.random() < 0.125 else f"a {rng.choice(WORDS)} {rng.choice(WORDS)}"
+            query = (
+                f"a yellow {rng.choice(WORDS)}"
+                if seed != 1 and rng.random() < 0.125
+                else f"a {rng.choice(WORDS)} {rng.choice(WORDS)}"
+            )
             samples.append(Sample(f"{v}-{i}", f"{v}.mp4", query, duration, [(start, start + length)], type="simple"))
     return samples
 
@@ -73,7 +77,10 @@ def shuffled_truth(samples: list[Sample], seed: int = 7) -> list[Sample]:
     rng = random.Random(seed)
     spans = [(s.window[0] / (s.duration or 1), s.window[1] / (s.duration or 1)) for s in samples]
     rng.shuffle(spans)
-    return [Sample(s.id, s.video, s.query, s.duration, [(a * (s.duration or 1), b * (s.duration or 1))]) for s, (a, b) in zip(samples, spans, strict=True)]
+    return [
+        Sample(s.id, s.video, s.query, s.duration, [(a * (s.duration or 1), b * (s.duration or 1))])
+        for s, (a, b) in zip(samples, spans, strict=True)
+    ]
 
 
 def rollouts(curve: Callable[[float], tuple[float, float]], steps: int = 30, groups: int = 4) -> list[dict[str, Any]]:
@@ -141,7 +148,10 @@ def planted(name: str) -> dict[str, Signature]:
         return look(hollow())
     if name.startswith("prior_following"):
         blind = [answer(s, t.window) for s, t in zip(TEST, shuffled_truth(TEST, 9), strict=True)]
-        again = [answer(s, ((p.start or 0) + rng.gauss(0, 0.2), (p.end or 0) + rng.gauss(0, 0.2))) for s, p in zip(TEST, blind, strict=True)]
+        again = [
+            answer(s, ((p.start or 0) + rng.gauss(0, 0.2), (p.end or 0) + rng.gauss(0, 0.2)))
+            for s, p in zip(TEST, blind, strict=True)
+        ]
         return look(blind, **{"swapped" if name.endswith("swap") else "shuffled": table(again)})
     if name == "out_of_distribution":
         blind_rows = [answer(s, t.window) for s, t in zip(TEST, shuffled_truth(TEST, 9), strict=True)]

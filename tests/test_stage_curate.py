@@ -58,7 +58,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(data: Path, **change: Any) -> dict[str, Any]:
-    paths = {"train_files": str(data / "train.jsonl"), "test_files": f"charades={data / 'bench.jsonl'}", "videos": str(data / "videos")}
+    paths = {
+        "train_files": str(data / "train.jsonl"),
+        "test_files": f"charades={data / 'bench.jsonl'}",
+        "videos": str(data / "videos"),
+    }
     return {"source": "files", **paths, "cold_start_times": "exact", **change}
 
 
@@ -133,7 +137,9 @@ def test_told_times_are_ones_the_model_was_told(tmp_path: Path, data: Path) -> N
     ],
 )  # fmt: skip
 def test_what_a_person_gets_wrong_is_named(tmp_path: Path, data: Path, change: dict[str, Any], message: str) -> None:
-    change = {name: value.format(bench=data / "bench2.jsonl") if isinstance(value, str) else value for name, value in change.items()}
+    change = {
+        name: value.format(bench=data / "bench2.jsonl") if isinstance(value, str) else value for name, value in change.items()
+    }
     (data / "bench2.jsonl").write_text((data / "bench.jsonl").read_text())
     opened = stage(tmp_path, **files(data, **change))
 

@@ -32,14 +32,20 @@ class Fake:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def predict(self, loaded: Any, samples: Sequence[Sample], video: Any, shared: Any, out: Path, *, num_samples: int = 1, **_: Any) -> list[Prediction]:
+    def predict(
+        self, loaded: Any, samples: Sequence[Sample], video: Any, shared: Any, out: Path, *, num_samples: int = 1, **_: Any
+    ) -> list[Prediction]:
         answers = []
         for sample in samples:
             self.asked.append(sample.id)
             for i in range(num_samples):
                 text = f"<answer>0 to {5 + 5 * i}</answer>"
                 missing = sample.video == "gone.mp4"
-                answers.append(Prediction(sample.id, None, None, error="no file") if missing else Prediction(sample.id, 0.0, 5.0 + 5 * i, text))
+                answers.append(
+                    Prediction(sample.id, None, None, error="no file")
+                    if missing
+                    else Prediction(sample.id, 0.0, 5.0 + 5 * i, text)
+                )
         Path(out).write_text("")
         return answers
 
@@ -63,7 +69,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 def stage(folder: Path, run: str = "run", **params: Any) -> Stage[DifficultyParams]:
-    opened = Stage("difficulty", RunFolder(folder / run), SharedParams(cache_dir=str(folder / "cache")), DifficultyParams(**params))
+    opened = Stage(
+        "difficulty", RunFolder(folder / run), SharedParams(cache_dir=str(folder / "cache")), DifficultyParams(**params)
+    )
     videos = folder / "videos"
     videos.mkdir(parents=True, exist_ok=True)
     for name in ("v.mp4", "w.mp4"):
@@ -164,6 +172,16 @@ def test_keys_depend_on_all_that_an_answer_depends_on(tmp_path: Path) -> None:
     video.write_bytes(b"x")
     base = answer_key(SAMPLES[0], video, {"prompt": "p"})
     assert base == answer_key(Sample("other id", "v.mp4", "one", 20.0, [(3.0, 4.0)]), video, {"prompt": "p"})
-    assert len({base, answer_key(SAMPLES[1], video, {"prompt": "p"}), answer_key(SAMPLES[0], None, {"prompt": "p"}), answer_key(SAMPLES[0], video, {"prompt": "q"})}) == 4
+    assert (
+        len(
+            {
+                base,
+                answer_key(SAMPLES[1], video, {"prompt": "p"}),
+                answer_key(SAMPLES[0], None, {"prompt": "p"}),
+                answer_key(SAMPLES[0], video, {"prompt": "q"}),
+            }
+        )
+        == 4
+    )
     assert json.dumps(base)
     assert best_iou(Prediction("c", 0.0, 5.0), SAMPLES[2]) == 1.0

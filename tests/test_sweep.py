@@ -47,7 +47,10 @@ def test_rows_times_grid_times_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
-        ({"rows": [{"name": "x", "set": {"shared.framse": 4}}]}, ["row 'x'", "unknown parameter 'shared.framse'", "did you mean 'shared.frames'"]),
+        (
+            {"rows": [{"name": "x", "set": {"shared.framse": 4}}]},
+            ["row 'x'", "unknown parameter 'shared.framse'", "did you mean 'shared.frames'"],
+        ),
         ({"rows": [{"name": "x", "set": {"shared.frames": 1}}]}, ["row 'x'", "shared.frames"]),
         ({"rows": [{"name": "x"}, {"name": "x"}]}, ["two rows are named 'x'"]),
         ({"row": []}, ["unknown parameter 'row'", "did you mean 'rows'"]),

@@ -57,7 +57,10 @@ def test_each_frame_shows_the_second_it_stands_for(tmp_path: Path, kind: str) ->
             frames = read_frames(path, sampling, decoder=decoder)
             shown = [number_in(pixels) for pixels in frames.pixels]
             np.testing.assert_allclose(frames.times_s, truth[shown], atol=1e-6, err_msg=f"{kind} {decoder}")
-            assert np.abs(frames.times_s - np.arange(len(frames)) * frames.step_s).max() <= np.diff(truth).max() / 2 + frames.step_s / 2
+            assert (
+                np.abs(frames.times_s - np.arange(len(frames)) * frames.step_s).max()
+                <= np.diff(truth).max() / 2 + frames.step_s / 2
+            )
     assert frames.pixels.shape[1:3] == (64, 256)
 
 
@@ -109,7 +112,9 @@ def test_three_hours_without_decoding_all(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_short_files_fill_a_temporal_patch(tmp_path: Path, count: int) -> None:
-    frames = read_frames(write_video(tmp_path / "short.mp4", [i * 40 for i in range(count)]), Sampling(policy="fps", fps=2.0, **NATIVE))
+    frames = read_frames(
+        write_video(tmp_path / "short.mp4", [i * 40 for i in range(count)]), Sampling(policy="fps", fps=2.0, **NATIVE)
+    )
     assert len(frames) == 2
     assert [number_in(p) for p in frames.pixels] == [0, count - 1]
     assert frames.duration_s == pytest.approx(count * 0.04)
@@ -154,7 +159,9 @@ def broken(folder: Path, kind: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "cut off mp4", "cut off mkv", "playlist", "folder", "audio only", "no frames"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "text", "cut off mp4", "cut off mkv", "playlist", "folder", "audio only", "no frames"]
+)
 def test_broken_files_are_errors_that_name_the_file(tmp_path: Path, kind: str) -> None:
     path = broken(tmp_path, kind)
     with pytest.raises(Timer1Error) as caught:

@@ -43,7 +43,9 @@ def same(a: frame_store.Frames, b: frame_store.Frames) -> bool:
     )
 
 
-def test_the_second_time_comes_from_disk_and_is_the_same(tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_time_comes_from_disk_and_is_the_same(
+    tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = FrameStore(tmp_path, 1.0)
     first = store.get(videos[0], SAMPLING, (0.1, 0.7))
     monkeypatch.setattr(frame_store, "read_frames", lambda *a, **k: pytest.fail("decoded twice"))
@@ -56,7 +58,9 @@ def test_the_second_time_comes_from_disk_and_is_the_same(tmp_path: Path, videos:
 def test_the_wrong_clock_shares_frames_but_not_what_is_told(tmp_path: Path, videos: list[Path]) -> None:
     store = FrameStore(tmp_path, 1.0)
     right = store.get(videos[0], SAMPLING)
-    fast = store.get(videos[0], Sampling(policy="frames", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2, time_scale=1.1))
+    fast = store.get(
+        videos[0], Sampling(policy="frames", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2, time_scale=1.1)
+    )
     assert store.hits == 1
     assert (right.time_scale, fast.time_scale) == (1.0, 1.1)
 

@@ -34,7 +34,13 @@ def holds(scene: Scene, query: Query, t: float) -> bool | None:
     if query.form == "OEC":
         return {slots["thing"], slots["thing2"]} <= there
     if query.form == "OC":
-        return len([x for x in scene.things if any(a <= t < b for a, b in x.visible)]) == ("no", "one", "two", "three", "four").index(slots["count"])
+        return len([x for x in scene.things if any(a <= t < b for a, b in x.visible)]) == (
+            "no",
+            "one",
+            "two",
+            "three",
+            "four",
+        ).index(slots["count"])
     if query.form == "OA":
         thing = next(x for x in scene.things if x.name == slots["thing"] and x.grown)
         return thing.grown is not None and thing.grown[0] <= t < thing.grown[1]
@@ -64,7 +70,9 @@ def test_windows_are_exactly_where_the_predicate_holds() -> None:
 def test_a_scene_worked_out_by_hand() -> None:
     circle = Thing("red", "circle", 0, (0, 0), (0, 0), 0.14, [(2.0, 8.0)])
     square = Thing("blue", "square", 1, (0, 0), (0, 0), 0.14, [(5.0, 12.0)])
-    scene = Scene(1, 20.0, 0.5, [circle, square], Person(2, (0, 0), [("wave", 4.0, 9.0), ("sit", 9.0, 14.0)]), Change(10, 12, 16, "teal"))
+    scene = Scene(
+        1, 20.0, 0.5, [circle, square], Person(2, (0, 0), [("wave", 4.0, 9.0), ("sit", 9.0, 14.0)]), Change(10, 12, 16, "teal")
+    )
     found = {(q.form, q.window) for q in scene_queries(scene)}
     assert ("OES", (2.0, 8.0)) in found
     assert ("OEC", (5.0, 8.0)) in found
@@ -100,7 +108,9 @@ def test_no_new_phrasing_is_one_of_the_main_splits() -> None:
 
 def test_difficulty_brings_shorter_windows_and_more_look_alikes() -> None:
     easy, hard = ([sample_scene(seed, d) for seed in range(300)] for d in (0.0, 1.0))
-    share = [np.mean([(q.window[1] - q.window[0]) / s.duration for s in scenes for q in scene_queries(s)]) for scenes in (easy, hard)]
+    share = [
+        np.mean([(q.window[1] - q.window[0]) / s.duration for s in scenes for q in scene_queries(s)]) for scenes in (easy, hard)
+    ]
     assert share[1] < 0.8 * share[0]
     assert np.mean([len(s.things) for s in hard]) > np.mean([len(s.things) for s in easy]) + 0.5
     assert np.mean([s.noise for s in hard]) > np.mean([s.noise for s in easy])
@@ -116,7 +126,11 @@ def test_questions_have_one_right_answer() -> None:
             kinds.add(question.kind)
             if question.kind == "object":
                 moment = float(question.text.split(" at ")[1].split()[0])
-                there = [o for o in question.options if any(f"the {t.name}" == o and any(a <= moment < b for a, b in t.visible) for t in scene.things)]
+                there = [
+                    o
+                    for o in question.options
+                    if any(f"the {t.name}" == o and any(a <= moment < b for a, b in t.visible) for t in scene.things)
+                ]
                 assert there == [question.options[question.answer]]
     assert kinds == {"object", "pose", "count", "wall", "first", "last", "longest"}
 

@@ -37,7 +37,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with playwright.sync_playwright() as running:
         profile = tmp_path_factory.mktemp("profile")
         shown = {"width": 1360, "height": 1500}
-        context = running.chromium.launch_persistent_context(str(profile), executable_path=chromium, args=ARGUMENTS, viewport=shown)
+        context = running.chromium.launch_persistent_context(
+            str(profile), executable_path=chromium, args=ARGUMENTS, viewport=shown
+        )
         context.set_default_timeout(60_000)
         yield context
         context.close()
@@ -93,7 +95,13 @@ def lab(big_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     home = tmp_path_factory.mktemp("home")
     project = Path(__file__).resolve().parents[2]
     kept = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
-    environment = {**kept, "HOME": str(home), "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(home / "c")}
+    environment = {
+        **kept,
+        "HOME": str(home),
+        "PYTHONPATH": str(project),
+        "OMP_NUM_THREADS": "1",
+        "JUPYTER_CONFIG_DIR": str(home / "c"),
+    }
     command = [*lab_command(notebook, port, open_browser=False), "--IdentityProvider.token=t", "--ServerApp.port_retries=0"]
     with open(home / "lab.log", "wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

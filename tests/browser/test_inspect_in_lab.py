@@ -179,7 +179,10 @@ def test_dragging_an_edge_changes_iou_as_the_library_has_it(story: Any, big_run:
     mouse.down()
     mouse.move(box["x"] + 90, box["y"] + 8, steps=6)
     mouse.up()
-    edited = (float(page.root.locator('[data-edge="grpo:0:0"]').get_attribute("aria-valuenow")), float(edge.get_attribute("aria-valuenow")))
+    edited = (
+        float(page.root.locator('[data-edge="grpo:0:0"]').get_attribute("aria-valuenow")),
+        float(edge.get_attribute("aria-valuenow")),
+    )
     assert edited[1] > answers["grpo"].end + 0.2
     assert float(number.inner_text()) == pytest.approx(iou(edited, sample.window), abs=6e-4)
     page.shot("edge-dragged")
@@ -264,11 +267,15 @@ def test_note_is_saved_and_still_there_after_a_reload(story: Any, big_run: RunFo
     page.root.locator(".t1-repair input").check()
     page.shot("note")
     page.root.get_by_role("button", name="Save").click()
-    page.page.wait_for_function("() => document.querySelector('.t1-root[data-key^=test_] .t1-saved').textContent.startsWith('saved')")
+    page.page.wait_for_function(
+        "() => document.querySelector('.t1-root[data-key^=test_] .t1-saved').textContent.startsWith('saved')"
+    )
     rows = [json.loads(line) for line in big_run.notes.read_text().splitlines()]
     assert [(row["id"], row["label"]) for row in rows] == [("s003", "wrong_label")]
     assert rows[0]["text"] == f"the disc stays longer <b>than</b> that; better {window[0]:.2f} to {window[1]:.2f}"
-    page.page.wait_for_function("() => document.querySelector('.t1t-row[data-key=\"test_id/s003\"] .t1t-note').textContent === '✗'")
+    page.page.wait_for_function(
+        "() => document.querySelector('.t1t-row[data-key=\"test_id/s003\"] .t1t-note').textContent === '✗'"
+    )
 
     page.page.reload()
     page.open_and_run(lab)
@@ -293,7 +300,10 @@ def test_rollouts_of_a_step_are_stacked_with_their_rewards(story: Any, big_run: 
 def test_both_themes_are_readable(story: Any, shots: Path) -> None:
     page, _ = story
     page.choose("test_id/s004")
-    assert page.page.evaluate("() => getComputedStyle(document.querySelector('.t1-root[data-key^=test_]')).backgroundColor") == "rgb(255, 255, 255)"
+    assert (
+        page.page.evaluate("() => getComputedStyle(document.querySelector('.t1-root[data-key^=test_]')).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
     page.page.get_by_role("menuitem", name="Settings", exact=True).click()
     page.page.get_by_text("Theme", exact=True).hover()
     page.page.get_by_text("JupyterLab Dark", exact=True).click()

@@ -49,7 +49,9 @@ def test_formulas_are_the_librarys(watched: Watched) -> None:
         a = rng.uniform(-2, 20)
         return [a, a + rng.uniform(-1, 10)]
 
-    cases = [[span(), [a := rng.uniform(0, 15), a + rng.uniform(0.1, 9)], rng.uniform(1, 40), rng.random() < 0.5] for _ in range(2000)]
+    cases = [
+        [span(), [a := rng.uniform(0, 15), a + rng.uniform(0.1, 9)], rng.uniform(1, 40), rng.random() < 0.5] for _ in range(2000)
+    ]
     source = (Path(scrubber.__file__).parent / "scrubber.js").read_text()
     script = f"""async () => {{
       const module = await import(URL.createObjectURL(new Blob([{json.dumps(source)}], {{ type: "text/javascript" }})));
@@ -60,7 +62,11 @@ def test_formulas_are_the_librarys(watched: Watched) -> None:
     answers = watched.page.evaluate(script)
     for (given, truth, duration, form), (overlap, rewards) in zip(cases, answers, strict=True):
         assert overlap == pytest.approx(iou(tuple(given), tuple(truth)), abs=1e-12)
-        completion = f"<think>x</think><answer>{given[0]!r} to {given[1]!r}</answer>" if form else f"<answer>{given[0]!r} to {given[1]!r}</answer>"
+        completion = (
+            f"<think>x</think><answer>{given[0]!r} to {given[1]!r}</answer>"
+            if form
+            else f"<answer>{given[0]!r} to {given[1]!r}</answer>"
+        )
         if not all(0 <= value < 1e6 and "e" not in repr(value) for value in given):
             continue  # what the parser cannot read back exactly
         x = RewardInput(completion, tuple(truth), duration)
@@ -84,7 +90,9 @@ def test_frames_are_found_by_their_own_times(watched: Watched) -> None:
     assert found == [[0, 0, 0, 1, 1, 2, 3, 4, 4], [pytest.approx(0.05), pytest.approx(0.375), pytest.approx(2.25)]]
 
 
-def test_the_executed_notebook_keeps_its_figures_and_its_pictures(offline: Any, watched: Watched, tmp_path: Path, shots: Path) -> None:
+def test_the_executed_notebook_keeps_its_figures_and_its_pictures(
+    offline: Any, watched: Watched, tmp_path: Path, shots: Path
+) -> None:
     """Executed without a browser, without widget state, and exported by nbconvert: what papermill's runner leaves."""
     import nbformat
     from nbclient import NotebookClient

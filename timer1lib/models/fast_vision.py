@@ -119,9 +119,7 @@ def _plan(bounds: tuple[int, ...]) -> list[tuple[int, Tensor | None]]:
     if len(lengths) == 1:
         (starts,) = lengths.values()
         return [(len(starts), None)]
-    return [
-        (len(starts), (torch.tensor(starts)[:, None] + torch.arange(length)).flatten()) for length, starts in lengths.items()
-    ]
+    return [(len(starts), (torch.tensor(starts)[:, None] + torch.arange(length)).flatten()) for length, starts in lengths.items()]
 
 
 def _add_tables(tower: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:

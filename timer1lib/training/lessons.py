@@ -12,6 +12,7 @@ import numpy as np
 
 from timer1lib import prompts
 from timer1lib.world import answers
+from timer1lib.world.lexicon import VERBS
 from timer1lib.world.queries import pick_queries
 from timer1lib.world.questions import LETTERS, long_questions, short_questions
 from timer1lib.world.render import render
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
 
-FRAMES, FPS, SIDE = 32, 8.0, 56
+FRAMES, SIDE = 32, 56
 PRETRAIN_SEEDS = 1_000_000_000
 """Pretraining scenes have seeds from here on; no other split does."""
 
@@ -31,12 +32,15 @@ class Mix:
     """Shares of the turns; what is left asks for the window with a direct answer."""
 
     chain_of_thought: float = 0.35
-    question: float = 0.16
+    question: float = 0.2
     grounded_question: float = 0.06
-    describe: float = 0.1
-    turns: int = 4
+    moment: float = 0.06
+    describe: float = 0.08
+    turns: int = 5
     easiest: float = 0.0
-    hardest: float = 0.5
+    hardest: float = 0.45
+    letter_weight: float = 5.0
+    """Weight in the loss of an answer that is a letter alone: among the tokens of the windows it would hardly count."""
 
 
 @dataclass(slots=True)
@@ -45,6 +49,8 @@ class Lesson:
 
     ids: list[int]
     labels: list[int]
+    weights: list[float]
+    """Of each token in the loss."""
     pixels: NDArray[np.uint8]
     """(frames, side, side, 3)"""
 
@@ -56,8 +62,8 @@ def lesson_scene(index: int, mix: Mix) -> Scene:
 
 
 def frame_times(duration: float) -> NDArray[np.float64]:
-    """Seconds of `FRAMES` even times from the first frame to the last of a video at `FPS`."""
-    return np.linspace(0, max(0, round(duration * FPS) - 1) / FPS, FRAMES)
+    """Seconds of `FRAMES` even frames from the first to the last of the video's file."""
+    return answers.sampled_times(duration, FRAMES)
 
 
 def lesson_pixels(scene: Scene) -> NDArray[np.uint8]:
@@ -77,22 +83,24 @@ def build_lesson(
     Args:
         textual: a time before each frame pair (Qwen3-VL); else one run of visual tokens (Qwen2.5-VL).
     """
-    told = answers.told_times(scene.duration, FRAMES, FPS)
+    told = answers.told_times(scene.duration, FRAMES)
     if textual:
         video = "".join(f"<{t:.1f} seconds><|vision_start|><|video_pad|><|vision_end|>" for t in told)
     else:
         video = "<|vision_start|>" + "<|video_pad|>" * len(told) + "<|vision_end|>"
-    pieces: list[tuple[str, bool]] = []
+    pieces: list[tuple[str, float]] = []
     for i, (question, answer) in enumerate(_turns(scene, told, rng, mix)):
-        pieces.append((("<|im_start|>user\n" if i == 0 else "\n<|im_start|>user\n") + (video if i == 0 else ""), False))
-        pieces.append((f"{question}<|im_end|>\n<|im_start|>assistant\n", False))
-        pieces.append((f"{answer}<|im_end|>", True))
+        pieces.append((("<|im_start|>user\n" if i == 0 else "\n<|im_start|>user\n") + (video if i == 0 else ""), 0.0))
+        pieces.append((f"{question}<|im_end|>\n<|im_start|>assistant\n", 0.0))
+        pieces.append((f"{answer}<|im_end|>", mix.letter_weight if answer in LETTERS else 1.0))
     ids: list[int] = []
     labels: list[int] = []
-    for (_, learned), piece in zip(pieces, tokenizer([text for text, _ in pieces])["input_ids"], strict=True):
+    weights: list[float] = []
+    for (_, weight), piece in zip(pieces, tokenizer([text for text, _ in pieces])["input_ids"], strict=True):
         ids += piece
-        labels += piece if learned else [-100] * len(piece)
-    return Lesson(ids, labels, pixels)
+        labels += piece if weight else [-100] * len(piece)
+        weights += [weight] * len(piece)
+    return Lesson(ids, labels, weights, pixels)
 
 
 def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) -> list[tuple[str, str]]:
@@ -115,7 +123,23 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
             told_of = [(q.text(rng), answers.seen(q.window, told)) for q in sorted(queries, key=lambda q: q.window)]
             turns.append(("describe", ", ".join(f"{text} from {s:.1f} to {e:.1f}" for text, (s, e) in told_of)))
             continue
+        if draw > 1 - mix.describe - mix.moment:
+            moment = told[int(rng.integers(len(told)))]
+            turns.append((f"at {moment:.1f} seconds", shown_at(scene, moment)))
+            continue
         thinking = rng.random() < mix.chain_of_thought
         answer = answers.chain_of_thought(window) if thinking else answers.direct(window)
         turns.append((prompts.build("brief", query.text(rng), None), answer))
     return turns
+
+
+def shown_at(scene: Scene, moment: float) -> str:
+    """What is to be seen at a moment (seconds): the lookup that questions need, taught with more words than a letter."""
+    seen = []
+    for thing in sorted(scene.things, key=lambda t: t.cell):
+        if any(a <= moment < b for a, b in thing.visible):
+            turned = thing.recolour is not None and moment >= (thing.recolour[0] + thing.recolour[1]) / 2
+            seen.append(f"the {thing.recolour[2]} {thing.shape}" if turned and thing.recolour else f"the {thing.name}")
+    if scene.person is not None:
+        seen += [f"the person {VERBS[name][0]}" for name, start, end in scene.person.acts if start <= moment < end]
+    return ", ".join(seen) or "no objects"

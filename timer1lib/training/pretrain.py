@@ -157,12 +157,14 @@ def train_step(
     clip: float,
     tokenizer: PreTrainedTokenizerFast,
 ) -> float:
-    """One update; returns the mean loss over answer tokens."""
-    batch, labels = collate_lessons(lessons, model.config.video_token_id, int(tokenizer.pad_token_id or 0))
+    """One update; returns the weighted mean loss over answer tokens."""
+    batch, labels, weights = collate_lessons(lessons, model.config.video_token_id, int(tokenizer.pad_token_id or 0))
     hidden = model.model(**batch).last_hidden_state[:, :-1]
     targets = labels[:, 1:]
     learned = targets != -100
-    loss = nn.functional.cross_entropy(model.lm_head(hidden[learned]), targets[learned])
+    losses = nn.functional.cross_entropy(model.lm_head(hidden[learned]), targets[learned], reduction="none")
+    weight = weights[:, 1:][learned]
+    loss = (losses * weight).sum() / weight.sum()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), clip)
     for optimizer in optimizers:
@@ -173,25 +175,30 @@ def train_step(
     return float(loss.detach())
 
 
-def collate_lessons(lessons: list[Lesson], video_token: int, pad_token: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Right-padded batch of lessons and its labels, both (batch, length)."""
+def collate_lessons(
+    lessons: list[Lesson], video_token: int, pad_token: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Right-padded batch of lessons, its labels and their weights in the loss, the last two (batch, length)."""
     length = max(len(lesson.ids) for lesson in lessons)
     ids = torch.full((len(lessons), length), pad_token)
     labels = torch.full((len(lessons), length), -100)
+    weights = torch.zeros(len(lessons), length)
     mask = torch.zeros(len(lessons), length, dtype=torch.long)
     for row, lesson in enumerate(lessons):
         n = len(lesson.ids)
         ids[row, :n] = torch.tensor(lesson.ids)
         labels[row, :n] = torch.tensor(lesson.labels)
+        weights[row, :n] = torch.tensor(lesson.weights)
         mask[row, :n] = 1
     patches, grid = patchify(np.stack([lesson.pixels for lesson in lessons]))
-    return {
+    inputs = {
         "input_ids": ids,
         "attention_mask": mask,
         "pixel_values_videos": patches,
         "video_grid_thw": grid,
         "mm_token_type_ids": (ids == video_token).int() * 2,
-    }, labels
+    }
+    return inputs, labels, weights
 
 
 def patchify(videos: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from timer1lib.schema import Window
+from timer1lib.world.encode import FPS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
-def told_times(duration: float, frames: int = 32, fps: float = 8.0, temporal_patch: int = 2) -> list[float]:
-    """Seconds that a textual-timestamp model is told for a video sampled at `frames` even times, the last one counted.
+def sampled_times(duration: float, frames: int = 32) -> NDArray[np.float64]:
+    """Seconds of `frames` even frames, from the first to the last, of a scene's file."""
+    last = max(0, round(duration * FPS) - 1)
+    return np.linspace(0, last, frames).round() / FPS
 
-    One time a temporal patch: the mean of its frames' times.
-    """
-    last = max(0, round(duration * fps) - 1) / fps
-    times = [last * i / (frames - 1) for i in range(frames)]
-    return [sum(times[i : i + temporal_patch]) / temporal_patch for i in range(0, frames, temporal_patch)]
+
+def told_times(duration: float, frames: int = 32, temporal_patch: int = 2) -> list[float]:
+    """Seconds that a textual-timestamp model is told: one time a temporal patch, the mean of its frames' times."""
+    return [float(t) for t in sampled_times(duration, frames).reshape(-1, temporal_patch).mean(1)]
 
 
 def seen(window: Window, told: Sequence[float]) -> Window:
