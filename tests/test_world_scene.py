@@ -182,11 +182,11 @@ def test_the_vocabulary_is_made_of_plain_words() -> None:
 
 
 def test_build_splits_writes_videos_once(tmp_path) -> None:
-    made = build_splits(tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, workers=0)
+    made = build_splits(tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, train_questions=3, workers=0)
     assert set(made) == set(SPLITS)
     files = {sample.video for samples in made.values() for sample in samples}
     stamps = {name: (tmp_path / name).stat().st_mtime_ns for name in files}
-    again = build_splits(tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, workers=0)
+    again = build_splits(tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, train_questions=3, workers=0)
     assert again == made
     assert stamps == {name: (tmp_path / name).stat().st_mtime_ns for name in files}
     assert all(len(made[name]) == 2 for name in ("qa_short", "qa_long"))

@@ -21,6 +21,7 @@ class CurateParams(Section):
     test_videos: int = Field(100, ge=1, description="world: videos of the test in distribution")
     ood_videos: int = Field(100, ge=0, description="world: videos of the test out of distribution")
     questions: int = Field(60, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
+    train_questions: int = Field(0, ge=0, description="world: questions in train_qa, to train on with difficulty.pool")
     queries_a_video: int = Field(4, ge=1, le=20, description="world: at most this many queries a video")
     train_files: str = Field("", description="files: annotation files of the training pool, comma-separated")
     test_files: str = Field("", description="files: test sets, comma-separated; a name and an equals sign may come before each")

@@ -13,7 +13,7 @@ class EvaluateParams(Section):
     checkpoints: str = Field(
         "base, sft, grpo", description="checkpoints to evaluate, comma-separated; those that the run has not are left out"
     )
-    splits: str = Field("", description="splits to evaluate, comma-separated; empty: all but those named train")
+    splits: str = Field("", description="splits to evaluate, comma-separated; empty: all whose names do not start with train")
     comparison: Literal["reaches", "exceeds"] = Field(
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
     )

@@ -39,6 +39,9 @@ class SweepResult:
     rows: list[dict[str, Any]] = field(default_factory=list)
     comparison: dict[str, Any] | None = None
     comparison_text: str = ""
+    pooled: dict[str, Any] | None = None
+    """Over seeds, where there are several: `evaluation.pooled.pool`."""
+    pooled_text: str = ""
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -53,14 +56,14 @@ class SweepResult:
             "seconds": round(self.seconds, 1),
             "rows": self.rows,
             "comparison": self.comparison,
+            "pooled": self.pooled,
         }
 
     def text(self) -> str:
         """The table over seeds, the comparison with its intervals, what failed, and how long it took."""
         seeds = len({row["seed"] for row in self.rows})
         parts = [means_table(self.rows)]
-        if self.comparison_text:
-            parts += ["", self.comparison_text]
+        parts += [part for text in (self.pooled_text, self.comparison_text) if text for part in ("", text)]
         parts += [f"failed  {row['name']}: {row['error']}" for row in self.failed]
         shared = sum(stage["how"] == "reused" for row in self.rows for stage in row["stages"].values())
         parts += ["", f"{len(self.rows)} rows, {seeds} seed{'s' * (seeds > 1)}, {shared} stages shared, {clock(self.seconds)}"]
@@ -95,6 +98,9 @@ def sweep(
     finished = [row["run"] for row in result.rows if not row["error"]]
     if finished and find_stage(spec.until).number >= find_stage("evaluate").number:
         result.comparison, result.comparison_text = _compare(finished)
+        done = [(row["variant"], row["seed"], row["run"]) for row in result.rows if not row["error"]]
+        if len({number for _, number, _ in done}) > 1:
+            result.pooled, result.pooled_text = _pool(done, spec.pairs)
     result.seconds = time.monotonic() - started
     atomic_write_json(root / "sweep.json", result.to_json())
     atomic_write_text(root / "table.txt", result.text() + "\n")
@@ -216,6 +222,13 @@ def _compare(runs: list[str]) -> tuple[dict[str, Any], str]:
 
     value = compare_runs(runs)
     return value, compare_text(value)
+
+
+def _pool(runs: list[tuple[str, int, str]], pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], str]:
+    from timer1lib.evaluation.pooled import pool, pooled_text
+
+    value = pool(runs, pairs=pairs)
+    return value, pooled_text(value)
 
 
 def _last_line(log: Path) -> str:

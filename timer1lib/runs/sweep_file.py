@@ -40,6 +40,9 @@ class SweepSpec(Section):
     rows: list[RowSpec] = Field(default_factory=list, description="listed rows")
     grid: dict[str, list[Any]] = Field(default_factory=dict, description="section.key: values; all combinations")
     seeds: list[int] = Field(default_factory=list, description="run everything once for each of these seeds")
+    pairs: list[tuple[str, str]] = Field(
+        default_factory=list, description="rows (or row/checkpoint) to compare over seeds, [from, to]; empty: all with the first"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,11 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[
     base_path = path.parent / spec.base if (path.parent / spec.base).is_file() else resolve(spec.base)
     base = load_params(base_path, overrides)
     rows = list(_rows(path, spec, base, list(seeds) or spec.seeds or [base.shared.seed]))
+    unknown = sorted(
+        {name for pair in spec.pairs for name in (end.split("/")[0] for end in pair)} - {row.variant for row in rows}
+    )
+    if unknown:
+        raise Timer1Error(f"{path}: pairs name the row {unknown[0]!r}, which there is not")
     repeated = [row.name for i, row in enumerate(rows) if any(row.name == other.name for other in rows[:i])]
     if repeated:
         raise Timer1Error(f"{path}: two rows are named {repeated[0]!r}")

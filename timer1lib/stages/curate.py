@@ -49,7 +49,7 @@ def gather(stage: CurateStage) -> Sources:
 def world_folder(stage: CurateStage) -> Path:
     """Where the world's videos lie, by what they depend on: runs with the same seed and sizes share them."""
     p = stage.params
-    asked = [p.train_videos, p.test_videos, p.ood_videos, p.questions, p.queries_a_video, p.world_seed]
+    asked = [p.train_videos, p.test_videos, p.ood_videos, p.questions, p.train_questions, p.queries_a_video, p.world_seed]
     name = hashlib.sha256(json.dumps([asked, world_version()]).encode()).hexdigest()[:12]
     return resolve(stage.shared.cache_dir) / f"world-{name}"
 
@@ -66,7 +66,7 @@ def _world(stage: CurateStage) -> Sources:
     p, root = stage.params, world_folder(stage)
     splits = build_splits(
         root, train_videos=p.train_videos, test_videos=p.test_videos, ood_videos=p.ood_videos, questions=p.questions,
-        queries_a_video=p.queries_a_video, seed=p.world_seed, workers=stage.shared.workers,
+        train_questions=p.train_questions, queries_a_video=p.queries_a_video, seed=p.world_seed, workers=stage.shared.workers,
     )  # fmt: skip
     results = []
     for name, samples in splits.items():

@@ -67,7 +67,7 @@ def splits(stage: EvaluateStage) -> dict[str, str]:
         Timer1Error: a split that the run has not, or none to evaluate.
     """
     known = {name: str(entry["kind"]) for name, entry in stage.run.splits().items()}
-    asked = split_list(stage.params.splits) or [name for name in known if name != "train"]
+    asked = split_list(stage.params.splits) or [name for name in known if not name.startswith("train")]
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise Timer1Error(f"evaluate.splits: no split {unknown[0]!r}; there are {', '.join(known)}")

@@ -8,6 +8,7 @@
 | test_ood | test out of distribution | unseen colour-shape pairs, longer, new phrasings, more look-alikes |
 | qa_short | what is so at one moment | as train |
 | qa_long | order and length of events | up to 180 s |
+| train_qa | questions of both kinds to train on | as train |
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class SplitSpec:
     durations: tuple[float, float] = (10.0, 64.0)
     pairs: Pairs = "common"
     new_phrasing: bool = False
-    kind: Literal["grounding", "short", "long"] = "grounding"
+    kind: Literal["grounding", "short", "long", "both"] = "grounding"
 
 
 SPLITS: dict[str, SplitSpec] = {
@@ -51,6 +52,7 @@ SPLITS: dict[str, SplitSpec] = {
     "test_ood": SplitSpec(3, (0.6, 1.0), (48.0, 120.0), "held_out", new_phrasing=True),
     "qa_short": SplitSpec(4, (0.2, 0.7), kind="short"),
     "qa_long": SplitSpec(5, (0.2, 0.7), (64.0, 180.0), kind="long"),
+    "train_qa": SplitSpec(6, (0.2, 0.7), kind="both"),
 }
 
 
@@ -61,6 +63,7 @@ def build_splits(
     test_videos: int = 130,
     ood_videos: int = 130,
     questions: int = 100,
+    train_questions: int = 0,
     queries_a_video: int = 4,
     seed: int = 0,
     workers: int = 2,
@@ -69,12 +72,14 @@ def build_splits(
 
     Args:
         questions: multiple-choice questions in each of `qa_short` and `qa_long`; 0 leaves both out.
+        train_questions: those in `train_qa`.
         seed: another seed gives other videos in every split.
 
     Returns:
         Samples by split; `Sample.video` is relative to `out_dir`, times are seconds.
     """
-    counts = {"train": train_videos, "test_id": test_videos, "test_ood": ood_videos, "qa_short": questions, "qa_long": questions}
+    counts = {"train": train_videos, "test_id": test_videos, "test_ood": ood_videos}
+    counts |= {"qa_short": questions, "qa_long": questions, "train_qa": train_questions}
     samples: dict[str, list[Sample]] = {}
     scenes: list[tuple[Scene, Path]] = []
     for name, count in counts.items():
@@ -123,7 +128,8 @@ def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sa
             )
             for i, q in enumerate(queries)
         ]
-    choices = short_questions(scene, rng) if spec.kind == "short" else long_questions(scene, rng)
+    choices = [] if spec.kind == "long" else short_questions(scene, rng)
+    choices += [] if spec.kind == "short" else long_questions(scene, rng)
     picked = [choices[int(i)] for i in rng.permutation(len(choices))[:2]]
     return [
         Sample(
