@@ -17,7 +17,7 @@ class CurateParams(Section):
     world_seed: int = Field(
         0, ge=0, description="world: another seed gives other videos; apart from the run's seed, so that runs share them"
     )
-    train_videos: int = Field(240, ge=1, description="world: videos of the training pool")
+    train_videos: int = Field(600, ge=1, description="world: videos of the training pool")
     test_videos: int = Field(100, ge=1, description="world: videos of the test in distribution")
     ood_videos: int = Field(100, ge=0, description="world: videos of the test out of distribution")
     questions: int = Field(60, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
