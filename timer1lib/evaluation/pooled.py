@@ -56,7 +56,7 @@ def pool(
         pairs: (first, second) variants to compare; empty compares every variant with the first.
 
     Returns:
-        {split: {"variants": {name: {metric: mean, "seeds", "queries"}}, "paired": {"a → b": {metric: {difference,
+        {split: {"variants": {name: {metric: mean, "seeds", "queries", "by_seed"}}, "paired": {"a → b": {metric: {difference,
         interval, by_seed, seeds, n}}}}}. Percent, shares of the video, seconds as in `metrics`.
     """
     tables: dict[str, dict[str, dict[int, Rows]]] = {}
@@ -123,12 +123,19 @@ def _read(run: RunFolder, comparison: Comparison) -> list[tuple[str, str, Rows]]
 
 
 def _means(by_seed: Mapping[int, Rows]) -> dict[str, Any]:
-    rows = [values for table in by_seed.values() for _, values in table.values()]
-    means: dict[str, Any] = {"seeds": len(by_seed), "queries": len(rows)}
-    for metric in rows[0] if rows else ():
-        known = [row[metric] for row in rows if np.isfinite(row[metric])]
-        means[metric] = float(np.mean(known)) if known else None
+    rows = {number: [values for _, values in table.values()] for number, table in sorted(by_seed.items())}
+    every = [row for table in rows.values() for row in table]
+    means: dict[str, Any] = {"seeds": len(rows), "queries": len(every)}
+    for metric in every[0] if every else ():
+        means[metric] = _mean(every, metric)
+    main = "accuracy" if every and "accuracy" in every[0] else "mIoU"
+    means["by_seed"] = {number: _mean(table, main) for number, table in rows.items()}
     return means
+
+
+def _mean(rows: Sequence[Mapping[str, float]], metric: str) -> float | None:
+    known = [row[metric] for row in rows if np.isfinite(row[metric])]
+    return float(np.mean(known)) if known else None
 
 
 def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: int, seed: int) -> dict[str, Any]:
@@ -165,7 +172,7 @@ def pooled_text(value: Mapping[str, Any]) -> str:
     for split, part in value.items():
         means = [
             {"row": name, "seeds": str(row["seeds"]), "queries": str(row["queries"])}
-            | {m: _shown(row[m], m) for m in row if m not in ("seeds", "queries")}
+            | {m: _shown(row[m], m) for m in row if m not in ("seeds", "queries", "by_seed")}
             for name, row in part["variants"].items()
         ]
         differences = [
