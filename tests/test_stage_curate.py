@@ -175,4 +175,4 @@ def test_the_world_is_built_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
     curate.gather(second)
     curate.gather(other)
     assert asked[0][0] == asked[1][0] != asked[2][0]
-    assert asked[0][1]["train_videos"] == 240
+    assert asked[0][1]["train_videos"] == 600
