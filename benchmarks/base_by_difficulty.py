@@ -1,4 +1,4 @@
-"""How far a model's mIoU falls as the embedded world gets harder: fresh videos at ten fixed difficulties.
+"""How far a model's mIoU falls as the embedded world gets harder: fresh videos at eleven fixed difficulties.
 
     python benchmarks/base_by_difficulty.py [--model assets/tiny-qwen3-vl] [--videos 60] [--json]
 
@@ -17,14 +17,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
-
+from timer1lib.evaluation.baselines import WHOLE_VIDEO, baseline_predictions
 from timer1lib.evaluation.intervals import mean_interval
+from timer1lib.evaluation.scored import join
 from timer1lib.inference.generate import predict
 from timer1lib.models.load import load_model
 from timer1lib.params.load import load_params
 from timer1lib.schema import Sample
-from timer1lib.spans import iou
 from timer1lib.world.scene import Scene, sample_scene
 from timer1lib.world.splits import scene_samples, write_videos
 
@@ -66,16 +65,14 @@ def main(arguments: list[str] | None = None) -> None:
                 loaded, samples, lambda s: folder / s.video, shared, folder / f"{difficulty}.jsonl",
                 max_new_tokens=48, batch_size=64, label=f"difficulty {difficulty}",
             )  # fmt: skip
-            numbers: dict[str, int] = {}
-            video = np.array([numbers.setdefault(s.video, len(numbers)) for s in samples])
-            scores = np.array([100 * iou(a.span, s.window) if a.span else 0.0 for a, s in zip(answers, samples, strict=True)])
-            whole = np.array([100 * iou((0.0, float(s.duration or 0)), s.window) for s in samples])
-            mean, low, high = mean_interval(scores, video)
-            row = {"difficulty": difficulty, "n": len(samples), "mIoU": mean, "low": low, "high": high, "whole": whole.mean()}
+            scored = join(samples, answers)
+            mean, low, high = mean_interval(100 * scored.iou, scored.video)
+            whole = 100 * join(samples, baseline_predictions(samples)[WHOLE_VIDEO]).iou.mean()
+            row = {"difficulty": difficulty, "n": len(samples), "mIoU": mean, "low": low, "high": high, "whole": whole}
             rows.append(row)
             if not given.json:
                 head = f"{difficulty:.1f}  n {len(samples):4d}  mIoU {mean:5.1f} ({low:.1f} to {high:.1f})"
-                print(f"{head}  whole video {whole.mean():.1f}", flush=True)
+                print(f"{head}  whole video {whole:.1f}", flush=True)
     if given.json:
         print(json.dumps(rows))
 

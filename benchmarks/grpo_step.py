@@ -32,9 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from timer1lib.models.fast_vision import speed_up_vision, vision_tower
+from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.training.architecture import KNOWN, Architecture
-from timer1lib.training.features import accept_features, mergers, tower_features
+from timer1lib.training.common import freeze_vision_tower
+from timer1lib.training.features import accept_features, tower_features
 from timer1lib.training.video_grpo import attention, repeated, rollouts, shared_prefix
 from timer1lib.training.video_grpo.encoded import EncodedPrompt, encode
 
@@ -118,10 +119,7 @@ def prepare(model: Any, *, fast: bool, checkpointing: bool) -> Any:
     """As the trainers have it: trl's head, the tower frozen but for its mergers; ours with its hooks."""
     from trl.trainer.utils import add_fused_lm_head
 
-    tower = vision_tower(model)
-    tower.requires_grad_(False)
-    for merger in mergers(tower):
-        merger.requires_grad_(True)
+    freeze_vision_tower(model)
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))
     model.generation_config.pad_token_id = PAD
     if fast:

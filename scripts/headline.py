@@ -14,9 +14,8 @@ from xml.sax.saxutils import escape
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from timer1lib.evaluation.pooled import pool, pooled_text
+from timer1lib.evaluation.pooled import pooled_text
 from timer1lib.files import atomic_write_text, read_json
-from timer1lib.runs.sweep_file import read_sweep
 
 LABELS = {
     "rl/base": "base",
@@ -79,10 +78,9 @@ def picture(value: dict[str, Any]) -> str:
 def main() -> None:
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
-    sweep = read_json(Path(sys.argv[1]) / "sweep.json")
-    spec, _ = read_sweep(f"params/sweeps/{sweep['name']}.yaml")
-    runs = [(row["variant"], row["seed"], row["run"]) for row in sweep["rows"] if not row["error"]]
-    value = pool(runs, pairs=spec.pairs)
+    value = read_json(Path(sys.argv[1]) / "sweep.json")["pooled"]
+    if not value:
+        raise SystemExit(f"{sys.argv[1]}: a sweep of one seed has nothing pooled")
     print(pooled_text(value))
     atomic_write_text(Path(sys.argv[2]), picture(value))
 

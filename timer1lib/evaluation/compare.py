@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,14 +111,34 @@ def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
             raise Timer1Error(f"{folder}: no predictions of checkpoint {checkpoint!r}; there are {', '.join(present) or 'none'}")
         if not present:
             raise Timer1Error(f"{run.metrics}: no checkpoint was evaluated")
-        parser = metrics.get("parser", "timer1")
-        kinds = {
-            split: "grounding" if "mIoU" in next(iter(rows.values()), {}) else "questions"
-            for split, rows in metrics["splits"].items()
-            if rows
-        }
-        opened.append(_Run(name, run, checkpoint or present[-1], parser if parser in POLICIES else "timer1", kinds))
+        kinds = split_kinds(metrics)
+        opened.append(_Run(name, run, checkpoint or present[-1], parser_of(metrics), kinds))
     return opened
+
+
+def split_kinds(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What each split of a metrics file holds: `grounding` or `questions`."""
+    return {
+        split: "grounding" if "mIoU" in next(iter(rows.values()), {}) else "questions"
+        for split, rows in metrics["splits"].items()
+        if rows
+    }
+
+
+def parser_of(metrics: Mapping[str, Any]) -> Policy:
+    """The policy by which the run's answers were read."""
+    parser = metrics.get("parser", "timer1")
+    return parser if parser in POLICIES else "timer1"
+
+
+def asked(folder: RunFolder, split: str, kind: str) -> list[Sample]:
+    """A split's samples that have what a split of this kind is scored by."""
+    return [s for s in folder.read_samples(split) if (s.is_question if kind == "questions" else bool(s.windows))]
+
+
+def answered(folder: RunFolder, checkpoint: str, split: str) -> list[Prediction]:
+    """A checkpoint's predictions on a split; none where it was not asked."""
+    return folder.read_predictions(checkpoint, split) if folder.predictions(checkpoint, split).is_file() else []
 
 
 def _folder(run: str | Path) -> Path:
@@ -143,7 +163,7 @@ def _split(
     runs: Sequence[_Run], split: str, kind: str, comparison: Comparison, resamples: int, seed: int, notes: list[str]
 ) -> dict[str, Any]:
     rows, differences = [], {}
-    read = [(run, *_answers(run, split, kind)) for run in runs]
+    read = [(run, asked(run.folder, split, kind), answered(run.folder, run.checkpoint, split)) for run in runs]
     for run, samples, answers in read:
         if kind == "grounding":
             scored = join(samples, answers, run.parser)
@@ -171,12 +191,6 @@ def _split(
             row = questions.compare(ours, given[0], given[1], resamples=resamples, seed=seed)
             differences[name] = {"accuracy": as_json(row)}
     return {"kind": kind, "rows": rows, "paired": differences}
-
-
-def _answers(run: _Run, split: str, kind: str) -> tuple[list[Sample], list[Prediction]]:
-    samples = [s for s in run.folder.read_samples(split) if (s.is_question if kind == "questions" else bool(s.windows))]
-    path = run.folder.predictions(run.checkpoint, split)
-    return samples, run.folder.read_predictions(run.checkpoint, split) if path.is_file() else []
 
 
 def _shared(first: Sequence[Sample], second: Sequence[Sample]) -> list[tuple[Sample, Sample]]:

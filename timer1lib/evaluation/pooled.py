@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from timer1lib.evaluation import questions
+from timer1lib.evaluation.compare import PAIRED, answered, asked, parser_of, split_kinds
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, percentile
 from timer1lib.evaluation.measure import CHECKPOINTS
-from timer1lib.evaluation.metrics import Comparison, columns
+from timer1lib.evaluation.metrics import Comparison, columns, mean
 from timer1lib.evaluation.scored import Floats, join
 from timer1lib.evaluation.tables import text_table
 from timer1lib.files import read_json
-from timer1lib.parsing import POLICIES
 from timer1lib.runfolder import RunFolder
 
 METRICS = (
@@ -32,7 +32,6 @@ METRICS = (
     "true_relative_length",
     "boundary_error_s",
 )
-PAIRED = ("mIoU", "R1@0.5", "R1@0.7", "boundary_error_s")
 
 Rows = dict[str, tuple[str, dict[str, float]]]
 """By sample: its video and its metrics."""
@@ -101,23 +100,18 @@ def crossed_interval(
 def _read(run: RunFolder, comparison: Comparison) -> list[tuple[str, str, Rows]]:
     """(split, checkpoint, rows) of all that the run answered; the last checkpoint's name is empty."""
     metrics = read_json(run.metrics)
-    parser = metrics.get("parser", "timer1")
     result: list[tuple[str, str, Rows]] = []
-    for split, by_checkpoint in metrics["splits"].items():
-        present = [name for name in CHECKPOINTS if name in by_checkpoint]
-        samples = run.read_samples(split)
+    for split, kind in split_kinds(metrics).items():
+        present = [name for name in CHECKPOINTS if name in metrics["splits"][split]]
+        samples = asked(run, split, kind)
         for checkpoint in present:
-            path = run.predictions(checkpoint, split)
-            answers = run.read_predictions(checkpoint, split) if path.is_file() else []
-            if "mIoU" in by_checkpoint[checkpoint]:
-                kept = [s for s in samples if s.windows]
-                table = columns(join(kept, answers, parser if parser in POLICIES else "timer1"), comparison)
-                rows: Rows = {s.id: (s.video, {m: float(table[m][i]) for m in METRICS}) for i, s in enumerate(kept)}
+            answers = answered(run, checkpoint, split)
+            if kind == "grounding":
+                every = columns(join(samples, answers, parser_of(metrics)), comparison)
+                table = {metric: every[metric] for metric in METRICS}
             else:
-                kept = [s for s in samples if s.is_question]
-                given = questions.pair(kept, answers)
-                right = [a is not None and a.answer == s.answer for s, a in zip(kept, given, strict=True)]
-                rows = {s.id: (s.video, {"accuracy": 100.0 * r}) for s, r in zip(kept, right, strict=True)}
+                table = {"accuracy": 100.0 * questions.correct(samples, questions.pair(samples, answers))}
+            rows: Rows = {s.id: (s.video, {m: float(table[m][i]) for m in table}) for i, s in enumerate(samples)}
             result.append((split, "" if checkpoint == present[-1] else checkpoint, rows))
     return result
 
@@ -134,8 +128,7 @@ def _means(by_seed: Mapping[int, Rows]) -> dict[str, Any]:
 
 
 def _mean(rows: Sequence[Mapping[str, float]], metric: str) -> float | None:
-    known = [row[metric] for row in rows if np.isfinite(row[metric])]
-    return float(np.mean(known)) if known else None
+    return mean(np.array([row[metric] for row in rows]))
 
 
 def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: int, seed: int) -> dict[str, Any]:
@@ -154,10 +147,10 @@ def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: in
                     counts[row, videos[video]] += 1
         if not counts.sum(1).all():
             continue
-        mean, low, high = crossed_interval(sums, counts, resamples, seed)
+        difference, low, high = crossed_interval(sums, counts, resamples, seed)
         by_seed = (sums.sum(1) / counts.sum(1)).tolist()
         result[metric] = {
-            "difference": mean,
+            "difference": difference,
             "interval": [low, high],
             "by_seed": by_seed,
             "seeds": len(shared),

@@ -63,7 +63,9 @@ class SweepResult:
         """The table over seeds, the comparison with its intervals, what failed, and how long it took."""
         seeds = len({row["seed"] for row in self.rows})
         parts = [means_table(self.rows)]
-        parts += [part for text in (self.pooled_text, self.comparison_text) if text for part in ("", text)]
+        for text in (self.pooled_text, self.comparison_text):
+            if text:
+                parts += ["", text]
         parts += [f"failed  {row['name']}: {row['error']}" for row in self.failed]
         shared = sum(stage["how"] == "reused" for row in self.rows for stage in row["stages"].values())
         parts += ["", f"{len(self.rows)} rows, {seeds} seed{'s' * (seeds > 1)}, {shared} stages shared, {clock(self.seconds)}"]
@@ -95,12 +97,12 @@ def sweep(
     started = time.monotonic()
     result = SweepResult(spec.name, root, 0.0)
     result.rows = _Rows(spec, rows, root, project, stream or sys.stderr).run(jobs)
-    finished = [row["run"] for row in result.rows if not row["error"]]
+    finished = [row for row in result.rows if not row["error"]]
     if finished and find_stage(spec.until).number >= find_stage("evaluate").number:
-        result.comparison, result.comparison_text = _compare(finished)
-        done = [(row["variant"], row["seed"], row["run"]) for row in result.rows if not row["error"]]
-        if len({number for _, number, _ in done}) > 1:
-            result.pooled, result.pooled_text = _pool(done, spec.pairs)
+        result.comparison, result.comparison_text = _compare([row["run"] for row in finished])
+        if len({row["seed"] for row in finished}) > 1:
+            runs = [(row["variant"], row["seed"], row["run"]) for row in finished]
+            result.pooled, result.pooled_text = _pool(runs, spec.pairs)
     result.seconds = time.monotonic() - started
     atomic_write_json(root / "sweep.json", result.to_json())
     atomic_write_text(root / "table.txt", result.text() + "\n")

@@ -82,9 +82,7 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[
     base_path = path.parent / spec.base if (path.parent / spec.base).is_file() else resolve(spec.base)
     base = load_params(base_path, overrides)
     rows = list(_rows(path, spec, base, list(seeds) or spec.seeds or [base.shared.seed]))
-    unknown = sorted(
-        {name for pair in spec.pairs for name in (end.split("/")[0] for end in pair)} - {row.variant for row in rows}
-    )
+    unknown = sorted({end.split("/")[0] for pair in spec.pairs for end in pair} - {row.variant for row in rows})
     if unknown:
         raise Timer1Error(f"{path}: pairs name the row {unknown[0]!r}, which there is not")
     repeated = [row.name for i, row in enumerate(rows) if any(row.name == other.name for other in rows[:i])]

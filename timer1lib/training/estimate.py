@@ -13,6 +13,7 @@ from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
 from timer1lib.params.model import Params
 from timer1lib.training.architecture import Architecture, from_config, known
+from timer1lib.training.limits import ROLLOUT_TOKENS
 from timer1lib.video.sizes import frame_size, model_config
 
 GB = 1e9
@@ -139,7 +140,7 @@ def _lora_parameters(sizes: Architecture, rank: int) -> int:
 
 def _sampled_together(prompts: int, prompt: int) -> int:
     """Prompts of one rollout call, as the trainer bounds them."""
-    return max(1, min(prompts, 32_768 // prompt))
+    return max(1, min(prompts, ROLLOUT_TOKENS // prompt))
 
 
 def seen_pairs(prompt: int, length: int, group: int) -> tuple[float, float]:

@@ -61,13 +61,8 @@ def lesson_scene(index: int, mix: Mix) -> Scene:
     return sample_scene(PRETRAIN_SEEDS + index, round(difficulty, 3))
 
 
-def frame_times(duration: float) -> NDArray[np.float64]:
-    """Seconds of `FRAMES` even frames from the first to the last of the video's file."""
-    return answers.sampled_times(duration, FRAMES)
-
-
 def lesson_pixels(scene: Scene) -> NDArray[np.uint8]:
-    return render(scene, frame_times(scene.duration), SIDE)
+    return render(scene, answers.sampled_times(scene.duration, FRAMES), SIDE)
 
 
 def build_lesson(
@@ -137,9 +132,12 @@ def shown_at(scene: Scene, moment: float) -> str:
     """What is to be seen at a moment (seconds): the lookup that questions need, taught with more words than a letter."""
     seen = []
     for thing in sorted(scene.things, key=lambda t: t.cell):
-        if any(a <= moment < b for a, b in thing.visible):
-            turned = thing.recolour is not None and moment >= (thing.recolour[0] + thing.recolour[1]) / 2
-            seen.append(f"the {thing.recolour[2]} {thing.shape}" if turned and thing.recolour else f"the {thing.name}")
+        if not thing.is_there(moment):
+            continue
+        name = thing.name
+        if thing.recolour and moment >= (thing.recolour[0] + thing.recolour[1]) / 2:
+            name = f"{thing.recolour[2]} {thing.shape}"
+        seen.append(f"the {name}")
     if scene.person is not None:
         seen += [f"the person {VERBS[name][0]}" for name, start, end in scene.person.acts if start <= moment < end]
     return ", ".join(seen) or "no objects"

@@ -93,7 +93,7 @@ def _object_at(scene: Scene, rng: np.random.Generator) -> Question | None:
     window = thing.visible[int(rng.integers(len(thing.visible)))]
     moment = _moment(window, rng)
     names = [f"the {c} {s}" for c in COLOURS for s in SHAPES]
-    there = {f"the {t.name}" for t in scene.things if any(a <= moment < b for a, b in t.visible)}
+    there = {f"the {t.name}" for t in scene.things if t.is_there(moment)}
     return _choice(
         "object",
         f"which object is there at {moment:.1f} seconds",
@@ -120,7 +120,7 @@ def _count_at(scene: Scene, rng: np.random.Generator) -> Question | None:
         return None
     window = pieces[int(rng.integers(len(pieces)))]
     moment = _moment(window, rng)
-    count = sum(any(a <= moment < b for a, b in thing.visible) for thing in scene.things)
+    count = sum(thing.is_there(moment) for thing in scene.things)
     if count >= len(NUMBER_WORDS):
         return None
     wrong = [f"{word} objects" for i, word in enumerate(NUMBER_WORDS) if i != count]

@@ -40,6 +40,10 @@ class Thing:
     def name(self) -> str:
         return f"{self.colour} {self.shape}"
 
+    def is_there(self, moment: float) -> bool:
+        """Whether it is visible at a moment (seconds)."""
+        return any(start <= moment < end for start, end in self.visible)
+
 
 @dataclass(slots=True)
 class Person:
