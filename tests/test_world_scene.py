@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from itertools import combinations
+
 import numpy as np
 import pytest
 
+from timer1lib.files import resolve
 from timer1lib.world import answers
-from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, PHRASES, TYPES, vocabulary
+from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, PHRASES, POOL_PHRASES, TYPES, vocabulary
 from timer1lib.world.queries import Query, pick_queries, scene_queries
 from timer1lib.world.questions import long_questions, short_questions
 from timer1lib.world.scene import Change, Person, Scene, Thing, sample_scene
@@ -94,16 +98,34 @@ def test_all_eleven_types_occur_and_every_phrase_can_be_filled() -> None:
     for scene in SCENES:
         for query in scene_queries(scene):
             seen.add(query.type)
-            for new in (False, True):
-                text = query.text(rng, new)
+            for phrases in (PHRASES, POOL_PHRASES, NEW_PHRASES):
+                text = query.text(rng, phrases)
                 assert "{" not in text
                 assert text == text.strip()
     assert seen == set(TYPES)
-    assert set(PHRASES) == set(NEW_PHRASES)
+    assert set(PHRASES) == set(POOL_PHRASES) == set(NEW_PHRASES)
 
 
-def test_no_new_phrasing_is_one_of_the_main_splits() -> None:
-    assert all(not set(PHRASES[form]) & set(NEW_PHRASES[form]) for form in PHRASES)
+def test_the_base_the_pool_and_the_far_test_share_no_phrasing() -> None:
+    tables = [{text for texts in table.values() for text in texts} for table in (PHRASES, POOL_PHRASES, NEW_PHRASES)]
+    assert all(not a & b for a, b in combinations(tables, 2))
+
+
+def test_every_query_is_worded_as_its_split_says() -> None:
+    slot = re.compile(r"\\\{[a-z0-9]+\\\}")
+    for name, table in (("train", POOL_PHRASES), ("test_id", POOL_PHRASES), ("test_ood", NEW_PHRASES)):
+        shapes = [slot.sub(".+", re.escape(text)) for texts in table.values() for text in texts]
+        for scene, _ in zip(split_scenes(SPLITS[name], 0), range(20), strict=False):
+            for sample in scene_samples(scene, name):
+                assert any(re.fullmatch(shape, sample.query) for shape in shapes), sample.query
+
+
+def test_the_tiny_base_knows_every_word_of_every_phrasing() -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve("assets/tiny-qwen3-vl"))
+    for word in vocabulary():
+        assert len(tokenizer(f" {word}")["input_ids"]) == 1, word
 
 
 def test_difficulty_brings_shorter_windows_and_more_look_alikes() -> None:

@@ -22,9 +22,9 @@ class DifficultyParams(Section):
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
     rollout_reward: str = Field("tiou, format", description="rewards added up for them (names of timer1lib/rewards.py)")
     rule: Literal["gaussian", "uniform", "band", "random", "top_variance", "all"] = Field(
-        "gaussian", description="selection rule"
+        "all", description="selection rule"
     )
-    n: int = Field(1000, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
+    n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
     std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")
     low: float = Field(0.0, ge=-1, lt=1, description="gaussian, uniform, band: only IoU above this")

@@ -70,7 +70,26 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "ES": ("the wall is {wall}", "the wall stays {wall}"),
     "ES.light": ("the room is dark", "it is dark in the room"),
 }
-"""Phrasings of the main splits. `X.y` is a second form of type X."""
+"""Phrasings that the base is taught. `X.y` is a second form of type X."""
+
+POOL_PHRASES: dict[str, tuple[str, ...]] = {
+    "HAS": ("when is someone {doing}", "at what time is there someone {doing}"),
+    "HAC": ("when is someone {doing} and the {thing} seen", "with the {thing} seen, when is someone {doing}"),
+    "HAP": ("when is someone {doing} and after that {doing2}", "when is there {doing}, and {doing2} after it"),
+    "HP": ("when is someone seen {doing}", "at what time is there someone in the room {doing}"),
+    "OES": ("when is the {thing} seen", "at what time is there a {thing}"),
+    "OEC": ("when are both the {thing} and the {thing2} seen", "at what time is there a {thing} and a {thing2}"),
+    "OEC.nth": ("when is the {nth} time that the {thing} is seen", "when is there a {thing} for the {nth} time"),
+    "OA": ("when is the {thing} {size}", "at what time is the {thing} seen {size}"),
+    "OC": ("when are exactly {count} objects seen", "at what time are there only {count} objects"),
+    "OT": ("when does the {colour} {shape} turn {colour2}", "from {colour} to {colour2}, when does the {shape} turn"),
+    "EC": ("when does the wall turn {wall}", "at what time does the wall turn {wall}"),
+    "EC.light": ("when does it turn dark", "when is it that the light turns dark"),
+    "ES": ("when is the wall seen in {wall}", "at what time is there a {wall} wall"),
+    "ES.light": ("when is it dark", "at what time is there no light"),
+}
+"""Phrasings of the training pool and the test in distribution: questions, where the base was taught statements. Their words
+are in its vocabulary. As with a real model and a benchmark, what is asked for is known and how it is asked for is not."""
 
 NEW_PHRASES: dict[str, tuple[str, ...]] = {
     "HAS": ("someone in the room {does}",),
@@ -88,7 +107,7 @@ NEW_PHRASES: dict[str, tuple[str, ...]] = {
     "ES": ("the room has a {wall} wall",),
     "ES.light": ("there is no light in the room",),
 }
-"""Phrasings that only the out-of-distribution split uses. Their words are known, their order is not."""
+"""Phrasings that only the out-of-distribution split uses."""
 
 QUESTION_WORDS = (
     "which object is there at what does the person do how many objects are visible colour wall turn first last comes "
@@ -103,5 +122,5 @@ def vocabulary() -> list[str]:
     """Every word that the world's texts use, sorted."""
     texts = [*COLOURS, *SHAPES, *WALLS, *NUMBER_WORDS, "large", "small", "first", "second", QUESTION_WORDS]
     texts += [form for forms in VERBS.values() for form in forms]
-    texts += [phrase for table in (PHRASES, NEW_PHRASES) for phrases in table.values() for phrase in phrases]
+    texts += [phrase for table in (PHRASES, POOL_PHRASES, NEW_PHRASES) for phrases in table.values() for phrase in phrases]
     return sorted({word for text in texts for word in _WORD.findall(re.sub(r"\{.*?\}", " ", text))})

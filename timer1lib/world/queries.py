@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from timer1lib.schema import Window
 from timer1lib.spans import intersect, merge
-from timer1lib.world.lexicon import ACTIONS, NEW_PHRASES, NUMBER_WORDS, PHRASES, VERBS
+from timer1lib.world.lexicon import ACTIONS, NUMBER_WORDS, PHRASES, VERBS
 from timer1lib.world.scene import Scene, Thing
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ class Query:
     def type(self) -> str:
         return self.form.split(".")[0]
 
-    def text(self, rng: np.random.Generator, new_phrasing: bool = False) -> str:
-        """The query in words: a phrasing of the main splits, or one that only the out-of-distribution split has."""
-        phrases = (NEW_PHRASES if new_phrasing else PHRASES)[self.form]
-        return phrases[int(rng.integers(len(phrases)))].format_map(dict(self.slots))
+    def text(self, rng: np.random.Generator, phrases: dict[str, tuple[str, ...]] = PHRASES) -> str:
+        """The query in words, in one of its form's `phrases`."""
+        options = phrases[self.form]
+        return options[int(rng.integers(len(options)))].format_map(dict(self.slots))
 
 
 def scene_queries(scene: Scene) -> list[Query]:

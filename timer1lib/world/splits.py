@@ -2,10 +2,10 @@
 
 | split | what it is for | scenes |
 |---|---|---|
-| pretraining | the base (`training/lessons.py`) | easy, drawn as pixels, never written |
-| train | pool of difficulty, SFT and GRPO | medium |
+| pretraining | the base (`training/lessons.py`) | easy, drawn as pixels, never written; phrasings of its own |
+| train | pool of difficulty, SFT and GRPO | medium, phrasings that the base was not taught |
 | test_id | test in distribution | as train |
-| test_ood | test out of distribution | unseen colour-shape pairs, longer, new phrasings, more look-alikes |
+| test_ood | test out of distribution | unseen colour-shape pairs, longer, phrasings of its own, more look-alikes |
 | qa_short | what is so at one moment | as train |
 | qa_long | order and length of events | up to 180 s |
 | train_qa | questions of both kinds to train on | as train |
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ import numpy as np
 from timer1lib.progress import Progress
 from timer1lib.schema import Sample
 from timer1lib.world.encode import write_video
-from timer1lib.world.lexicon import HELD_OUT, TYPES
+from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, POOL_PHRASES, TYPES
 from timer1lib.world.queries import pick_queries
 from timer1lib.world.questions import long_questions, short_questions
 from timer1lib.world.scene import Pairs, Scene, sample_scene
@@ -42,14 +42,14 @@ class SplitSpec:
     difficulty: tuple[float, float]
     durations: tuple[float, float] = (10.0, 64.0)
     pairs: Pairs = "common"
-    new_phrasing: bool = False
+    phrases: dict[str, tuple[str, ...]] = field(default_factory=lambda: POOL_PHRASES)
     kind: Literal["grounding", "short", "long", "both"] = "grounding"
 
 
 SPLITS: dict[str, SplitSpec] = {
     "train": SplitSpec(1, (0.2, 0.7)),
     "test_id": SplitSpec(2, (0.2, 0.7)),
-    "test_ood": SplitSpec(3, (0.6, 1.0), (48.0, 120.0), "held_out", new_phrasing=True),
+    "test_ood": SplitSpec(3, (0.6, 1.0), (48.0, 120.0), "held_out", NEW_PHRASES),
     "qa_short": SplitSpec(4, (0.2, 0.7), kind="short"),
     "qa_long": SplitSpec(5, (0.2, 0.7), (64.0, 180.0), kind="long"),
     "train_qa": SplitSpec(6, (0.2, 0.7), kind="both"),
@@ -120,7 +120,7 @@ def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sa
         return [
             Sample(
                 f"{scene.seed}-{i}",
-                query=q.text(rng, spec.new_phrasing),
+                query=q.text(rng, spec.phrases),
                 windows=[q.window],
                 type=TYPES[q.type],
                 extra=extra,
