@@ -8,21 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_videos import SHARED_VIDEOS, container_times, write_video
+from tiny_kinds import KINDS, build_kind
 
 from timer1lib.clock import Sampling
 from timer1lib.models.load import LoadedModel, load_clock
-from timer1lib.models.tiny import build_tiny
 from timer1lib.schema import Sample
 from timer1lib.video.clock_report import clock_figure, clock_report, format_clock, max_clock_error
 
-FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 SMALL = {"min_frame_pixels": 1, "total_pixels": 56 * 56, "factor": 56}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {family: build_tiny(root / family, family=family, hidden=32, layers=1) for family in FAMILIES}
+    return {kind: build_kind(root / kind, kind, hidden=32, layers=1) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 @pytest.mark.parametrize("kind", ["even", "ntsc", "uneven", "late", "short", "three"])
 def test_the_error_stays_under_half_a_frame_step(
     clocks: dict[str, LoadedModel], videos: dict[str, Path], family: str, kind: str
@@ -53,7 +52,7 @@ def test_the_error_stays_under_half_a_frame_step(
     truth = container_times(videos[kind])
     spacing = float(np.diff(truth).max()) if len(truth) > 1 else 0.0
     assert report["warnings"] == []
-    rounding = 0.05 if family == "qwen3_vl" else 0.0
+    rounding = 0.0 if family == "qwen2_5_vl" else 0.05
     assert report["max_error_s"] <= report["step_s"] / 2 + spacing / 2 + rounding + 1e-6
     for row in report["frames"]:
         assert np.abs(truth - row["true_s"]).min() < 1e-5
@@ -80,7 +79,7 @@ def test_what_qwen2_5_vl_is_told_are_its_positions(clocks: dict[str, LoadedModel
     assert [row["told_s"] for row in report["frames"]] == [i // 2 + 0.25 for i in range(20)] + [10.0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_a_fast_clock_is_found(clocks: dict[str, LoadedModel], videos: dict[str, Path], family: str) -> None:
     report = clock_report(videos["even"], loaded=clocks[family], sampling=Sampling(fps=2.0, time_scale=1.1, **SMALL))
     assert report["max_error_s"] == pytest.approx(1.0, abs=0.31)  # 10% of 10 s
@@ -89,7 +88,7 @@ def test_a_fast_clock_is_found(clocks: dict[str, LoadedModel], videos: dict[str,
     assert report["frames"][2]["told_s"] > report["frames"][2]["true_s"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_a_wrong_text_position_is_found(folders: dict[str, Path], videos: dict[str, Path], family: str) -> None:
     report = clock_report(videos["even"], folders[family], clock_rule="wrong_text")
     assert any("text after the video" in text for text in report["warnings"])
@@ -105,7 +104,7 @@ def test_coarse_positions_are_named_as_the_cause(clocks: dict[str, LoadedModel],
     assert report["max_error_s"] < 0.5 + report["step_s"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_the_manifest_number_equals_the_tokens(
     folders: dict[str, Path], clocks: dict[str, LoadedModel], videos: dict[str, Path], family: str
 ) -> None:
@@ -154,7 +153,7 @@ def test_table_and_plot(clocks: dict[str, LoadedModel], videos: dict[str, Path])
 
 
 @pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="../shared/data/videos is not there")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 @pytest.mark.parametrize("path", sorted(SHARED_VIDEOS.glob("*")) if SHARED_VIDEOS.is_dir() else [], ids=lambda p: p.name)
 def test_real_files_have_no_warning(clocks: dict[str, LoadedModel], family: str, path: Path) -> None:
     report = clock_report(path, loaded=clocks[family])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_kinds import KINDS, build_kind
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
@@ -46,7 +47,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=KINDS)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load(request.param, tmp_path_factory.mktemp(request.param))
 
@@ -60,9 +61,8 @@ def load(family: Any, folder: Path) -> Any:
     import torch
 
     from timer1lib.models.load import load_model
-    from timer1lib.models.tiny import build_tiny
 
-    loaded = load_model(build_tiny(folder, family, seed=3))
+    loaded = load_model(build_kind(folder, family, seed=3))
     # A random model hardly looks at what it is shown; larger weights make its answers depend on video and query.
     with torch.no_grad():
         for name, weight in loaded.model.named_parameters():

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 from make_videos import SHARED_VIDEOS, write_video
+from tiny_kinds import KINDS, build_kind
 
 from timer1lib.errors import Timer1Error
 from timer1lib.inference import ground as module
 from timer1lib.inference.ground import ground, shared_for
 from timer1lib.models.load import LoadedModel, load_model
-from timer1lib.models.tiny import build_tiny
 from timer1lib.params.shared import SharedParams
 
 KEYS = {"start", "end", "duration", "completion", "model"}
 
 
-@pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=KINDS)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return load_model(build_tiny(tmp_path_factory.mktemp("m") / request.param, family=request.param, hidden=32, layers=1))
+    return load_model(build_kind(tmp_path_factory.mktemp("m") / request.param, request.param, hidden=32, layers=1))
 
 
 def tiny_settings(loaded: LoadedModel) -> SharedParams:

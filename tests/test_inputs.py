@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_kinds import KINDS, build_kind
 
 from timer1lib.errors import Timer1Error
 from timer1lib.models.inputs import IGNORED, banned_token_ids, clean_text, collate, encode_prompt, sample_prompt
@@ -17,9 +18,9 @@ from timer1lib.schema import Sample
 from timer1lib.video.frames import Frames
 
 
-@pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=KINDS)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return load_clock(build_tiny(tmp_path_factory.mktemp("m") / request.param, family=request.param, hidden=32, layers=1))
+    return load_clock(build_kind(tmp_path_factory.mktemp("m") / request.param, request.param, hidden=32, layers=1))
 
 
 def frames_at(times: list[float], side: int = 56, step: float = 1.0) -> Frames:
@@ -29,7 +30,7 @@ def frames_at(times: list[float], side: int = 56, step: float = 1.0) -> Frames:
 
 def test_every_frame_reaches_the_model_once_and_unchanged(loaded: LoadedModel) -> None:
     batch = encode_prompt(loaded, frames_at([0.0, 1.0, 2.0, 3.0, 4.0]), "when: a cat?")
-    assert batch["video_grid_thw"].tolist() == [[3, 2, 2]]
+    assert batch["video_grid_thw"].tolist() == ([[1, 2, 2]] * 3 if loaded.interleaves else [[3, 2, 2]])
     # 12 patches of 3 colours x 2 frames x 28 x 28; each frame is one grey, the last one is repeated.
     patches = batch["pixel_values_videos"].reshape(3, 4, 3, 2, 28, 28)
     greys = ((patches * 0.5 + 0.5) * 255).round()
@@ -42,10 +43,10 @@ def test_every_frame_reaches_the_model_once_and_unchanged(loaded: LoadedModel) -
 def test_times_reach_each_family_in_its_own_way(loaded: LoadedModel) -> None:
     batch = encode_prompt(loaded, frames_at([0.0, 0.31, 5.0, 9.5], step=2.5), "when: a cat?")
     text = loaded.tokenizer.decode(batch["input_ids"][0])
-    if loaded.family == "qwen3_vl":
-        assert "<0.2 seconds>" in text  # the mean of 0 and 0.31
-        assert "<7.2 seconds>" in text  # of 5 and 9.5: 7.25
-        assert "second_per_grid_ts" not in batch
+    if loaded.geometry.tokens_per_second is None:
+        assert text.count("<0.2 seconds><|vision_start|><|video_pad|><|vision_end|>") == 1  # the mean of 0 and 0.31
+        assert text.count("<7.2 seconds><|vision_start|><|video_pad|><|vision_end|>") == 1  # of 5 and 9.5: 7.25
+        assert ("second_per_grid_ts" in batch) == loaded.interleaves
     else:
         assert batch["second_per_grid_ts"].tolist() == pytest.approx([5.0], rel=1e-6)
         assert "seconds" not in text
@@ -86,7 +87,7 @@ def test_collate_pads_on_the_side_asked_for(loaded: LoadedModel, side: str) -> N
     padding = batch["attention_mask"][0] == 0
     assert (batch["labels"][0][padding] == IGNORED).all()
     assert (batch["mm_token_type_ids"][0][padding] == 0).all()
-    assert batch["video_grid_thw"].tolist() == [[1, 2, 2], [2, 2, 2]]
+    assert batch["video_grid_thw"].tolist() == ([[1, 2, 2]] * 3 if loaded.interleaves else [[1, 2, 2], [2, 2, 2]])
     assert len(batch["pixel_values_videos"]) == 4 + 8
     with pytest.raises(Timer1Error, match="no rows"):
         collate(loaded, [])

@@ -38,7 +38,7 @@ def loss_on(model: Any, tokenizer: Any, videos: Videos, shown: Callable[[int], P
     """Mean loss on the right answers about scenes that were not trained on, each asked beside the pixels of `shown`."""
     rng = np.random.default_rng(5)
     lessons = [build_lesson(videos.get(i)[0], shown(i), tokenizer, rng, WINDOWS_ONLY) for i in ASKED]
-    batch, labels, _ = collate_lessons(lessons, model.config.video_token_id, int(tokenizer.pad_token_id or 0))
+    batch, labels, _ = collate_lessons(lessons, model.config, int(tokenizer.pad_token_id or 0))
     with torch.no_grad():
         logits = model(**batch).logits[:, :-1]
     return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten()))

@@ -16,28 +16,31 @@ from timer1lib.world.answers import sampled_times
 from timer1lib.world.encode import write_video
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
-def test_a_lesson_is_what_the_processor_makes_of_the_same_video_and_prompt(family: str, tmp_path) -> None:
+@pytest.mark.parametrize(("family", "textual"), [("qwen3_vl", True), ("qwen2_5_vl", True), ("qwen2_5_vl", False)])
+def test_a_lesson_is_what_the_processor_makes_of_the_same_video_and_prompt(family: str, textual: bool, tmp_path) -> None:
     from timer1lib import prompts
     from timer1lib.models.inputs import encode_prompt
     from timer1lib.models.load import load_model
     from timer1lib.video.frames import Frames
 
-    loaded = load_model(build_tiny(tmp_path / "model", family))  # type: ignore[arg-type]
+    loaded = load_model(build_tiny(tmp_path / "model", family, textual=textual))  # type: ignore[arg-type]
     scene = lesson_scene(5, Mix())
     pixels = lesson_pixels(scene)
     mix = Mix(question=0, grounded_question=0, moment=0, describe=0, turns=1)
-    lesson = build_lesson(scene, pixels, loaded.tokenizer, np.random.default_rng(0), mix, textual=family == "qwen3_vl")
+    lesson = build_lesson(scene, pixels, loaded.tokenizer, np.random.default_rng(0), mix, textual)
     text = loaded.tokenizer.decode(lesson.ids)
     query = text.split("when: ")[1].split("?")[0]
     answer = text.split("assistant\n")[1].removesuffix("<|im_end|>")
     times = sampled_times(scene.duration, FRAMES)
-    frames = Frames(pixels, times, scene.duration, float(times[1]), "test", "", 1.0)
+    frames = Frames(pixels, times, scene.duration, float(times[-1]) / (FRAMES - 1), "test", "", 1.0)
     real = encode_prompt(loaded, frames, prompts.build("brief", query, scene.duration), answer)
     assert real["input_ids"][0].tolist() == lesson.ids
     assert real["labels"][0].tolist() == lesson.labels
-    batch, _, _ = collate_lessons([lesson], loaded.model.config.video_token_id, 0)
+    batch, _, _ = collate_lessons([lesson], loaded.model.config, 0)
     assert batch["video_grid_thw"].equal(real["video_grid_thw"])
+    assert ("second_per_grid_ts" in batch) == ("second_per_grid_ts" in real) == (family == "qwen2_5_vl")
+    if family == "qwen2_5_vl":
+        assert torch.allclose(batch["second_per_grid_ts"], real["second_per_grid_ts"])
     assert torch.allclose(batch["pixel_values_videos"], real["pixel_values_videos"], atol=1e-6)
 
 

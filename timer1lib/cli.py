@@ -182,12 +182,14 @@ def _add_clock(commands: Commands) -> None:
     parser.add_argument("video", metavar="VIDEO")
     parser.add_argument("--model", metavar="ID_OR_FOLDER", default=TINY, help="default: the embedded tiny model")
     parser.add_argument("--rule", choices=("auto", "published", "installed"), default="auto", help="position rule (Qwen2.5-VL)")
+    how = "how times are told; auto: as its config.json or its family says"
+    parser.add_argument("--timestamps", choices=("auto", "text", "positions"), default="auto", help=how)
 
 
 def _clock(options: argparse.Namespace) -> Outcome:
     from timer1lib.video.clock_report import clock_report, format_clock
 
-    value = clock_report(options.video, options.model, clock_rule=options.rule)
+    value = clock_report(options.video, options.model, clock_rule=options.rule, timestamps=options.timestamps)
     return Outcome(format_clock(value), value)
 
 

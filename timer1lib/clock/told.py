@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from timer1lib.errors import Timer1Error
 
 if TYPE_CHECKING:
     from timer1lib.video.frames import Frames
@@ -15,6 +18,33 @@ MILLISECONDS = 1000
 
 NUDGE = 1.0 + 3e-7
 """The published rule truncates float32 products; this keeps whole numbers from falling just below themselves."""
+
+
+Timestamps = Literal["auto", "text", "positions"]
+"""How a model learns when its frames are: from text before each frame pair, or from the pairs' positions."""
+
+
+def temporal_rate(config: Mapping[str, Any], name: str, timestamps: Timestamps = "auto") -> float | None:
+    """Temporal positions a second of a model; None where its times are written as text.
+
+    Args:
+        config: its `config.json`; empty where that is not at hand, then the name tells the family.
+        name: folder or hub id.
+        timestamps: `auto` is what the configuration's own key `timestamps` says, and without one the family's way: text
+            for Qwen3-VL, positions for Qwen2.5-VL.
+
+    Raises:
+        Timer1Error: positions are asked of a family that has none, or the key holds something else.
+    """
+    kind = config.get("model_type", "qwen3_vl" if "qwen3" in name.lower() else "")
+    chosen = config.get("timestamps", "auto") if timestamps == "auto" else timestamps
+    if chosen not in ("auto", "text", "positions"):
+        raise Timer1Error(f"model {name!r}: timestamps {chosen!r} in config.json; use text or positions")
+    if kind == "qwen3_vl":
+        if chosen == "positions":
+            raise Timer1Error(f"model {name!r}: Qwen3-VL has no temporal positions in seconds; set timestamps to text or auto")
+        return None
+    return None if chosen == "text" else float(config.get("vision_config", {}).get("tokens_per_second", 2))
 
 
 def seconds_per_grid(frames: Frames, temporal_patch: int) -> float:
@@ -53,14 +83,14 @@ def told_times(
 ) -> NDArray[np.float64]:
     """The second that a model is told for each frame: that of the frame's temporal patch.
 
-    Qwen3-VL is told the mean of the patch's first and last frame, rounded to a tenth, as text. Qwen2.5-VL is told
-    whole temporal positions, floor(patch x seconds per grid x tokens per second), counted from the first patch,
-    whose frames stand at 0 and one step; a patch stands for the middle of its frames.
+    Written times (Qwen3-VL) are the mean of the patch's first and last frame, rounded to a tenth. Positions (Qwen2.5-VL)
+    are whole, floor(patch x seconds per grid x tokens per second), counted from the first patch, whose frames stand at 0
+    and one step; a patch stands for the middle of its frames.
 
     Args:
         times_s: float64 [N], the frames' own seconds.
         step_s: seconds between neighbours of the grid they were chosen on.
-        tokens_per_second: temporal positions a second; None for Qwen3-VL.
+        tokens_per_second: temporal positions a second; None where times are written.
 
     Returns:
         float64 [N], seconds; frames of one patch share theirs.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from timer1lib.clock.sampling import Sampling, choose_frames
-from timer1lib.clock.told import told_times
+from timer1lib.clock.told import Timestamps, temporal_rate, told_times
 from timer1lib.schema import Sample, Window
 from timer1lib.video.decode import clip_frames
 from timer1lib.video.probe import timeline
@@ -15,7 +15,9 @@ from timer1lib.video.sizes import model_config
 from timer1lib.world.answers import seen
 
 
-def told_window(resolve_video: Callable[[Sample], Path], sampling: Sampling, model: str) -> Callable[[Sample], Window]:
+def told_window(
+    resolve_video: Callable[[Sample], Path], sampling: Sampling, model: str, timestamps: Timestamps = "auto"
+) -> Callable[[Sample], Window]:
     """A function from a sample to the first and last told time inside its window (the nearest one where none is inside).
 
     A boundary between two sampled frames cannot be seen, and as a target it only teaches noise. Times are the true
@@ -24,12 +26,11 @@ def told_window(resolve_video: Callable[[Sample], Path], sampling: Sampling, mod
     Args:
         resolve_video: the file of a sample's video; only its timestamps are read.
         model: folder or hub id, of which only `config.json` is read.
+        timestamps: how that model is told times.
     """
     config = model_config(model)
-    vision = config.get("vision_config", {})
-    patch = int(vision.get("temporal_patch_size", 2))
-    is_text = config.get("model_type", "qwen3_vl" if "qwen3" in model.lower() else "") == "qwen3_vl"
-    rate = None if is_text else float(vision.get("tokens_per_second", 2))
+    patch = int(config.get("vision_config", {}).get("temporal_patch_size", 2))
+    rate = temporal_rate(config, model, timestamps)
     sampling = replace(sampling, time_scale=1.0)
 
     def window(sample: Sample) -> Window:

@@ -45,7 +45,7 @@ def ground(
         Timer1Error: an empty query, a video or a model that cannot be read.
     """
     from timer1lib.models.inputs import encode_prompt, sample_prompt
-    from timer1lib.models.load import load_model
+    from timer1lib.models.load import load_shared
 
     if not query.strip():
         raise Timer1Error("the query is empty; say in words what to look for")
@@ -54,9 +54,7 @@ def ground(
     # The video first: a missing file is told at once, not after a model has been loaded.
     frames = read_frames(video, Sampling.from_shared(settings, model=name), clip)
     if loaded is None:
-        loaded = load_model(
-            name, dtype=settings.dtype, attention=settings.attention, device=settings.device, clock_rule=settings.clock_rule
-        )
+        loaded = load_shared(name, settings)
     sample = Sample(id="query", video=str(video), query=query, duration=frames.duration_s)
     completion = _generate(loaded, encode_prompt(loaded, frames, sample_prompt(sample, settings)), max_new_tokens)
     answer = parse(completion, settings.parser)

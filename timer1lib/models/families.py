@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from timer1lib.clock.told import Timestamps, temporal_rate
 from timer1lib.errors import Timer1Error
 
 Family = Literal["qwen2_5_vl", "qwen3_vl"]
@@ -19,7 +20,7 @@ class Geometry:
         patch: side of a vision patch in pixels.
         merge: patches a side that make one token.
         temporal_patch: frames that make one temporal step.
-        tokens_per_second: temporal positions a second (Qwen2.5-VL); None where times are text (Qwen3-VL).
+        tokens_per_second: temporal positions a second (Qwen2.5-VL); None where times are text.
     """
 
     patch: int
@@ -46,8 +47,12 @@ def family_of(config: Any, name: str) -> Family:
     raise Timer1Error(f"model {name!r} is of type {kind!r}; this project runs {' and '.join(FAMILIES)}")
 
 
-def geometry_of(config: Any, family: Family) -> Geometry:
-    """Patch sizes of a Hugging Face configuration."""
+def geometry_of(config: Any, name: str, timestamps: Timestamps = "auto") -> Geometry:
+    """Patch sizes of a Hugging Face configuration, and how its model is told times.
+
+    Raises:
+        Timer1Error: as `temporal_rate`.
+    """
     vision = config.vision_config
-    rate = float(vision.tokens_per_second) if family == "qwen2_5_vl" else None
+    rate = temporal_rate(config.to_dict(), name, timestamps)
     return Geometry(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size, rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from timer1lib import prompts
 from timer1lib.clock.sampling import Sampling
-from timer1lib.clock.told import seconds_per_grid, video_metadata
+from timer1lib.clock.told import seconds_per_grid, told_times, video_metadata
 from timer1lib.errors import Timer1Error
 from timer1lib.models.load import LoadedModel
 from timer1lib.schema import Sample
@@ -48,26 +49,30 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, complet
     """One video and one question as a batch of 1.
 
     Frames reach the model as they are: the processor neither samples nor resizes them again. Frames that are no
-    multiple of the model's patches are fitted once, here.
+    multiple of the model's patches are fitted once, here. A Qwen2.5-VL whose times are text gets every frame pair as
+    a video of its own, `<12.4 seconds>` before it.
 
     Args:
         completion: the answer to learn; adds `labels`, which hold the completion and its end token and `IGNORED` before.
 
     Returns:
         `input_ids`, `attention_mask`, `mm_token_type_ids` int64 [1, L]; `pixel_values_videos` float32 [patches, C];
-        `video_grid_thw` int64 [1, 3]; for Qwen2.5-VL `second_per_grid_ts` float32 [1]; `labels` where asked for.
+        `video_grid_thw` int64 [videos, 3]; for Qwen2.5-VL `second_per_grid_ts` float32 [videos]; `labels` where asked
+        for. There is one video, or one a frame pair (above).
 
     Raises:
         Timer1Error: the completion holds vision tokens.
     """
     frames = fit_frames(loaded, frames)
-    content = [{"type": "video"}, {"type": "text", "text": clean_text(loaded, prompt_text)}]
+    shown = _frame_pairs(loaded, frames) if loaded.interleaves else [(frames, [])]
+    content = [part for _, before in shown for part in (*before, {"type": "video"})]
+    content.append({"type": "text", "text": clean_text(loaded, prompt_text)})
     turns = [{"role": "user", "content": content}]
     text = loaded.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     batch = loaded.processor(
         text=[text],
-        videos=[torch.from_numpy(frames.pixels).permute(0, 3, 1, 2)],
-        video_metadata=[video_metadata(frames)],
+        videos=[torch.from_numpy(piece.pixels).permute(0, 3, 1, 2) for piece, _ in shown],
+        video_metadata=[video_metadata(piece) for piece, _ in shown],
         do_sample_frames=False,
         do_resize=False,
         cap_pixels_per_frame=False,
@@ -75,10 +80,23 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, complet
     )
     out = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
     if loaded.family == "qwen2_5_vl":
-        out["second_per_grid_ts"] = torch.tensor([seconds_per_grid(frames, loaded.geometry.temporal_patch)], dtype=torch.float32)
+        step = seconds_per_grid(frames, loaded.geometry.temporal_patch)
+        out["second_per_grid_ts"] = torch.full((len(shown),), step, dtype=torch.float32)
     else:
         out.pop("second_per_grid_ts", None)
     return out if completion is None else _with_completion(loaded, out, completion)
+
+
+def _frame_pairs(loaded: LoadedModel, frames: Frames) -> list[tuple[Frames, list[dict[str, str]]]]:
+    """The frames of each temporal patch, with the text part that says when they are."""
+    size = loaded.geometry.temporal_patch
+    told = told_times(frames.times_s, frames.step_s, size, None, frames.time_scale)
+    pairs = []
+    for first in range(0, len(frames), size):
+        part = slice(first, first + size)
+        pair = replace(frames, pixels=frames.pixels[part], times_s=frames.times_s[part])
+        pairs.append((pair, [{"type": "text", "text": f"<{told[first]:.1f} seconds>"}]))
+    return pairs
 
 
 def fit_frames(loaded: LoadedModel, frames: Frames) -> Frames:
@@ -89,7 +107,7 @@ def fit_frames(loaded: LoadedModel, frames: Frames) -> Frames:
         return frames
     sampling = Sampling(min_frame_pixels=1, total_pixels=10**12, max_frame_pixels=10**12, factor=factor)
     pixels = resize(frames.pixels, *frame_size(height, width, len(frames), sampling))
-    return Frames(pixels, frames.times_s, frames.duration_s, frames.step_s, frames.decoder, frames.reason, frames.time_scale)
+    return replace(frames, pixels=pixels)
 
 
 def clean_text(loaded: LoadedModel, text: str) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from timer1lib.clock.rule import ClockRule, RuleInUse
+    from timer1lib.clock.told import Timestamps
+    from timer1lib.params.shared import SharedParams
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ class LoadedModel:
         return self.processor.tokenizer
 
     @property
+    def interleaves(self) -> bool:
+        """Whether a Qwen2.5-VL is shown each frame pair as a video of its own, its time written before it."""
+        return self.family == "qwen2_5_vl" and self.geometry.tokens_per_second is None
+
+    @property
     def device(self) -> torch.device:
         device: torch.device = next(self.model.parameters()).device
         return device
@@ -48,6 +55,7 @@ def load_model(
     attention: str = "sdpa",
     device: str = "auto",
     clock_rule: ClockRule = "auto",
+    timestamps: Timestamps = "auto",
 ) -> LoadedModel:
     """Load any Qwen2.5-VL or Qwen3-VL checkpoint in evaluation mode and install its position rule.
 
@@ -58,6 +66,7 @@ def load_model(
         dtype: `float32`, `bfloat16` or `float64`.
         attention: `sdpa`, `eager` or `flash_attention_2`.
         device: `auto` takes a GPU where there is one.
+        timestamps: how the model is told times (`clock.told.temporal_rate`).
 
     Raises:
         Timer1Error: no such folder, a hub id that cannot be reached, another family, missing or broken files.
@@ -78,6 +87,7 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         family = family_of(config, name)
+        geometry = geometry_of(config, name, timestamps)
         model: Any = AutoModelForImageTextToText.from_pretrained(
             source, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False, use_safetensors=True
         )
@@ -86,10 +96,26 @@ def load_model(
         raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
     model = model.to(target).eval()
     rule = install_rule(model, clock_rule)
-    return LoadedModel(model, processor, family, rule, name, geometry_of(config, family))
+    return LoadedModel(model, processor, family, rule, name, geometry)
 
 
-def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto") -> LoadedModel:
+def load_shared(name_or_path: str | Path, shared: SharedParams) -> LoadedModel:
+    """`load_model` with a run's settings.
+
+    Raises:
+        Timer1Error: as `load_model`.
+    """
+    return load_model(
+        name_or_path,
+        dtype=shared.dtype,
+        attention=shared.attention,
+        device=shared.device,
+        clock_rule=shared.clock_rule,
+        timestamps=shared.timestamps,
+    )
+
+
+def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto", timestamps: Timestamps = "auto") -> LoadedModel:
     """A model without its weights: configuration, processor and position rule, for questions about time alone.
 
     Raises:
@@ -110,7 +136,7 @@ def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto") -> Load
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
     rule = install_rule(model.eval(), clock_rule)
-    return LoadedModel(model, load_processor(source), family, rule, name, geometry_of(config, family))
+    return LoadedModel(model, load_processor(source), family, rule, name, geometry_of(config, name, timestamps))
 
 
 def load_processor(name_or_path: str | Path) -> Any:

@@ -59,6 +59,7 @@ def build_tiny(
     layers: int = 3,
     vision_hidden: int = 64,
     vision_depth: int = 2,
+    textual: bool = False,
 ) -> Path:
     """Write a randomly initialised tiny model with its processor and return the folder.
 
@@ -66,6 +67,7 @@ def build_tiny(
         family: which classes; both give one visual token a frame pair.
         seed: of the weights.
         hidden: width of the text model; heads are 32 wide, the MLP is three times as wide.
+        textual: a Qwen2.5-VL that is told times as text; its `config.json` says so.
     """
     import torch
     from transformers import AutoModelForImageTextToText
@@ -75,6 +77,8 @@ def build_tiny(
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     config = tiny_config(family, tokenizer, hidden, layers, vision_hidden, vision_depth)
+    if textual and family == "qwen2_5_vl":
+        config.timestamps = "text"
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
     model.generation_config.pad_token_id = tokenizer.pad_token_id

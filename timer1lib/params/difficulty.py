@@ -21,9 +21,7 @@ class DifficultyParams(Section):
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
     rollout_reward: str = Field("tiou, format", description="rewards added up for them (names of timer1lib/rewards.py)")
-    rule: Literal["gaussian", "uniform", "band", "random", "top_variance", "all"] = Field(
-        "all", description="selection rule"
-    )
+    rule: Literal["gaussian", "uniform", "band", "random", "top_variance", "all"] = Field("all", description="selection rule")
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
     std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")

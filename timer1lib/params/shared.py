@@ -27,6 +27,11 @@ class SharedParams(Section):
         "auto",
         description="positions: published rule, the library's, or published where they differ; wrong_text is for the experiment",
     )
+    timestamps: Literal["auto", "text", "positions"] = Field(
+        "auto",
+        description="how times are told: text before each frame pair, or temporal positions (Qwen2.5-VL alone); "
+        "auto is what the model's config.json or its family says",
+    )
     time_scale: float = Field(
         1.0, gt=0, le=10, description="told times are this times the true ones; 1.0 but in the wrong-clock experiment"
     )

@@ -227,7 +227,7 @@ def _told_times(stage: CurateStage) -> Callable[[Sample], Window]:
     from timer1lib.clock.sampling import Sampling
     from timer1lib.data.toldtimes import told_window
 
-    return told_window(stage.run.video, Sampling.from_shared(stage.shared), stage.shared.model)
+    return told_window(stage.run.video, Sampling.from_shared(stage.shared), stage.shared.model, stage.shared.timestamps)
 
 
 def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
@@ -239,7 +239,8 @@ def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[st
     from timer1lib.video.clock_report import max_clock_error
 
     samples = [sample for rows in splits.values() for sample in rows]
-    report = max_clock_error(samples, stage.run.video_root, Sampling.from_shared(stage.shared), stage.shared.model)
+    shared = stage.shared
+    report = max_clock_error(samples, stage.run.video_root, Sampling.from_shared(shared), shared.model, shared.timestamps)
     atomic_write_json(stage.run.data("clock.json"), report)
     return report
 
@@ -250,7 +251,12 @@ def clock_of(stage: CurateStage, sample: Sample) -> dict[str, Any]:
     from timer1lib.video.clock_report import clock_report
 
     clip = (sample.video_start, sample.video_end)
-    sampling = Sampling.from_shared(stage.shared)
+    shared = stage.shared
     return clock_report(
-        stage.run.video(sample), stage.shared.model, clip=clip, sampling=sampling, clock_rule=stage.shared.clock_rule
+        stage.run.video(sample),
+        shared.model,
+        clip=clip,
+        sampling=Sampling.from_shared(shared),
+        clock_rule=shared.clock_rule,
+        timestamps=shared.timestamps,
     )

@@ -58,12 +58,10 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
         if stage.params.rollouts:
             raise Timer1Error("difficulty.rollouts needs a model: set difficulty.difficulty_model to sft or base")
     else:
-        from timer1lib.models.load import load_model
+        from timer1lib.models.load import load_shared
 
         shared = stage.shared
-        loaded = load_model(
-            checkpoint(stage), dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule
-        )
+        loaded = load_shared(checkpoint(stage), shared)
         greedy = _answers(stage, loaded, samples, 1, 0.0)
         rows = difficulty_rows(samples, [answers[0] for answers in greedy])
         if stage.params.rollouts >= 2:
@@ -97,6 +95,7 @@ def _answers(
     asked = {
         "weights": weights_digest(loaded.model),
         "rule": str(loaded.rule),
+        "told": loaded.geometry.tokens_per_second,
         "prompt": load_template(shared.template),
         "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "template", "seed"}),
         "max_new_tokens": stage.params.max_new_tokens,

@@ -145,10 +145,9 @@ def answer(stage: EvaluateStage) -> bool:
 
 
 def _load(stage: EvaluateStage, source: str) -> LoadedModel:
-    from timer1lib.models.load import load_model
+    from timer1lib.models.load import load_shared
 
-    shared = stage.shared
-    return load_model(source, dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule)
+    return load_shared(source, stage.shared)
 
 
 def _ask(

@@ -110,13 +110,11 @@ class _Trainer:
 
     def measure(self, folder: str, ids: Sequence[str], epoch: int) -> dict[str, float | None]:
         from timer1lib.inference.generate import predict
-        from timer1lib.models.load import load_model
+        from timer1lib.models.load import load_shared
 
         stage = self._stage
         shared = stage.shared
-        loaded = load_model(
-            folder, dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule
-        )
+        loaded = load_shared(folder, shared)
         answers = predict(
             loaded,
             [self._samples[name] for name in ids],

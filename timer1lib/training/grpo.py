@@ -15,7 +15,7 @@ from timer1lib.clock.rule import install_rule
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.models.inputs import banned_token_ids
-from timer1lib.models.load import LoadedModel, load_model
+from timer1lib.models.load import LoadedModel, load_shared
 from timer1lib.params.base import split_list
 from timer1lib.params.grpo import GrpoParams
 from timer1lib.params.shared import SharedParams
@@ -123,9 +123,7 @@ def train_phase(
 
     work = open_work_folder(phase.work_dir, dict(phase.settings))
     checkpoint = resume_point(work)
-    loaded = load_model(
-        phase.start_from, dtype=shared.dtype, attention=shared.attention, device=shared.device, clock_rule=shared.clock_rule
-    )
+    loaded = load_shared(phase.start_from, shared)
     if params.freeze_vision:
         freeze_vision_tower(loaded.model)
     loaded.model.config._name_or_path = str(resolve(phase.reference))  # where trl reads the reference from

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from timer1lib import prompts
+from timer1lib.models.tiny import TEMPORAL_PATCH
 from timer1lib.world import answers
 from timer1lib.world.lexicon import VERBS
 from timer1lib.world.queries import pick_queries
@@ -53,6 +54,8 @@ class Lesson:
     """Of each token in the loss."""
     pixels: NDArray[np.uint8]
     """(frames, side, side, 3)"""
+    seconds_per_grid: float
+    """From one frame pair to the next."""
 
 
 def lesson_scene(index: int, mix: Mix) -> Scene:
@@ -76,7 +79,7 @@ def build_lesson(
     """Put a video and up to `mix.turns` turns into one sequence.
 
     Args:
-        textual: a time before each frame pair (Qwen3-VL); else one run of visual tokens (Qwen2.5-VL).
+        textual: a time before each frame pair; else one run of visual tokens, whose positions tell the times.
     """
     told = answers.told_times(scene.duration, FRAMES)
     if textual:
@@ -95,7 +98,8 @@ def build_lesson(
         ids += piece
         labels += piece if weight else [-100] * len(piece)
         weights += [weight] * len(piece)
-    return Lesson(ids, labels, weights, pixels)
+    times = answers.sampled_times(scene.duration, FRAMES)
+    return Lesson(ids, labels, weights, pixels, float(times[-1] - times[0]) / (FRAMES - 1) * TEMPORAL_PATCH)
 
 
 def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) -> list[tuple[str, str]]:

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from timer1lib.clock.rule import install_rule
+from timer1lib.clock.told import NUDGE
 from timer1lib.files import append_jsonl
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.tiny import MERGE, PATCH, TEMPORAL_PATCH, Family, build_tiny, describe, parameter_count
@@ -55,8 +57,19 @@ class Recipe:
     save_every: int = 250
 
 
-def pretrain(out_dir: Path, recipe: Recipe, mix: Mix, family: Family = "qwen3_vl", hidden: int = 128, layers: int = 3) -> Path:
+def pretrain(
+    out_dir: Path,
+    recipe: Recipe,
+    mix: Mix,
+    family: Family = "qwen3_vl",
+    hidden: int = 128,
+    layers: int = 3,
+    textual: bool = True,
+) -> Path:
     """Train a tiny model from random weights into `out_dir`; a killed run goes on where it stopped.
+
+    Args:
+        textual: a Qwen2.5-VL is told times as text; else by temporal positions. Qwen3-VL always is by text.
 
     Returns:
         The model folder, with `training.json` (data, recipe, time) and `curve.jsonl` (loss by step).
@@ -65,11 +78,13 @@ def pretrain(out_dir: Path, recipe: Recipe, mix: Mix, family: Family = "qwen3_vl
 
     state_path = out_dir / STATE
     if not state_path.is_file():
-        build_tiny(out_dir, family, recipe.seed, hidden=hidden, layers=layers)
+        build_tiny(out_dir, family, recipe.seed, hidden=hidden, layers=layers, textual=textual)
     model = AutoModelForImageTextToText.from_pretrained(out_dir, dtype=torch.float32)
     tokenizer = AutoProcessor.from_pretrained(out_dir).tokenizer
     optimizers = build_optimizers(model, recipe)
     start, spent = _restore(state_path, model, optimizers)
+    if family == "qwen2_5_vl":
+        install_rule(model)
     speed_up_vision(model)
     model.train()
     videos = Videos(mix, recipe.pool)
@@ -78,7 +93,8 @@ def pretrain(out_dir: Path, recipe: Recipe, mix: Mix, family: Family = "qwen3_vl
     for step in range(start, recipe.steps):
         rng = np.random.default_rng([recipe.seed, 17, step])
         lessons = [
-            build_lesson(*videos.get(i), tokenizer, rng, mix, family == "qwen3_vl") for i in batch_indices(step, recipe, rng)
+            build_lesson(*videos.get(i), tokenizer, rng, mix, textual or family == "qwen3_vl")
+            for i in batch_indices(step, recipe, rng)
         ]
         loss = train_step(model, lessons, optimizers, learning_rate(step, recipe), recipe.clip, tokenizer)
         losses.append(loss)
@@ -92,6 +108,7 @@ def pretrain(out_dir: Path, recipe: Recipe, mix: Mix, family: Family = "qwen3_vl
             _save(out_dir, model, optimizers, step + 1, time.monotonic() - began)
     card = {
         "family": family,
+        "timestamps": "text" if textual or family == "qwen3_vl" else "positions",
         "parameters": parameter_count(out_dir),
         "recipe": asdict(recipe),
         "mix": asdict(mix),
@@ -158,7 +175,7 @@ def train_step(
     tokenizer: PreTrainedTokenizerFast,
 ) -> float:
     """One update; returns the weighted mean loss over answer tokens."""
-    batch, labels, weights = collate_lessons(lessons, model.config.video_token_id, int(tokenizer.pad_token_id or 0))
+    batch, labels, weights = collate_lessons(lessons, model.config, int(tokenizer.pad_token_id or 0))
     hidden = model.model(**batch).last_hidden_state[:, :-1]
     targets = labels[:, 1:]
     learned = targets != -100
@@ -176,9 +193,13 @@ def train_step(
 
 
 def collate_lessons(
-    lessons: list[Lesson], video_token: int, pad_token: int
+    lessons: list[Lesson], config: Any, pad_token: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Right-padded batch of lessons, its labels and their weights in the loss, the last two (batch, length)."""
+    """Right-padded batch of lessons, its labels and their weights in the loss, the last two (batch, length).
+
+    Args:
+        config: of the model, whose family and `timestamps` decide how many videos a lesson's frames are.
+    """
     length = max(len(lesson.ids) for lesson in lessons)
     ids = torch.full((len(lessons), length), pad_token)
     labels = torch.full((len(lessons), length), -100)
@@ -191,12 +212,20 @@ def collate_lessons(
         weights[row, :n] = torch.tensor(lesson.weights)
         mask[row, :n] = 1
     patches, grid = patchify(np.stack([lesson.pixels for lesson in lessons]))
-    inputs = {
+    inputs: dict[str, torch.Tensor] = {}
+    if config.model_type == "qwen2_5_vl":
+        seconds = torch.tensor([lesson.seconds_per_grid * NUDGE for lesson in lessons])
+        if getattr(config, "timestamps", "auto") == "text":
+            steps = int(grid[0, 0])
+            grid, seconds = grid.repeat_interleave(steps, 0), seconds.repeat_interleave(steps)
+            grid[:, 0] = 1
+        inputs["second_per_grid_ts"] = seconds
+    inputs |= {
         "input_ids": ids,
         "attention_mask": mask,
         "pixel_values_videos": patches,
         "video_grid_thw": grid,
-        "mm_token_type_ids": (ids == video_token).int() * 2,
+        "mm_token_type_ids": (ids == config.video_token_id).int() * 2,
     }
     return inputs, labels, weights
 
@@ -240,6 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--family", choices=("qwen3_vl", "qwen2_5_vl"), default="qwen3_vl")
+    parser.add_argument("--positions", action="store_true", help="Qwen2.5-VL: times by temporal positions, not as text")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
@@ -250,7 +280,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = Recipe(steps=given.steps, batch=given.batch, learning_rate=given.learning_rate, seed=given.seed)
-    folder = pretrain(given.out_dir, recipe, Mix(hardest=given.hardest), given.family, given.hidden, given.layers)
+    mix = Mix(hardest=given.hardest)
+    folder = pretrain(given.out_dir, recipe, mix, given.family, given.hidden, given.layers, not given.positions)
     log.info("%s: %s", folder, json.loads((folder / "training.json").read_text())["seconds"])
 
 

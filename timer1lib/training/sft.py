@@ -18,7 +18,7 @@ import torch
 from timer1lib.errors import Timer1Error
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.inputs import collate
-from timer1lib.models.load import LoadedModel, load_model
+from timer1lib.models.load import LoadedModel, load_shared
 from timer1lib.params.sft import SftParams
 from timer1lib.params.shared import SharedParams
 from timer1lib.training.common import (
@@ -68,13 +68,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
     checkpoint = resume_point(work)
     resumed = checkpoint is not None and params.lora_rank == 0
     # a checkpoint's names are the file's, not the modules': only from_pretrained reads them all
-    loaded = load_model(
-        checkpoint if resumed and checkpoint else shared.model,
-        dtype=shared.dtype,
-        attention=shared.attention,
-        device=shared.device,
-        clock_rule=shared.clock_rule,
-    )
+    loaded = load_shared(checkpoint if resumed and checkpoint else shared.model, shared)
     speed_up_vision(loaded.model)
     if params.freeze_vision:
         freeze_vision_tower(loaded.model)

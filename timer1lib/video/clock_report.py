@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.clock.sampling import Sampling, choose_frames
-from timer1lib.clock.told import patch_middles, told_times
+from timer1lib.clock.told import Timestamps, patch_middles, temporal_rate, told_times
 from timer1lib.errors import Timer1Error
 from timer1lib.files import safe_join
 from timer1lib.video.clock_view import clock_figure, format_clock
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["clock_figure", "clock_report", "format_clock", "max_clock_error", "read_back"]
 
 TEXT_ROUNDING_S = 0.05
-"""Qwen3-VL's `<12.4 seconds>` is off by this at most."""
+"""A written `<12.4 seconds>` is off by this at most."""
 
 MILLISECOND_S = 1.5e-3
 """Times are handed over as whole milliseconds."""
@@ -44,6 +44,7 @@ def clock_report(
     clip: Clip = (None, None),
     sampling: Sampling | None = None,
     clock_rule: ClockRule = "auto",
+    timestamps: Timestamps = "auto",
     loaded: LoadedModel | None = None,
 ) -> dict[str, Any]:
     """Compare the true time of every sampled frame with the time that the model is told.
@@ -53,7 +54,8 @@ def clock_report(
     Args:
         model: a folder or a hub id; the shipped tiny model where it is left out.
         sampling: of a run; without it 2 frames a second, at most 768, at the model's smallest size.
-        loaded: a model that is loaded already, in place of `model` and `clock_rule`.
+        timestamps: how the model is told times.
+        loaded: a model that is loaded already, in place of `model`, `clock_rule` and `timestamps`.
 
     Returns:
         `frames`: for each sampled frame `true_s`, `told_s`, `position` (temporal, of its patch), `error_s`;
@@ -67,7 +69,7 @@ def clock_report(
     from timer1lib.params.shared import SharedParams
 
     if loaded is None:
-        loaded = load_clock(model if model is not None else SharedParams().model, clock_rule)
+        loaded = load_clock(model if model is not None else SharedParams().model, clock_rule, timestamps)
     if sampling is None:
         factor = loaded.geometry.factor
         sampling = Sampling(min_frame_pixels=1, total_pixels=factor * factor, factor=factor)
@@ -117,7 +119,9 @@ def read_back(loaded: LoadedModel, frames: Frames) -> tuple[NDArray[np.float64],
     tokens = batch["input_ids"][0]
     is_video = (tokens == loaded.model.config.video_token_id).numpy()
     places = np.flatnonzero(is_video)
-    steps, height, width = batch["video_grid_thw"][0].tolist()
+    grids = batch["video_grid_thw"]
+    steps = int(grids[:, 0].sum())
+    height, width = grids[0, 1:].tolist()
     per_step = height * width // loaded.geometry.merge**2
     if steps != -(-len(frames) // loaded.geometry.temporal_patch) or len(places) != steps * per_step:
         raise Timer1Error(f"the processor made {steps} time steps of {len(frames)} frames; it sampled a second time")
@@ -168,8 +172,8 @@ def error_limit(
     """Seconds by which each frame may deviate without a warning, float64 [N].
 
     Two frames that share one time are half a step from it, that much is inherent. To that comes half of the frame's
-    own time on screen for Qwen2.5-VL, which is told the even grid, and the rounding to a tenth for Qwen3-VL, which
-    is told the frames' own times.
+    own time on screen where times are positions, on the even grid, and the rounding to a tenth where they are text, of
+    the frames' own times.
 
     Args:
         gaps_s: float64 [N], from `source_gaps`.
@@ -182,21 +186,23 @@ def error_limit(
     return np.asarray(step_s / 2 + gaps_s / 2 + MILLISECOND_S, dtype=np.float64)
 
 
-def max_clock_error(samples: Iterable[Sample], root: str | Path, sampling: Sampling, model: str) -> dict[str, Any]:
+def max_clock_error(
+    samples: Iterable[Sample], root: str | Path, sampling: Sampling, model: str, timestamps: Timestamps = "auto"
+) -> dict[str, Any]:
     """The largest clock error over a run's samples, from the files' timestamps, without decoding.
 
     Args:
         root: folder that `Sample.video` is relative to.
         model: folder or hub id, of which only `config.json` is read.
+        timestamps: how that model is told times.
 
     Returns:
         `max_error_s` and the `id` of its sample (None for no readable sample), `over_limit`: how many of the samples
         have a frame that `timer1 clock` would warn about, `samples`, and `failed`: reason by sample id.
     """
-    vision = model_config(model).get("vision_config", {})
-    patch = int(vision.get("temporal_patch_size", 2))
-    is_text = model_config(model).get("model_type", "qwen3_vl" if "qwen3" in model.lower() else "") == "qwen3_vl"
-    rate = None if is_text else float(vision.get("tokens_per_second", 2))
+    config = model_config(model)
+    patch = int(config.get("vision_config", {}).get("temporal_patch_size", 2))
+    rate = temporal_rate(config, model, timestamps)
     result: dict[str, Any] = {"max_error_s": None, "id": None, "over_limit": 0, "samples": 0, "failed": {}}
     known: dict[tuple[str, float | None, float | None], tuple[float, bool]] = {}
     for sample in samples:
