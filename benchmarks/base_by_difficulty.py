@@ -24,6 +24,7 @@ from timer1lib.inference.generate import predict
 from timer1lib.models.load import load_model
 from timer1lib.params.load import load_params
 from timer1lib.schema import Sample
+from timer1lib.world.lexicon import PHRASES
 from timer1lib.world.scene import Scene, sample_scene
 from timer1lib.world.splits import scene_samples, write_videos
 
@@ -33,14 +34,14 @@ FIRST_SEED = 900_000_000
 
 
 def samples_at(difficulty: float, videos: int, folder: Path) -> list[Sample]:
-    """Queries on `videos` fresh videos of one difficulty, like those of test_id in everything else."""
+    """Queries on `videos` fresh videos of one difficulty: in the words that the base was taught, in all else like test_id."""
     scenes: list[tuple[Scene, Path]] = []
     samples: list[Sample] = []
     number = FIRST_SEED + round(1000 * difficulty) * 10_000
     while len(scenes) < videos:
         scene = sample_scene(number, difficulty)
         number += 1
-        made = scene_samples(scene, "test_id")
+        made = scene_samples(scene, "test_id", phrases=PHRASES)
         if made:
             samples += made
             scenes.append((scene, folder / made[0].video))

@@ -54,7 +54,10 @@ VERBS: dict[str, tuple[str, str, str]] = {
 }
 """Third person, -ing form and plain form."""
 
-PHRASES: dict[str, tuple[str, ...]] = {
+Phrases = dict[str, tuple[str, ...]]
+"""Phrasings by form; `X.y` is a second form of type X."""
+
+PHRASES: Phrases = {
     "HAS": ("the person {does}", "a person is {doing}"),
     "HAC": ("the person {does} while the {thing} is there", "a person is {doing} with the {thing} in view"),
     "HAP": ("the person {does} and then {does2}", "first the person {does}, then the person {does2}"),
@@ -70,9 +73,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "ES": ("the wall is {wall}", "the wall stays {wall}"),
     "ES.light": ("the room is dark", "it is dark in the room"),
 }
-"""Phrasings that the base is taught. `X.y` is a second form of type X."""
+"""Phrasings that the base is taught."""
 
-POOL_PHRASES: dict[str, tuple[str, ...]] = {
+POOL_PHRASES: Phrases = {
     "HAS": ("when is someone {doing}", "at what time is there someone {doing}"),
     "HAC": ("when is someone {doing} and the {thing} seen", "with the {thing} seen, when is someone {doing}"),
     "HAP": ("when is someone {doing} and after that {doing2}", "when is there {doing}, and {doing2} after it"),
@@ -91,7 +94,7 @@ POOL_PHRASES: dict[str, tuple[str, ...]] = {
 """Phrasings of the training pool and the test in distribution: questions, where the base was taught statements. Their words
 are in its vocabulary. As with a real model and a benchmark, what is asked for is known and how it is asked for is not."""
 
-NEW_PHRASES: dict[str, tuple[str, ...]] = {
+NEW_PHRASES: Phrases = {
     "HAS": ("someone in the room {does}",),
     "HAC": ("with the {thing} there, someone {does}",),
     "HAP": ("someone {does} first and {does2} after that",),

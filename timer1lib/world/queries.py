@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from timer1lib.schema import Window
 from timer1lib.spans import intersect, merge
-from timer1lib.world.lexicon import ACTIONS, NUMBER_WORDS, PHRASES, VERBS
+from timer1lib.world.lexicon import ACTIONS, NUMBER_WORDS, PHRASES, VERBS, Phrases
 from timer1lib.world.scene import Scene, Thing
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Query:
     def type(self) -> str:
         return self.form.split(".")[0]
 
-    def text(self, rng: np.random.Generator, phrases: dict[str, tuple[str, ...]] = PHRASES) -> str:
+    def text(self, rng: np.random.Generator, phrases: Phrases = PHRASES) -> str:
         """The query in words, in one of its form's `phrases`."""
         options = phrases[self.form]
         return options[int(rng.integers(len(options)))].format_map(dict(self.slots))

@@ -25,7 +25,7 @@ import numpy as np
 from timer1lib.progress import Progress
 from timer1lib.schema import Sample
 from timer1lib.world.encode import write_video
-from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, POOL_PHRASES, TYPES
+from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, POOL_PHRASES, TYPES, Phrases
 from timer1lib.world.queries import pick_queries
 from timer1lib.world.questions import long_questions, short_questions
 from timer1lib.world.scene import Pairs, Scene, sample_scene
@@ -42,7 +42,7 @@ class SplitSpec:
     difficulty: tuple[float, float]
     durations: tuple[float, float] = (10.0, 64.0)
     pairs: Pairs = "common"
-    phrases: dict[str, tuple[str, ...]] = field(default_factory=lambda: POOL_PHRASES)
+    phrases: Phrases = field(default_factory=lambda: POOL_PHRASES)
     kind: Literal["grounding", "short", "long", "both"] = "grounding"
 
 
@@ -107,8 +107,12 @@ def split_scenes(spec: SplitSpec, seed: int) -> Iterator[Scene]:
         yield sample_scene(number, round(difficulty, 3), spec.durations, spec.pairs)
 
 
-def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sample]:
-    """A scene's samples in a split: up to `queries_a_video` queries, or two questions."""
+def scene_samples(scene: Scene, split: str, queries_a_video: int = 4, phrases: Phrases | None = None) -> list[Sample]:
+    """A scene's samples in a split: up to `queries_a_video` queries, or two questions.
+
+    Args:
+        phrases: how queries are worded; None is the split's own way.
+    """
     spec = SPLITS[split]
     rng = np.random.default_rng([scene.seed, 5])
     common: dict[str, Any] = {"video": f"{split}/{scene.seed}.mp4", "duration": scene.duration, "source": "world", "split": split}
@@ -120,7 +124,7 @@ def scene_samples(scene: Scene, split: str, queries_a_video: int = 4) -> list[Sa
         return [
             Sample(
                 f"{scene.seed}-{i}",
-                query=q.text(rng, spec.phrases),
+                query=q.text(rng, phrases or spec.phrases),
                 windows=[q.window],
                 type=TYPES[q.type],
                 extra=extra,
