@@ -129,3 +129,10 @@ def test_the_update_is_torchs_muon() -> None:
 def test_the_tokenizer_of_lessons_is_the_models() -> None:
     ids = build_tokenizer()("when: the red circle is there?")["input_ids"]
     assert len(ids) == 8
+
+
+def test_positions_are_refused_for_a_family_that_has_none(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        module.main([str(tmp_path / "m"), "--positions", "--steps", "1"])
+    assert "--family qwen2_5_vl" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()

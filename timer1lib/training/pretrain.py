@@ -278,6 +278,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--hardest", type=float, default=Mix.hardest)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
+    if given.positions and given.family == "qwen3_vl":
+        parser.error("--positions: a Qwen3-VL has none in seconds; use it with --family qwen2_5_vl")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = Recipe(steps=given.steps, batch=given.batch, learning_rate=given.learning_rate, seed=given.seed)
     mix = Mix(hardest=given.hardest)
