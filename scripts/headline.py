@@ -22,7 +22,6 @@ LABELS = {
     "rl/sft": "SFT",
     "rl": "SFT + GRPO",
     "more_sft": "SFT, GRPO's samples and compute",
-    "rl_centered": "GRPO, centred reward",
 }
 TITLES = {"test_id": "in distribution", "test_ood": "out of distribution"}
 COLOURS = ("#8a8a8a", "#c97b1a", "#1668b8", "#b23a48", "#3a7d44")
