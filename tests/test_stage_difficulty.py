@@ -56,10 +56,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
     from timer1lib.inference import generate
     from timer1lib.models import load
+    from timer1lib.models.families import Geometry
 
     class Loaded:
         model = torch.nn.Linear(2, 2)
         rule = "none"
+        geometry = Geometry(patch=28, merge=2, temporal_patch=2, tokens_per_second=None)
 
     torch.manual_seed(0)
     double = Fake()
@@ -122,7 +124,7 @@ def test_spread_of_sampled_answers(tmp_path: Path, fake: Fake) -> None:
 
 
 def test_gaussian_leaves_out_what_never_overlaps(tmp_path: Path, fake: Fake) -> None:
-    opened = stage(tmp_path, n=2)
+    opened = stage(tmp_path, rule="gaussian", n=2)
     assert difficulty.choose(opened, SAMPLES, difficulty.measure(opened, SAMPLES)).chosen == ["a", "c"]
 
 
