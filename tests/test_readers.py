@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from timer1lib.data.readers import FORMATS, ReadResult, hub_samples, read_annotations
@@ -319,6 +319,8 @@ def test_one_pretty_object_is_one_row_and_wrapped_rows_are_found(tmp_path: Path)
 
 
 @settings(max_examples=100, deadline=None)
+@example(b"\x01\r\t")
+@example(b'"a\nb"\tc\n1\t2\n')
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_any_bytes_give_rows_or_one_clear_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("any") / "x.json"

@@ -268,9 +268,17 @@ def _csv(text: str, delimiter: str) -> Iterator[Item | Broken]:
 
 
 def csv_header(source: Source) -> list[str]:
-    """Column names of a CSV source."""
-    first = next(line for line in source.text.split("\n") if line.strip())
-    return [cell.strip() for cell in next(csv.reader([first.rstrip("\r")], delimiter=source.delimiter))]
+    """Column names of a CSV source, each on one line; none where no line of it can be read."""
+    reader = csv.reader(io.StringIO(source.text, newline=""), delimiter=source.delimiter)
+    while True:
+        try:
+            cells = [" ".join(cell.split()) for cell in next(reader)]
+        except StopIteration:
+            return []
+        except csv.Error:
+            continue
+        if any(cells):
+            return cells
 
 
 def _skip(text: str, position: int) -> int:
