@@ -60,8 +60,7 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
     else:
         from timer1lib.models.load import load_shared
 
-        shared = stage.shared
-        loaded = load_shared(checkpoint(stage), shared)
+        loaded = load_shared(checkpoint(stage), stage.shared)
         greedy = _answers(stage, loaded, samples, 1, 0.0)
         rows = difficulty_rows(samples, [answers[0] for answers in greedy])
         if stage.params.rollouts >= 2:

@@ -76,6 +76,7 @@ def pretrain(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    textual = textual or family == "qwen3_vl"
     state_path = out_dir / STATE
     if not state_path.is_file():
         build_tiny(out_dir, family, recipe.seed, hidden=hidden, layers=layers, textual=textual)
@@ -92,10 +93,7 @@ def pretrain(
     began, losses = time.monotonic() - spent, []
     for step in range(start, recipe.steps):
         rng = np.random.default_rng([recipe.seed, 17, step])
-        lessons = [
-            build_lesson(*videos.get(i), tokenizer, rng, mix, textual or family == "qwen3_vl")
-            for i in batch_indices(step, recipe, rng)
-        ]
+        lessons = [build_lesson(*videos.get(i), tokenizer, rng, mix, textual) for i in batch_indices(step, recipe, rng)]
         loss = train_step(model, lessons, optimizers, learning_rate(step, recipe), recipe.clip, tokenizer)
         losses.append(loss)
         progress.update(loss=float(np.mean(losses[-50:])))
@@ -108,7 +106,7 @@ def pretrain(
             _save(out_dir, model, optimizers, step + 1, time.monotonic() - began)
     card = {
         "family": family,
-        "timestamps": "text" if textual or family == "qwen3_vl" else "positions",
+        "timestamps": "text" if textual else "positions",
         "parameters": parameter_count(out_dir),
         "recipe": asdict(recipe),
         "mix": asdict(mix),

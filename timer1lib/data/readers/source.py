@@ -243,23 +243,13 @@ def _object(text: str, lines: _Lines, rows_key: str | None) -> Iterator[Item | B
 
 
 def _csv(text: str, delimiter: str) -> Iterator[Item | Broken]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     header: list[str] | None = None
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Broken(line, f"not CSV: {error}")
-            continue
-        if not any(cell.strip() for cell in cells):
-            continue
-        if header is None:
+    for line, cells in _csv_lines(text, delimiter):
+        if isinstance(cells, csv.Error):
+            yield Broken(line, f"not CSV: {cells}")
+        elif header is None:
             header = [cell.strip() for cell in cells]
-            continue
-        if len(cells) != len(header):
+        elif len(cells) != len(header):
             yield Broken(line, f"{len(cells)} columns, the header has {len(header)}")
         elif not _valid("".join(cells)):
             yield Broken(line, "not UTF-8 text")
@@ -269,16 +259,24 @@ def _csv(text: str, delimiter: str) -> Iterator[Item | Broken]:
 
 def csv_header(source: Source) -> list[str]:
     """Column names of a CSV source, each on one line; none where no line of it can be read."""
-    reader = csv.reader(io.StringIO(source.text, newline=""), delimiter=source.delimiter)
+    lines = (cells for _, cells in _csv_lines(source.text, source.delimiter) if not isinstance(cells, csv.Error))
+    return [" ".join(cell.split()) for cell in next(lines, [])]
+
+
+def _csv_lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Where each line that is not empty begins, and its cells or why it has none."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     while True:
+        line = reader.line_num + 1
         try:
-            cells = [" ".join(cell.split()) for cell in next(reader)]
+            cells = next(reader)
         except StopIteration:
-            return []
-        except csv.Error:
+            return
+        except csv.Error as error:
+            yield line, error
             continue
-        if any(cells):
-            return cells
+        if any(cell.strip() for cell in cells):
+            yield line, cells
 
 
 def _skip(text: str, position: int) -> int:
