@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from timer1lib.clock.sampling import Sampling, choose_frames
-from timer1lib.clock.told import Timestamps, temporal_rate, told_times
+from timer1lib.clock.told import Timestamps, told_times
 from timer1lib.schema import Sample, Window
 from timer1lib.video.decode import clip_frames
 from timer1lib.video.probe import timeline
-from timer1lib.video.sizes import model_config
+from timer1lib.video.sizes import temporal_geometry
 from timer1lib.world.answers import seen
 
 
@@ -28,9 +28,7 @@ def told_window(
         model: folder or hub id, of which only `config.json` is read.
         timestamps: how that model is told times.
     """
-    config = model_config(model)
-    patch = int(config.get("vision_config", {}).get("temporal_patch_size", 2))
-    rate = temporal_rate(config, model, timestamps)
+    patch, rate = temporal_geometry(model, timestamps)
     sampling = replace(sampling, time_scale=1.0)
 
     def window(sample: Sample) -> Window:

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.clock.sampling import Sampling, choose_frames
-from timer1lib.clock.told import Timestamps, patch_middles, temporal_rate, told_times
+from timer1lib.clock.told import Timestamps, patch_middles, told_times
 from timer1lib.errors import Timer1Error
 from timer1lib.files import safe_join
 from timer1lib.video.clock_view import clock_figure, format_clock
 from timer1lib.video.decode import Clip, clip_frames, read_frames
 from timer1lib.video.frames import Frames
 from timer1lib.video.probe import Timeline, timeline
-from timer1lib.video.sizes import model_config
+from timer1lib.video.sizes import temporal_geometry
 
 if TYPE_CHECKING:
     from timer1lib.clock.rule import ClockRule
@@ -200,9 +200,7 @@ def max_clock_error(
         `max_error_s` and the `id` of its sample (None for no readable sample), `over_limit`: how many of the samples
         have a frame that `timer1 clock` would warn about, `samples`, and `failed`: reason by sample id.
     """
-    config = model_config(model)
-    patch = int(config.get("vision_config", {}).get("temporal_patch_size", 2))
-    rate = temporal_rate(config, model, timestamps)
+    patch, rate = temporal_geometry(model, timestamps)
     result: dict[str, Any] = {"max_error_s": None, "id": None, "over_limit": 0, "samples": 0, "failed": {}}
     known: dict[tuple[str, float | None, float | None], tuple[float, bool]] = {}
     for sample in samples:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.clock.sampling import Sampling
+from timer1lib.clock.told import Timestamps, temporal_rate
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json, resolve
 
@@ -59,6 +60,16 @@ def pixel_factor(model: str) -> int:
     if "patch_size" in vision:
         return int(vision["patch_size"]) * int(vision.get("spatial_merge_size", 2))
     return 32 if "qwen3" in model.lower() else DEFAULT_FACTOR
+
+
+def temporal_geometry(model: str, timestamps: Timestamps = "auto") -> tuple[int, float | None]:
+    """Frames of a temporal patch, and temporal positions a second (None where times are text), from `config.json` alone.
+
+    Raises:
+        Timer1Error: as `temporal_rate`.
+    """
+    config = model_config(model)
+    return int(config.get("vision_config", {}).get("temporal_patch_size", 2)), temporal_rate(config, model, timestamps)
 
 
 def model_config(model: str) -> dict[str, Any]:
