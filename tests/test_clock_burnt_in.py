@@ -12,8 +12,8 @@ import torch
 from timer1lib.clock import Sampling
 from timer1lib.models.inputs import encode_prompt
 from timer1lib.models.load import LoadedModel, load_clock
-from timer1lib.models.tiny import build_tiny
 from timer1lib.video.decode import read_frames
+from timer1lib.world.base.tiny import build_tiny
 from timer1lib.world.encode import write_video
 from timer1lib.world.render import digit
 from timer1lib.world.scene import sample_scene

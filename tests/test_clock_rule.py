@@ -15,8 +15,8 @@ from timer1lib.clock.rule import install_rule, probe_example
 from timer1lib.errors import Timer1Error
 from timer1lib.models.inputs import banned_token_ids, collate, encode_prompt
 from timer1lib.models.load import LoadedModel, load_model
-from timer1lib.models.tiny import build_tiny
 from timer1lib.video.frames import Frames
+from timer1lib.world.base.tiny import build_tiny
 
 IS_5_23 = transformers.__version__.startswith("5.23.")
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from timer1lib.files import resolve
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.params.shared import SharedParams
-from timer1lib.training.lessons import Mix, build_lesson
-from timer1lib.training.pretrain import Recipe, Videos, build_optimizers, collate_lessons, train_step
+from timer1lib.world.base.lessons import Mix, build_lesson
+from timer1lib.world.base.pretrain import Recipe, Videos, build_optimizers, collate_lessons, train_step
 
 STEPS, TRAINED, ASKED = 40, range(300), range(5000, 5048)
 WINDOWS_ONLY = Mix(question=0, grounded_question=0, moment=0, describe=0, chain_of_thought=0, hardest=0.2)

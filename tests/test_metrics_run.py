@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as 01 leaves it, with a base model and one checkpoint."""
-    from timer1lib.models.tiny import build_tiny
+    from timer1lib.world.base.tiny import build_tiny
     from timer1lib.world.splits import build_splits
 
     folder = tmp_path_factory.mktemp("prepared")

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
-from timer1lib.models.tiny import build_tiny, build_tokenizer
-from timer1lib.training import pretrain as module
-from timer1lib.training.lessons import FRAMES, SIDE, Mix, build_lesson, lesson_pixels, lesson_scene
-from timer1lib.training.muon import BatchedMuon, orthogonalise
-from timer1lib.training.pretrain import Recipe, Videos, batch_indices, collate_lessons, pretrain
 from timer1lib.world.answers import sampled_times
+from timer1lib.world.base import pretrain as module
+from timer1lib.world.base.lessons import FRAMES, SIDE, Mix, build_lesson, lesson_pixels, lesson_scene
+from timer1lib.world.base.muon import BatchedMuon, orthogonalise
+from timer1lib.world.base.pretrain import Recipe, Videos, batch_indices, collate_lessons, pretrain
+from timer1lib.world.base.tiny import build_tiny, build_tokenizer
 from timer1lib.world.encode import write_video
 
 
@@ -131,8 +132,7 @@ def test_the_tokenizer_of_lessons_is_the_models() -> None:
     assert len(ids) == 8
 
 
-def test_positions_are_refused_for_a_family_that_has_none(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        module.main([str(tmp_path / "m"), "--positions", "--steps", "1"])
-    assert "--family qwen2_5_vl" in capsys.readouterr().err
+def test_positions_are_refused_for_a_family_that_has_none(tmp_path) -> None:
+    with pytest.raises(Timer1Error, match="--family qwen2_5_vl"):
+        pretrain(tmp_path / "m", Recipe(steps=1), Mix(), "qwen3_vl", textual=False)
     assert not (tmp_path / "m").exists()

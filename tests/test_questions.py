@@ -128,7 +128,7 @@ def test_two_checkpoints_on_the_same_questions() -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from timer1lib.models.load import load_model
-    from timer1lib.models.tiny import build_tiny
+    from timer1lib.world.base.tiny import build_tiny
 
     return load_model(build_tiny(tmp_path_factory.mktemp("tiny"), "qwen3_vl", seed=5))
 

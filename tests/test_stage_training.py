@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from timer1lib import rewards
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
-from timer1lib.models.tiny import build_tiny
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
 from timer1lib.training.grpo import parse_rewards, reward_function
 from timer1lib.world import answers
+from timer1lib.world.base.tiny import build_tiny
 from timer1lib.world.splits import build_splits
 
 SHARED = {"frames": 8, "total_pixels": 4 * 56 * 56, "workers": 0, "device": "cpu"}

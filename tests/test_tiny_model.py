@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timer1lib.errors import Timer1Error
-from timer1lib.models.tiny import build_tiny, build_tokenizer, parameter_count
+from timer1lib.world.base.tiny import build_tiny, build_tokenizer, parameter_count
 from timer1lib.world.lexicon import vocabulary
 
 TOKENIZER = build_tokenizer()

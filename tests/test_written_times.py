@@ -13,7 +13,7 @@ from timer1lib.clock.told import temporal_rate
 from timer1lib.errors import Timer1Error
 from timer1lib.models.inputs import encode_prompt
 from timer1lib.models.load import load_clock, load_model
-from timer1lib.models.tiny import build_tiny
+from timer1lib.world.base.tiny import build_tiny
 
 
 @pytest.fixture(scope="module")

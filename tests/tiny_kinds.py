@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from timer1lib.models.tiny import build_tiny
+from timer1lib.world.base.tiny import build_tiny
 
 KINDS = ("qwen3_vl", "qwen2_5_vl", "qwen2_5_vl_text")
 """The last is a Qwen2.5-VL whose times are written before each frame pair."""

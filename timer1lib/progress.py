@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, few lines in a log, always with the time left."""
+"""Progress of long work: one bar in a terminal, one line in a notebook, few lines in a log, always with the time left."""
 
 from __future__ import annotations
 
@@ -6,39 +6,53 @@ import contextlib
 import os
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 LOG_EVERY_SECONDS = 15.0
 BEACON_VARIABLE = "TIMER1_PROGRESS"
 """Names a file that always holds the newest line, so that a runner in a terminal can show a kernel's progress live."""
+RUNNER_VARIABLE = "TIMER1_RUNNER_PID"
+"""Set in kernels that a runner started: their cells' outputs are kept, and read by nobody while they run."""
 
 
 class Progress:
     """Counts steps and says what, k of n, the time left and the last numbers.
 
-    In a terminal one line is redrawn; elsewhere (papermill, a log file) a line is written at the start, at most
-    every `LOG_EVERY_SECONDS`, and at the end.
+    In a terminal and in JupyterLab one line is redrawn; elsewhere (papermill, a log file) a line is written at the
+    start, at most every `LOG_EVERY_SECONDS`, and at the end.
     """
 
     def __init__(self, label: str, total: int, stream: TextIO | None = None, done: int = 0) -> None:
+        """`total` steps, of which `done` were done before; without a `stream` the line goes where a person looks."""
         self.label, self.total, self.done = label, total, done
         self._already = done
-        self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty()
         self._started = time.monotonic()
-        self._last_line = float("-inf")
         self._numbers = ""
         self._beacon, self._last_beacon = os.environ.get(BEACON_VARIABLE), float("-inf")
+        self._last_line = float("-inf")
+        kernel = stream is None and _in_kernel()
+        # stdout in a kernel: notebooks show stderr in red, as if something were wrong
+        self._stream = stream or (sys.stdout if kernel else sys.stderr)
+        self._live: _Bar | _Cell | None = None
+        if kernel and RUNNER_VARIABLE not in os.environ:
+            self._live = _Cell()
+        elif self._stream.isatty():
+            self._live = _Bar(self._stream, label, total, done)
 
     def update(self, n: int = 1, **numbers: float | str) -> None:
+        """`n` more steps are done; `numbers` are shown behind the time left."""
         self.done += n
         if numbers:
             self._numbers = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
         now = time.monotonic()
-        interval = 0.2 if self._terminal else LOG_EVERY_SECONDS
+        interval = 0.2 if self._live else LOG_EVERY_SECONDS
         if now - self._last_line >= interval or self.done >= self.total:
             self._last_line = now
-            self._write(now)
+            if self._live:
+                self._live.show(self._text(now), self.done, self._numbers)
+            else:
+                self._stream.write(self._text(now) + "\n")
+                self._stream.flush()
         if self._beacon and now - self._last_beacon >= 0.5:
             self._last_beacon = now
             with contextlib.suppress(OSError), open(self._beacon, "w") as stream:
@@ -49,19 +63,57 @@ class Progress:
         fresh = self.done - self._already
         left = elapsed / fresh * (self.total - self.done) if fresh else 0.0
         text = f"{self.label}: {self.done}/{self.total}  {clock(elapsed)} elapsed, {clock(left)} left"
-        if self._numbers:
-            text += f"  {self._numbers}"
-        return text
+        return f"{text}  {self._numbers}" if self._numbers else text
 
-    def _write(self, now: float) -> None:
-        text = self._text(now)
-        if self._terminal:
-            filled = int(20 * self.done / max(1, self.total))
-            end = "\n" if self.done >= self.total else ""
-            self._stream.write(f"\r\x1b[K[{'#' * filled}{'.' * (20 - filled)}] {text}{end}")
+
+class _Bar:
+    """A terminal's line, which tqdm draws: as wide as the terminal is, gone to the next line at the end."""
+
+    def __init__(self, stream: TextIO, label: str, total: int, done: int) -> None:
+        from tqdm import tqdm
+
+        form = "{desc}: [{bar:20}] {n_fmt}/{total_fmt}  {elapsed} elapsed, {remaining} left{postfix}"
+        self._bar = tqdm(
+            total=total, initial=done, desc=label, file=stream, bar_format=form, ascii=".#", dynamic_ncols=True, mininterval=0
+        )
+
+    def show(self, text: str, done: int, numbers: str) -> None:
+        self._bar.set_postfix_str(numbers, refresh=False)
+        self._bar.update(done - self._bar.n)
+        if self._bar.total <= done:
+            self._bar.close()
+
+
+class _Cell:
+    """One line below a notebook's cell that is replaced in place: plain text, which leaves no widget in the file."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, text: str, done: int, numbers: str) -> None:
+        from IPython.display import display
+
+        content = {"text/plain": text}
+        if self._handle is None:
+            self._handle = display(content, raw=True, display_id=True)
         else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+            self._handle.update(content, raw=True)
+
+
+def _in_kernel() -> bool:
+    """Whether this process runs a notebook's cells."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def quiet_libraries() -> None:
+    """Switch off the bars of the hub, transformers and datasets, which read these when they are imported.
+
+    A person who wants them sets HF_HUB_DISABLE_PROGRESS_BARS=0.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def clock(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 | split | what it is for | scenes |
 |---|---|---|
-| pretraining | the base (`training/lessons.py`) | easy, drawn as pixels, never written; phrasings of its own |
+| pretraining | the base (`world/base/lessons.py`) | easy, drawn as pixels, never written; phrasings of its own |
 | train | pool of difficulty, SFT and GRPO | medium, phrasings that the base was not taught |
 | test_id | test in distribution | as train |
 | test_ood | test out of distribution | unseen colour-shape pairs, longer, phrasings of its own, more look-alikes |

@@ -1,8 +1,9 @@
 """Muon in float32, matrices of one shape together.
 
-`torch.optim.Muon` orthogonalises in bfloat16, one matrix at a time. On a CPU without bfloat16 units that took two
-thirds of a step of the tiny model; in float32 and batched it takes a twentieth. The update is the same: momentum,
-orthogonalised by five Newton-Schulz steps, scaled to the size of an AdamW update (Moonlight, arXiv 2502.16982).
+`torch.optim.Muon` orthogonalises in bfloat16, one matrix at a time. The update is the same: momentum, orthogonalised by
+five Newton-Schulz steps, scaled to the size of an AdamW update (Moonlight, arXiv 2502.16982). It is kept because of
+CPUs without bfloat16 units: for the shipped model's 33 matrices on one such core torch's takes 1,300 ms a step and this
+one 70 ms. (With such units torch's is the faster one: 31 ms against 49 ms.)
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from timer1lib import prompts
-from timer1lib.models.tiny import TEMPORAL_PATCH
 from timer1lib.world import answers
+from timer1lib.world.base.tiny import TEMPORAL_PATCH
 from timer1lib.world.lexicon import VERBS
 from timer1lib.world.queries import pick_queries
 from timer1lib.world.questions import LETTERS, long_questions, short_questions

@@ -1,14 +1,12 @@
 """Train the tiny base from scratch on the embedded world: one command, seeded, resumable.
 
-    python -m timer1lib.training.pretrain assets/tiny-qwen3-vl --steps 4000 --seed 0
+    timer1 pretrain assets/tiny-qwen3-vl --steps 4000 --seed 0
 
 Muon moves the matrices of the blocks, AdamW the rest; the loss counts answers only; several questions share a video.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -22,12 +20,13 @@ from torch import nn
 
 from timer1lib.clock.rule import install_rule
 from timer1lib.clock.told import NUDGE
+from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl
 from timer1lib.models.fast_vision import speed_up_vision
-from timer1lib.models.tiny import MERGE, PATCH, TEMPORAL_PATCH, Family, build_tiny, describe, parameter_count
 from timer1lib.progress import Progress
-from timer1lib.training.lessons import Lesson, Mix, build_lesson, lesson_pixels, lesson_scene
-from timer1lib.training.muon import BatchedMuon
+from timer1lib.world.base.lessons import Lesson, Mix, build_lesson, lesson_pixels, lesson_scene
+from timer1lib.world.base.muon import BatchedMuon
+from timer1lib.world.base.tiny import MERGE, PATCH, TEMPORAL_PATCH, Family, build_tiny, describe, parameter_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,14 +68,18 @@ def pretrain(
     """Train a tiny model from random weights into `out_dir`; a killed run goes on where it stopped.
 
     Args:
-        textual: a Qwen2.5-VL is told times as text; else by temporal positions. Qwen3-VL always is by text.
+        textual: the model is told times as text; else by temporal positions, which only Qwen2.5-VL has in seconds.
 
     Returns:
         The model folder, with `training.json` (data, recipe, time) and `curve.jsonl` (loss by step).
+
+    Raises:
+        Timer1Error: positions for a family that has none in seconds.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    textual = textual or family == "qwen3_vl"
+    if family == "qwen3_vl" and not textual:
+        raise Timer1Error("--positions: a Qwen3-VL has none in seconds; use it with --family qwen2_5_vl")
     state_path = out_dir / STATE
     if not state_path.is_file():
         build_tiny(out_dir, family, recipe.seed, hidden=hidden, layers=layers, textual=textual)
@@ -260,30 +263,3 @@ def _save(out_dir: Path, model: Any, optimizers: list[torch.optim.Optimizer], st
         temporary,
     )
     temporary.replace(out_dir / STATE)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of the pretraining."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out_dir", type=Path)
-    parser.add_argument("--family", choices=("qwen3_vl", "qwen2_5_vl"), default="qwen3_vl")
-    parser.add_argument("--positions", action="store_true", help="Qwen2.5-VL: times by temporal positions, not as text")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--batch", type=int, default=Recipe.batch)
-    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--hardest", type=float, default=Mix.hardest)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    if given.positions and given.family == "qwen3_vl":
-        parser.error("--positions: a Qwen3-VL has none in seconds; use it with --family qwen2_5_vl")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    recipe = Recipe(steps=given.steps, batch=given.batch, learning_rate=given.learning_rate, seed=given.seed)
-    mix = Mix(hardest=given.hardest)
-    folder = pretrain(given.out_dir, recipe, mix, given.family, given.hidden, given.layers, not given.positions)
-    log.info("%s: %s", folder, json.loads((folder / "training.json").read_text())["seconds"])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""How the shipped tiny model is made: its architecture and tokenizer, its lessons, its training."""
