@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from timer1lib import prompts
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_jsonl, atomic_write_text, read_jsonl, safe_join
-from timer1lib.progress import BEACON_VARIABLE, Progress, clock
+from timer1lib.progress import BEACON_VARIABLE, RUNNER_VARIABLE, Progress, clock
 from timer1lib.schema import Prediction, Sample
 
 IN_TMP = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
@@ -216,6 +216,52 @@ def test_progress_goes_on_from_what_was_done(monkeypatch: pytest.MonkeyPatch) ->
     # One of two steps took 5 s, so one more takes 5 s.
     assert stream.getvalue() == "x: 9/10  0:05 elapsed, 0:05 left\n"
     Progress("empty", 0, stream).update(0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_in_a_terminal_is_one_line_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    progress = Progress("GRPO", 4, stream, done=1)
+    for step in range(3):
+        progress.update(reward=step / 2)
+    shown = stream.getvalue()
+    assert shown.count("\n") == 1
+    assert shown.endswith("\n")
+    last = shown.rstrip("\n").split("\r")[-1]
+    assert "GRPO: [####################] 4/4" in last
+    assert " left" in last
+    assert "reward 1.000" in last
+
+
+def test_progress_in_jupyterlab_is_one_output_that_is_replaced_and_log_lines_under_a_runner(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[tuple[str, str]] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], raw: bool) -> None:
+            shown.append(("update", content["text/plain"]))
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        shown.append(("display", content["text/plain"]))
+        return Handle()
+
+    monkeypatch.setattr("timer1lib.progress._in_kernel", lambda: True)
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.delenv(RUNNER_VARIABLE, raising=False)
+    progress = Progress("GRPO", 2)
+    progress.update()
+    progress.update()
+    assert shown == [("display", "GRPO: 1/2  0:00 elapsed, 0:00 left"), ("update", "GRPO: 2/2  0:00 elapsed, 0:00 left")]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv(RUNNER_VARIABLE, "1")
+    Progress("GRPO", 1).update()
+    assert capsys.readouterr() == ("GRPO: 1/1  0:00 elapsed, 0:00 left\n", ""), "on stdout, which notebooks do not show in red"
+    assert len(shown) == 2
 
 
 def test_clock() -> None:

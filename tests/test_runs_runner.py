@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from stub_project import BODIES, make_project, write_notebook
 from timer1lib.errors import Timer1Error
 from timer1lib.params.load import load_params
 from timer1lib.params.model import NOTEBOOKS, Params
+from timer1lib.progress import BEACON_VARIABLE
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.runner import Project, RunResult, run, summary_lines
@@ -248,3 +250,32 @@ def test_params_file_of_a_run_reads_back(tmp_path: Path) -> None:
     path.write_text(params_text(params))
     assert load_params(path) == params
     assert isinstance(yaml.safe_load(path.read_text())["shared"]["fps"], float)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_one_line_no_wider_than_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    stream, beacon = Terminal(), tmp_path / "beacon"
+    display = Display(7, beacon, stream)
+    assert display.environment() == {BEACON_VARIABLE: str(beacon)}
+    display.start("04_grpo", 4, resumed=False)
+    display.cell(5, 11)
+    beacon.write_text("GRPO: 30/60  0:40 elapsed, 0:41 left  reward 0.713")
+    display.note("a line that stays and is far longer than the sixty columns that this terminal has")
+    deadline = time.monotonic() + 10
+    while "GRPO: 30" not in stream.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    display.finish(61.0)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", stream.getvalue())]
+    # Stage 4 of 7 is three stages and 5 of its 12 steps in: 16 * (3 + 5 / 12) / 7 = 7.8 of the bar's 16 marks.
+    live = [line for line in lines if "GRPO: 30" in line]
+    assert live
+    assert all(line.startswith("[#######.........] 04_grpo (4/7)  cell 5 of 11  GRPO: 30") and len(line) <= 60 for line in live)
+    assert "a line that stays and is far longer than the sixty columns that this terminal has" in lines
+    assert "04_grpo (4/7): done in 1:01" in lines
+    assert not beacon.exists()

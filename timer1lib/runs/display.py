@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TextIO
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 from timer1lib.progress import BEACON_VARIABLE, LOG_EVERY_SECONDS, clock
 
 _BAR = 16
-_REFRESH_SECONDS = 0.5
+_REFRESHES_A_SECOND = 2
 
 
 class Display:
     """Follows stages and cells, and a stage's own progress lines.
 
-    A terminal line: `[####............] 04_grpo (4/7)  cell 5/11  GRPO: 30/60  0:40 elapsed, 0:41 left  reward 0.713`.
+    A terminal line: `[####............] 04_grpo (4/7)  cell 5 of 11  GRPO: 30/60  0:40 elapsed, 0:41 left  reward 0.713`.
     """
 
     def __init__(self, total: int, beacon: Path, stream: TextIO | None = None) -> None:
         """`total` stages; `beacon` is the file where a kernel's `Progress` leaves its newest line."""
-        self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty()
+        self._console = Console(file=stream or sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._terminal = self._console.is_terminal
+        self._live: Live | None = None
         self._total, self._number = total, 0
         self._notebook, self._cell, self._cells = "", 0, 1
         self._text, self._last_log = "", float("-inf")
         self._beacon = beacon
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def environment(self) -> dict[str, str]:
         """What a kernel must know so that its progress is seen here at once."""
@@ -43,9 +43,7 @@ class Display:
 
     def note(self, line: str) -> None:
         """A line that stays."""
-        with self._lock:
-            self._stream.write(("\r\x1b[K" if self._terminal else "") + line + "\n")
-            self._stream.flush()
+        self._console.print(line)
 
     def start(self, notebook: str, number: int, resumed: bool) -> None:
         self._notebook, self._number, self._cell, self._cells, self._text = notebook, number, 0, 1, ""
@@ -53,9 +51,9 @@ class Display:
         if resumed:
             self.note(f"{notebook} ({number}/{self._total}): goes on where it was stopped")
         if self._terminal:
-            self._stop.clear()
-            self._thread = threading.Thread(target=self._redraw, daemon=True)
-            self._thread.start()
+            rate = _REFRESHES_A_SECOND
+            self._live = Live(console=self._console, get_renderable=self._line, refresh_per_second=rate, transient=True)
+            self._live.start()
         elif not resumed:
             self.note(f"{notebook} ({number}/{self._total}): started")
 
@@ -75,23 +73,16 @@ class Display:
 
     def finish(self, seconds: float | None) -> None:
         """End of a stage; `seconds` is None where it failed."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
         self._beacon.unlink(missing_ok=True)
         if seconds is not None:
             self.note(f"{self._notebook} ({self._number}/{self._total}): done in {clock(seconds)}")
-        elif self._terminal:
-            self._stream.write("\r\x1b[K")
 
-    def _redraw(self) -> None:
-        while not self._stop.wait(_REFRESH_SECONDS):
-            with contextlib.suppress(OSError):
-                self._text = self._beacon.read_text().strip() or self._text
-            filled = int(_BAR * (self._number - 1 + self._cell / (self._cells + 1)) / self._total)
-            line = f"[{'#' * filled}{'.' * (_BAR - filled)}] {self._notebook} ({self._number}/{self._total})  {self.where()}"
-            with self._lock:
-                width = shutil.get_terminal_size().columns - 1
-                self._stream.write("\r\x1b[K" + f"{line}  {self._text}"[:width])
-                self._stream.flush()
+    def _line(self) -> Text:
+        with contextlib.suppress(OSError):
+            self._text = self._beacon.read_text().strip() or self._text
+        filled = int(_BAR * (self._number - 1 + self._cell / (self._cells + 1)) / self._total)
+        line = f"[{'#' * filled}{'.' * (_BAR - filled)}] {self._notebook} ({self._number}/{self._total})  {self.where()}"
+        return Text(f"{line}  {self._text}", no_wrap=True, overflow="ellipsis", end="")

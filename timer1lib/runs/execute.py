@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
+from timer1lib.progress import RUNNER_VARIABLE
 from timer1lib.runs.display import Display
-from timer1lib.runs.kernel import LOCK_VARIABLE, RUNNER_VARIABLE
+from timer1lib.runs.kernel import LOCK_VARIABLE
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ENGINE = "timer1"
@@ -131,7 +132,7 @@ def _register_engine() -> None:
                 shutdown_kernel="immediate",
             )
             client.display = display
-            own = {RUNNER_VARIABLE: str(os.getpid()), LOCK_VARIABLE: str(lock.resolve()), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+            own = {RUNNER_VARIABLE: str(os.getpid()), LOCK_VARIABLE: str(lock.resolve())}
             client.execute(env={**os.environ, **own, **display.environment()})
 
     papermill_engines.register(_ENGINE, Engine)

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import IO
 
-RUNNER_VARIABLE = "TIMER1_RUNNER_PID"
+from timer1lib.progress import RUNNER_VARIABLE
+
 LOCK_VARIABLE = "TIMER1_KERNEL_LOCK"
 _POLL_SECONDS = 0.2
 

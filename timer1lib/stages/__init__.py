@@ -13,6 +13,7 @@ from timer1lib.params.base import Section
 from timer1lib.params.load import validated
 from timer1lib.params.model import SECTIONS
 from timer1lib.params.shared import SharedParams
+from timer1lib.progress import quiet_libraries
 from timer1lib.runfolder import RunFolder
 
 P = TypeVar("P", bound=Section)
@@ -34,6 +35,7 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
     Raises:
         Timer1Error: a parameter has a wrong type or value; names it.
     """
+    quiet_libraries()
     section = SECTIONS[name]
     shared = {key: parameters[key] for key in SharedParams.model_fields if key in parameters}
     own = {key: parameters[key] for key in section.model_fields if key in parameters}
