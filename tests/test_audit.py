@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timer1lib.data.audit import AuditReport, audit_files, audit_results, audit_samples
-from timer1lib.data.checks import Limits
+from timer1lib.data.checks import Limits, source_key, video_key
 from timer1lib.data.findings import CODES
 from timer1lib.data.notes import Note, read_notes
 from timer1lib.data.readers import read_annotations
-from timer1lib.data.videofiles import VideoFolder, source_key, video_key
+from timer1lib.data.video_checks import VideoFolder
 from timer1lib.errors import Timer1Error
 from timer1lib.schema import Sample
 
@@ -94,12 +94,12 @@ def test_one_planted_flaw(tmp_path: Path, change: dict[str, Any], codes: list[st
     assert report.to_text()
 
 
-def test_policies_decide_and_the_file_is_never_touched(tmp_path: Path) -> None:
+def test_treatments_decide_and_the_file_is_never_touched(tmp_path: Path) -> None:
     row = {**CLEAN, "windows": [[40.0, -3.0]]}
-    kept = audit(tmp_path, row, policies={"past_end": "keep", "reversed": "keep", "negative": "keep"})
+    kept = audit(tmp_path, row, treatments={"past_end": "keep", "reversed": "keep", "negative": "keep"})
     assert kept.rows["kept"] == 1
     assert next(iter(kept.samples.values()))[0].windows == [(40.0, -3.0)]
-    dropped = audit(tmp_path, row, policies={"past_end": "drop"})
+    dropped = audit(tmp_path, row, treatments={"past_end": "drop"})
     assert dropped.rows["dropped"] == 1
     assert dropped.dropped_by == {"past_end": 1}
     assert json.loads((tmp_path / "rows.jsonl").read_text()) == row
@@ -116,10 +116,10 @@ def test_every_change_is_listed(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("policies", [{"past_ende": "clip"}, {"past_end": "swap"}, {"not_finite": "keep"}, {"past_end": "x"}])
-def test_a_wrong_policy_is_named(tmp_path: Path, policies: dict[str, str]) -> None:
-    with pytest.raises(Timer1Error, match=next(iter(policies))):
-        audit(tmp_path, CLEAN, policies=policies)
+@pytest.mark.parametrize("treatments", [{"past_ende": "clip"}, {"past_end": "swap"}, {"not_finite": "keep"}, {"past_end": "x"}])
+def test_a_wrong_treatment_is_named(tmp_path: Path, treatments: dict[str, str]) -> None:
+    with pytest.raises(Timer1Error, match=next(iter(treatments))):
+        audit(tmp_path, CLEAN, treatments=treatments)
 
 
 def test_duplicates_conflicts_and_near_duplicates(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_leakage_by_name_takes_rows_out_of_training(tmp_path: Path) -> None:
         assert [sample.id for sample in report.samples[str(train)]] == ["3"]
         assert len(report.samples[str(test)]) == 1
         assert report.rows == {"in": 4, "kept": 2, "repaired": 0, "dropped": 2}
-    kept = audit_files([train, test], policies={"leakage": "keep"})
+    kept = audit_files([train, test], treatments={"leakage": "keep"})
     assert kept.rows["dropped"] == 0
 
 
@@ -298,7 +298,7 @@ def test_notes_become_repairs(tmp_path: Path) -> None:
     assert report.findings["wrong_label"] == 2
     assert [(s.id, s.windows) for s in report.samples["train"]] == [("1", [(4.5, 8.0)]), ("4", [(1.0, 5.0)])]
     assert report.unknown_notes == ["9"]
-    kept = audit_samples({"train": samples}, notes=notes, policies={"wrong_label": "keep", "ambiguous": "keep"})
+    kept = audit_samples({"train": samples}, notes=notes, treatments={"wrong_label": "keep", "ambiguous": "keep"})
     assert kept.rows["kept"] == 4
 
 
@@ -368,7 +368,7 @@ real = pytest.mark.skipif(not DATA.is_dir(), reason="the published files (../sha
 def test_the_flaws_of_the_released_files() -> None:
     names = ("timerft_train_2k5.json", "tvgbench.json", "charades_sta_test.json")
     timerft, tvgbench, charades = paths = [str(DATA / "annotations" / name) for name in names]
-    report = audit_files(paths, policies={"leakage": "keep"})
+    report = audit_files(paths, treatments={"leakage": "keep"})
     counts = Counter((finding.file, finding.code) for finding in report.details)
     rows = {entry["file"]: [entry[key] for key in ("in", "kept", "repaired", "dropped")] for entry in report.files}
     assert counts[timerft, "past_end"] == 34

@@ -1,4 +1,4 @@
-"""Every flaw of annotation files, with its code, place and proposed repair; and the rows as the policies leave them."""
+"""Every flaw of annotation files, with its code, place and proposed repair; and the rows as the treatments leave them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.checks import Limits, check_row
-from timer1lib.data.findings import CODES, Finding, Policy, resolve_policies
+from timer1lib.data.checks import Limits, check_duplicates, check_leakage, check_row
+from timer1lib.data.findings import CODES, Finding, Record, Treatment, resolve_treatments
 from timer1lib.data.notes import Note, apply_notes
 from timer1lib.data.readers import ReadResult, read_annotations
-from timer1lib.data.record import Record
-from timer1lib.data.relations import check_duplicates, check_leakage
-from timer1lib.data.video_checks import ProbeSeconds, check_videos, probe_seconds
-from timer1lib.data.videofiles import VideoFolder
+from timer1lib.data.video_checks import ProbeSeconds, VideoFolder, check_videos, probe_seconds
 from timer1lib.schema import Sample
 
 FILE_CODES = ("missing_video", "undecodable", "outside_root")
-"""Flaws of video files: no policy on annotations makes such a row usable."""
+"""Flaws of video files: no treatment on annotations makes such a row usable."""
 
 EXAMPLES = 3
 """Findings of each code that the text form shows."""
@@ -30,7 +27,7 @@ EXAMPLES = 3
 class AuditReport:
     """What the audit found. `rows["in"] == rows["kept"] + rows["repaired"] + rows["dropped"]`, for each file too.
 
-    `samples[file]` are the rows that stay, repaired as the policies say; `changes` lists every value that differs
+    `samples[file]` are the rows that stay, repaired as the treatments say; `changes` lists every value that differs
     from the published one. The files themselves are never written.
     """
 
@@ -38,7 +35,7 @@ class AuditReport:
     files: list[dict[str, Any]]
     details: list[Finding]
     changes: list[dict[str, Any]]
-    policies: dict[str, Policy]
+    treatments: dict[str, Treatment]
     samples: dict[str, list[Sample]] = field(repr=False)
     dropped_by: dict[str, int] = field(default_factory=dict)
     unknown_notes: list[str] = field(default_factory=list)
@@ -58,7 +55,7 @@ class AuditReport:
             "findings": self.findings,
             "dropped_by": self.dropped_by,
             "files": self.files,
-            "policies": {code: self.policies[code] for code in self.findings},
+            "treatments": {code: self.treatments[code] for code in self.findings},
         }
         if self.unknown_notes:
             report["notes_without_a_row"] = self.unknown_notes
@@ -90,7 +87,7 @@ def audit_files(
     paths: Sequence[str | Path],
     format: str | None = None,
     videos: str | Path | None = None,
-    policies: Mapping[str, str] | None = None,
+    treatments: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     notes: Sequence[Note] = (),
     probe: ProbeSeconds = probe_seconds,
@@ -99,20 +96,20 @@ def audit_files(
 
     Args:
         videos: folder of the videos; with it files are looked up, probed and compared by content.
-        policies: {code: keep | clip | swap | drop}, over `findings.DEFAULT_POLICIES`.
+        treatments: {code: keep | clip | swap | drop}, over `findings.DEFAULT_TREATMENTS`.
 
     Raises:
-        Timer1Error: a file that cannot be read at all, an unknown policy, no such folder.
+        Timer1Error: a file that cannot be read at all, an unknown treatment, no such folder.
     """
     return audit_results(
-        [read_annotations(path, format) for path in dict.fromkeys(map(str, paths))], videos, policies, limits, notes, probe
+        [read_annotations(path, format) for path in dict.fromkeys(map(str, paths))], videos, treatments, limits, notes, probe
     )
 
 
 def audit_results(
     results: Sequence[ReadResult],
     videos: str | Path | None = None,
-    policies: Mapping[str, str] | None = None,
+    treatments: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     notes: Sequence[Note] = (),
     probe: ProbeSeconds = probe_seconds,
@@ -124,8 +121,8 @@ def audit_results(
         as_published: files (`ReadResult.file`) whose rows are reported on but stay as they are wherever that is
             possible: a benchmark's test split, whose scores would otherwise not compare with anybody's.
     """
-    chosen = resolve_policies(policies)
-    hands_off: dict[str, Policy] = {code: "keep" if "keep" in CODES[code].allowed else chosen[code] for code in CODES}
+    chosen = resolve_treatments(treatments)
+    hands_off: dict[str, Treatment] = {code: "keep" if "keep" in CODES[code].allowed else chosen[code] for code in CODES}
     hands_off |= {code: chosen[code] for code in FILE_CODES}
     limits = limits or Limits()
     records = [record for r in results for record in _records(r, hands_off if r.file in as_published else chosen)]
@@ -142,7 +139,7 @@ def audit_results(
 def audit_samples(
     splits: Mapping[str, Sequence[Sample]],
     videos: str | Path | None = None,
-    policies: Mapping[str, str] | None = None,
+    treatments: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     notes: Sequence[Note] = (),
 ) -> AuditReport:
@@ -152,12 +149,12 @@ def audit_samples(
         count = len(samples)
         rows = list(range(1, count + 1))
         results.append(ReadResult(split, "timer1", list(samples), [], count, rows, rows))
-    return audit_results(results, videos, policies, limits, notes)
+    return audit_results(results, videos, treatments, limits, notes)
 
 
-def _records(result: ReadResult, policies: Mapping[str, Policy]) -> list[Record]:
+def _records(result: ReadResult, treatments: Mapping[str, Treatment]) -> list[Record]:
     records = [
-        Record(sample, copy.copy(sample), result.file, row, line, policies)
+        Record(sample, copy.copy(sample), result.file, row, line, treatments)
         for sample, row, line in zip(result.samples, result.rows, result.lines, strict=True)
     ]
     by_row = {record.row: record for record in records}
@@ -165,14 +162,14 @@ def _records(result: ReadResult, policies: Mapping[str, Policy]) -> list[Record]
         owner = by_row.get(problem.row or 0)
         if owner is None:
             continue
-        policy = owner.find(problem.code, problem.message, severity=problem.severity)
-        if problem.code == "text_number" and policy != "drop":
+        treatment = owner.find(problem.code, problem.message, severity=problem.severity)
+        if problem.code == "text_number" and treatment != "drop":
             owner.change("text_number", problem.message.split(" is ")[0], "text", "number")
     return records
 
 
 def _report(
-    results: Sequence[ReadResult], records: Sequence[Record], policies: dict[str, Policy], unknown: list[str]
+    results: Sequence[ReadResult], records: Sequence[Record], treatments: dict[str, Treatment], unknown: list[str]
 ) -> AuditReport:
     details: list[Finding] = []
     files: list[dict[str, Any]] = []
@@ -199,4 +196,4 @@ def _report(
         details += sorted(found, key=lambda finding: finding.row or 0)
         samples[result.file] = [record.sample for record in own if not record.dropped_by]
     changes = [change for record in records if not record.dropped_by for change in record.changes]
-    return AuditReport(dict(total), files, details, changes, policies, samples, dict(dropped_by), unknown)
+    return AuditReport(dict(total), files, details, changes, treatments, samples, dict(dropped_by), unknown)

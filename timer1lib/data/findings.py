@@ -1,25 +1,28 @@
-"""What can be wrong with an annotation, under one code each: how bad it is and what may be done about it."""
+"""What can be wrong with an annotation, under one code each: how bad it is and what may be done about it; and a row on its
+way through the audit, with what was found in it and what was changed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from timer1lib.errors import Timer1Error
+from timer1lib.schema import Sample
 
 Severity = Literal["error", "warning", "info"]
-Policy = Literal["keep", "clip", "swap", "drop"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
+Treatment = Literal["keep", "clip", "swap", "drop"]
+TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One kind of flaw. `default` is the policy where none is given; `allowed` the ones that make sense."""
+    """One kind of flaw. `default` is the treatment where none is given; `allowed` the ones that make sense."""
 
     severity: Severity
-    default: Policy
-    allowed: tuple[Policy, ...]
+    default: Treatment
+    allowed: tuple[Treatment, ...]
     meaning: str
 
 
@@ -63,14 +66,14 @@ CODES: dict[str, Code] = {
     "ambiguous": Code("warning", "drop", ("keep", "drop"), "a person noted that the query fits several moments"),
 }
 
-DEFAULT_POLICIES: dict[str, Policy] = {code: entry.default for code, entry in CODES.items()}
+DEFAULT_TREATMENTS: dict[str, Treatment] = {code: entry.default for code, entry in CODES.items()}
 
 
 @dataclass(slots=True)
 class Finding:
     """One flaw of one row.
 
-    `row` counts the rows of a file from 1; `line` is the line it starts on. `repair` is what the policy proposes
+    `row` counts the rows of a file from 1; `line` is the line it starts on. `repair` is what the treatment proposes
     (keep, clip, swap, drop); `audit` carries it out on copies and never on the file.
     """
 
@@ -81,7 +84,7 @@ class Finding:
     line: int | None = None
     id: str = ""
     severity: Severity = "error"
-    repair: Policy = "drop"
+    repair: Treatment = "drop"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.code}: {self.message}"
@@ -99,21 +102,59 @@ class Finding:
         }  # fmt: skip
 
 
-def resolve_policies(given: Mapping[str, str] | None = None) -> dict[str, Policy]:
-    """The default policies with some replaced.
+def resolve_treatments(given: Mapping[str, str] | None = None) -> dict[str, Treatment]:
+    """The default treatments with some replaced.
 
     Raises:
-        Timer1Error: no such code, or a policy that this code does not have.
+        Timer1Error: no such code, or a treatment that this code does not have.
     """
-    policies = dict(DEFAULT_POLICIES)
-    for code, policy in (given or {}).items():
+    treatments = dict(DEFAULT_TREATMENTS)
+    for code, treatment in (given or {}).items():
         if code not in CODES:
-            raise Timer1Error(f"audit policy for {code!r}: no such finding; one of {', '.join(CODES)}")
+            raise Timer1Error(f"audit treatment for {code!r}: no such finding; one of {', '.join(CODES)}")
         allowed = CODES[code].allowed
         for candidate in allowed:
-            if candidate == policy:
-                policies[code] = candidate
+            if candidate == treatment:
+                treatments[code] = candidate
                 break
         else:
-            raise Timer1Error(f"audit policy {code}={policy!r}: use one of {', '.join(allowed)}")
-    return policies
+            raise Timer1Error(f"audit treatment {code}={treatment!r}: use one of {', '.join(allowed)}")
+    return treatments
+
+
+@dataclass(slots=True)
+class Record:
+    """`published` is never touched; `sample` is a copy that treatments repair."""
+
+    published: Sample
+    sample: Sample
+    file: str
+    row: int
+    line: int
+    treatments: Mapping[str, Treatment]
+    findings: list[Finding] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    dropped_by: str | None = None
+    readable_video: str | None = None
+    """The video's path below the video folder, where one was given and the file was found."""
+
+    @property
+    def split(self) -> str:
+        return self.published.split or self.file
+
+    @property
+    def fate(self) -> str:
+        return "dropped" if self.dropped_by else "repaired" if self.changes else "kept"
+
+    def find(self, code: str, message: str, *, repair: Treatment | None = None, severity: Severity | None = None) -> Treatment:
+        """Note a flaw; returns the treatment to follow, and drops the row where that is `drop`."""
+        treatment = repair or self.treatments[code]
+        self.findings.append(
+            Finding(code, message, self.file, self.row, self.line, self.published.id, severity or CODES[code].severity, treatment)
+        )
+        if treatment == "drop":
+            self.dropped_by = self.dropped_by or code
+        return treatment
+
+    def change(self, code: str, field_name: str, before: Any, after: Any) -> None:
+        self.changes.append({"id": self.published.id, "code": code, "field": field_name, "before": before, "after": after})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.record import Record
+from timer1lib.data.findings import Record
 from timer1lib.files import read_jsonl
 from timer1lib.parsing import parse
 from timer1lib.schema import Window
@@ -48,7 +48,7 @@ def _drawn(value: Any) -> Window | None:
 
 
 def apply_notes(records: Sequence[Record], notes: Sequence[Note]) -> list[str]:
-    """Turn notes into findings. A wrong label with a corrected window takes that window under policy `clip`, and also
+    """Turn notes into findings. A wrong label with a corrected window takes that window under treatment `clip`, and also
     under `drop`: dropping is for labels that nobody corrected.
 
     Returns:
@@ -65,14 +65,14 @@ def apply_notes(records: Sequence[Record], notes: Sequence[Note]) -> list[str]:
             unknown.append(note.id)
         for record in by_id.get(note.id, ()):
             said = f": {note.text[:80]!r}" if note.text else ""
-            if note.label == "wrong_label" and note.window is not None and record.policies["wrong_label"] != "keep":
+            if note.label == "wrong_label" and note.window is not None and record.treatments["wrong_label"] != "keep":
                 record.find(
                     "wrong_label", f"noted with a window of {note.window[0]:g} to {note.window[1]:g} s{said}", repair="clip"
                 )
                 record.change("wrong_label", "windows", [list(w) for w in record.sample.windows], [list(note.window)])
                 record.sample.windows = [note.window]
             elif note.label == "wrong_label":
-                repair = "keep" if record.policies["wrong_label"] == "keep" else "drop"
+                repair = "keep" if record.treatments["wrong_label"] == "keep" else "drop"
                 record.find("wrong_label", f"noted without a better window{said}", repair="keep" if repair == "keep" else "drop")
             else:
                 record.find("ambiguous", f"noted{said}")

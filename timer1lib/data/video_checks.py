@@ -1,17 +1,87 @@
-"""Checks of rows against the video files: there, inside the folder, decodable, as long as the annotation says."""
+"""Checks of rows against the video files: there, inside the folder, decodable, as long as the annotation says; and whether
+two files show the same, though their bytes differ: encoded again, scaled, in another container.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from timer1lib.data.checks import Limits
-from timer1lib.data.pictures import look_alikes
-from timer1lib.data.record import Record
-from timer1lib.data.videofiles import VideoFolder, content_hash
+import numpy as np
+from numpy.typing import NDArray
+
+from timer1lib.data.checks import Limits, is_generic
+from timer1lib.data.findings import Record
+from timer1lib.data.readers.row import stem
 from timer1lib.errors import Timer1Error
+from timer1lib.files import safe_join, sha256_file
 from timer1lib.progress import Progress
+
+ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp")
+
+
+@dataclass(slots=True)
+class VideoFolder:
+    """The folder that holds the videos. Names from annotation files are looked up in it, never outside.
+
+    A published path such as `./dataset/timer1/videos/tvgbench_data/KWZSA.mp4` is tried whole, then without its
+    leading folders one by one; a name without an ending is tried with the usual ones.
+    """
+
+    root: Path
+    _by_stem: dict[str, list[Path]] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.root.is_dir():
+            raise Timer1Error(f"{self.root}: no such video folder")
+
+    def find(self, name: str) -> Path | None:
+        """The file's path relative to the root, None where there is no such file.
+
+        Raises:
+            Timer1Error: the name leaves the folder.
+        """
+        if "\x00" in name:
+            raise Timer1Error(f"video path {name!r} holds a zero byte")
+        parts = PurePosixPath(os.path.normpath(self._inside(name))).parts
+        for start in range(len(parts)):
+            candidate = "/".join(parts[start:])
+            for ending in ("", *ENDINGS):
+                try:
+                    if (self.root / (candidate + ending)).is_file():
+                        safe_join(self.root, candidate + ending)
+                        return Path(candidate + ending)
+                except OSError:
+                    return None
+        found = self._stems().get(stem(name), [])
+        return found[0] if len(found) == 1 and not is_generic(stem(name)) else None
+
+    def _inside(self, name: str) -> str:
+        """The name as a relative path.
+
+        Raises:
+            Timer1Error: it is absolute and elsewhere, or climbs out with `..` (links are checked once the file is found).
+        """
+        path = name.replace("\\", "/")
+        if re.match(r"[A-Za-z]:/", path) or path.startswith("~"):
+            raise Timer1Error(f"video path {name!r} leaves the video folder {self.root}; paths must stay inside it")
+        safe_join(self.root, path)
+        return os.path.relpath(path, self.root.resolve()) if path.startswith("/") else path
+
+    def _stems(self) -> dict[str, list[Path]]:
+        if self._by_stem is None:
+            self._by_stem = {}
+            for folder, _, files in os.walk(self.root):
+                for file in sorted(files):
+                    if Path(file).suffix.lower() in ENDINGS:
+                        relative = Path(folder, file).relative_to(self.root)
+                        self._by_stem.setdefault(stem(file), []).append(relative)
+        return self._by_stem
+
 
 ProbeSeconds = Callable[[Path], float]
 """A video file's duration in seconds; raises Timer1Error where it cannot be decoded."""
@@ -31,7 +101,7 @@ def check_videos(
 
     Returns:
         {path below the folder: what it shows} of the files that may show the same as another: a content hash where sizes
-        agree, a group of look-alikes in different splits (`pictures`).
+        agree, a group of look-alikes in different splits.
     """
     by_name: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -91,15 +161,17 @@ def _check_length(record: Record, seconds: float, limits: Limits) -> None:
                 record.change("duration_mismatch", "video_start, video_end", [start, end], None)
                 sample.video_start = sample.video_end = None
         else:
-            record.find("duration_mismatch", message, repair="drop" if record.policies["duration_mismatch"] != "keep" else "keep")
+            record.find(
+                "duration_mismatch", message, repair="drop" if record.treatments["duration_mismatch"] != "keep" else "keep"
+            )
         return
     if sample.duration is None:
-        if record.policies["duration_mismatch"] == "clip":
+        if record.treatments["duration_mismatch"] == "clip":
             record.change("missing_field", "duration", None, seconds)
             sample.duration = seconds
     elif abs(sample.duration - seconds) > allowed:
-        policy = record.find("duration_mismatch", f"duration {sample.duration:g} s, the file has {seconds:.2f} s")
-        if policy == "clip":
+        treatment = record.find("duration_mismatch", f"duration {sample.duration:g} s, the file has {seconds:.2f} s")
+        if treatment == "clip":
             record.change("duration_mismatch", "duration", sample.duration, seconds)
             sample.duration = seconds
 
@@ -108,4 +180,70 @@ def _contents(paths: set[str], folder: VideoFolder) -> dict[str, str]:
     by_size: dict[int, list[str]] = defaultdict(list)
     for path in sorted(paths):
         by_size[(folder.root / path).stat().st_size].append(path)
-    return {path: content_hash(folder.root / path) for same in by_size.values() if len(same) > 1 for path in same}
+    return {path: sha256_file(folder.root / path) for same in by_size.values() if len(same) > 1 for path in same}
+
+
+FRAMES, CELLS = 12, 7
+CLOSE = 4.0
+"""Grey levels (of 255) that cells of the same footage differ by on average at most; encoding again costs one or two."""
+PLAIN = 10.0
+"""Footage whose cells vary less than this is one plain picture, which says nothing."""
+
+Print = NDArray[np.float64]
+
+
+def fingerprint(path: Path) -> Print:
+    """float64 (FRAMES, CELLS, CELLS): mean grey levels on a grid, of frames spread evenly over the video.
+
+    Raises:
+        Timer1Error: the video cannot be decoded.
+    """
+    from timer1lib.clock.sampling import Sampling
+    from timer1lib.video.decode import read_frames
+
+    side = 4 * CELLS
+    sampling = Sampling("frames", frames=FRAMES, min_frame_pixels=side * side, total_pixels=FRAMES * 4 * side * side, factor=side)
+    grey = read_frames(path, sampling, temporal_patch=1).pixels.astype(np.float64).mean(axis=-1)
+    n, height, width = grey.shape
+    cells: Print = np.asarray(grey.reshape(n, CELLS, height // CELLS, CELLS, width // CELLS).mean(axis=(2, 4)), dtype=np.float64)
+    return cells.take(np.linspace(0, n - 1, FRAMES).round().astype(int), axis=0)
+
+
+def same_footage(a: Print, b: Print) -> bool:
+    """Whether two fingerprints are of one film."""
+    return bool(min(a.std(), b.std()) >= PLAIN and np.abs(a - b).mean() <= CLOSE)
+
+
+def look_alikes(root: Path, seconds: Mapping[str, float], splits: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """{path: name of its group} for files of different splits that show the same.
+
+    Only files whose durations agree to a tenth of a second (or half a percent) are decoded and compared.
+
+    Args:
+        seconds: duration by path below `root`.
+        splits: the splits that each path stands in.
+    """
+    ordered = sorted(seconds, key=lambda path: (seconds[path], path))
+    prints: dict[str, Print | None] = {}
+    groups: dict[str, str] = {}
+    for i, first in enumerate(ordered):
+        for second in ordered[i + 1 :]:
+            if seconds[second] - seconds[first] > max(0.1, 0.005 * seconds[first]):
+                break
+            if splits[first] == splits[second]:
+                continue
+            for path in (first, second):
+                if path not in prints:
+                    prints[path] = _print(root / path)
+            a, b = prints[first], prints[second]
+            if a is not None and b is not None and same_footage(a, b):
+                group = groups.get(first) or groups.get(second) or f"footage of {first}"
+                groups[first] = groups[second] = group
+    return groups
+
+
+def _print(path: Path) -> Print | None:
+    try:
+        return fingerprint(path)
+    except Timer1Error:
+        return None

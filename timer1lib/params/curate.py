@@ -30,7 +30,7 @@ class CurateParams(Section):
     hub_train: str = Field("", description="files: a hub data set as id:split, read instead of train_files")
     hub_test: str = Field("", description="files: hub data sets as id:split, comma-separated, besides test_files")
     check_videos: bool = Field(True, description="open every video file: missing, undecodable, other duration, same content")
-    repair_test: bool = Field(False, description="apply the policies to test sets too; else their rows stay as published")
+    repair_test: bool = Field(False, description="treat test sets too; else their rows stay as published")
     use_notes: bool = Field(True, description="read the run's notes.jsonl (left in 06_inspect) back as repairs")
     notes_file: str = Field("", description="notes.jsonl of an earlier run to read as well")
 

@@ -1,4 +1,4 @@
-"""01_curate: get the data, audit it, repair it by the policies, look at what it covers, write what SFT imitates."""
+"""01_curate: get the data, audit it, repair it by the treatments, look at what it covers, write what SFT imitates."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def _split_name(wanted: str, taken: Mapping[str, str]) -> str:
     return name
 
 
-def policies(params: CurateParams) -> dict[str, str]:
-    """`{code: policy}` from the fields `on_<code>`."""
+def treatments(params: CurateParams) -> dict[str, str]:
+    """`{code: treatment}` from the fields `on_<code>`."""
     return {code: getattr(params, f"on_{code}") for code in CODES if hasattr(params, f"on_{code}")}
 
 
@@ -130,7 +130,7 @@ def notes_of(stage: CurateStage) -> list[Note]:
 
 
 def audit(stage: CurateStage, sources: Sources) -> AuditReport:
-    """Audit everything together, repair copies by the policies, and write `data/audit.json`.
+    """Audit everything together, repair copies by the treatments, and write `data/audit.json`.
 
     Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores.
     """
@@ -144,7 +144,7 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
     report = audit_results(
         sources.results,
         sources.root if p.check_videos else None,
-        policies(p),
+        treatments(p),
         # The world's films are different by construction, and its plain backgrounds would only cost time.
         Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance, p.source == "files"),
         notes_of(stage),

@@ -20,7 +20,7 @@ Reports = Mapping[str, Mapping[str, Any]]
 
 
 def audit_figure(report: AuditReport) -> go.Figure:
-    """Findings by code, coloured by severity; the text says what the policies did."""
+    """Findings by code, coloured by severity; the text says what the treatments did."""
     fig = figure("What the audit found", "findings", "", 120 + 26 * max(1, len(report.findings)))
     for severity in SEVERITY_COLOURS:
         codes = [code for code in report.findings if CODES[code].severity == severity]
@@ -28,7 +28,7 @@ def audit_figure(report: AuditReport) -> go.Figure:
             "color": SEVERITY_COLOURS[severity],
             "pattern": {"shape": SEVERITY_SHAPES[severity], "fgcolor": "rgba(0,0,0,0.4)", "fillmode": "overlay"},
         }
-        text = [f"{report.findings[code]} · {report.policies[code]}" for code in codes]
+        text = [f"{report.findings[code]} · {report.treatments[code]}" for code in codes]
         hover = [CODES[code].meaning for code in codes]
         counts = [report.findings[code] for code in codes]
         bars = {

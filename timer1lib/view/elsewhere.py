@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from timer1lib.data.readers import read_annotations
-from timer1lib.data.videofiles import VideoFolder
+from timer1lib.data.video_checks import VideoFolder
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.answers import match, read_answers
 from timer1lib.files import atomic_write_json, atomic_write_jsonl
