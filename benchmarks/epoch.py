@@ -35,7 +35,7 @@ from timer1lib.training.features import FeatureCache
 from timer1lib.training.video_grpo import VideoGRPOConfig, VideoGRPOTrainer
 from timer1lib.video.decode import read_frames
 from timer1lib.video.frame_store import FrameStore
-from timer1lib.world.synth import synth
+from timer1lib.world.splits import synth
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = load_params(ROOT / "params" / "tiny.yaml")

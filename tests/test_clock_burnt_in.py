@@ -14,8 +14,7 @@ from timer1lib.models.inputs import encode_prompt
 from timer1lib.models.load import LoadedModel, load_clock
 from timer1lib.video.decode import read_frames
 from timer1lib.world.base.tiny import build_tiny
-from timer1lib.world.encode import write_video
-from timer1lib.world.render import digit
+from timer1lib.world.render import digit, write_video
 from timer1lib.world.scene import sample_scene
 
 SIDE = 112  # two pixels a dot of the burnt-in digits

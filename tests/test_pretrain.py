@@ -14,7 +14,7 @@ from timer1lib.world.base.lessons import FRAMES, SIDE, Mix, build_lesson, lesson
 from timer1lib.world.base.muon import BatchedMuon, orthogonalise
 from timer1lib.world.base.pretrain import Recipe, Videos, batch_indices, collate_lessons, pretrain
 from timer1lib.world.base.tiny import build_tiny, build_tokenizer
-from timer1lib.world.encode import write_video
+from timer1lib.world.render import write_video
 
 
 @pytest.mark.parametrize(("family", "textual"), [("qwen3_vl", True), ("qwen2_5_vl", True), ("qwen2_5_vl", False)])

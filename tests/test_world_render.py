@@ -9,11 +9,10 @@ import pytest
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
 from timer1lib.schema import Sample
-from timer1lib.world.encode import FPS, write_video
 from timer1lib.world.lexicon import COLOURS, WALLS
-from timer1lib.world.render import digit, render
+from timer1lib.world.render import FPS, digit, render, write_video
 from timer1lib.world.scene import Change, Scene, Thing, sample_scene
-from timer1lib.world.synth import synth
+from timer1lib.world.splits import synth
 
 
 def still(**changes: object) -> Scene:

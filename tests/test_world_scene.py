@@ -11,8 +11,7 @@ import pytest
 from timer1lib.files import resolve
 from timer1lib.world import answers
 from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, PHRASES, POOL_PHRASES, TYPES, vocabulary
-from timer1lib.world.queries import Query, pick_queries, scene_queries
-from timer1lib.world.questions import long_questions, short_questions
+from timer1lib.world.queries import Query, long_questions, pick_queries, scene_queries, short_questions
 from timer1lib.world.scene import Change, Person, Scene, Thing, sample_scene
 from timer1lib.world.splits import SPLITS, build_splits, scene_samples, split_scenes
 

@@ -231,7 +231,7 @@ def synth(
     json: Json = False,
 ) -> Outcome:
     """Write videos and annotations of the embedded world."""
-    from timer1lib.world.synth import synth as write_world
+    from timer1lib.world.splits import synth as write_world
 
     value = write_world(out_dir, videos, seed)
     return Outcome(_plain(value), value)

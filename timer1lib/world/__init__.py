@@ -1,1 +1,1 @@
-"""The embedded synthetic world: scenes, their videos, queries, questions and the tiny model's pretraining."""
+"""The embedded synthetic world: scenes, their videos, queries and questions. `base` makes the shipped model from it."""

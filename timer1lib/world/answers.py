@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from timer1lib.schema import Window
-from timer1lib.world.encode import FPS
+from timer1lib.world.render import FPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

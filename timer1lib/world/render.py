@@ -1,7 +1,12 @@
-"""From a scene to pixels at any times and any size. Pure: the same scene, times and size give the same frames."""
+"""From a scene to pixels at any times and any size, and to a video file.
+
+Drawing is pure: the same scene, times and size give the same frames.
+"""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +17,11 @@ from timer1lib.world.scene import Change, Person, Scene, Thing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FPS = 4
+SIDE = 112
+"""Of the videos that are written."""
+CHUNK = 32
+"""Frames drawn at a time: few enough to stay in the processor's cache."""
 DARK = 0.3
 """Brightness of the room with the light out."""
 SKIN = (235, 190, 150)
@@ -263,3 +273,28 @@ def digit(value: int) -> NDArray[np.float32]:
     for segment in _SEGMENTS[value]:
         picture[places[segment] if segment in places else sides[segment]] = 1
     return picture
+
+
+def write_video(scene: Scene, path: Path, *, side: int = SIDE, fps: int = FPS, burn_clock: bool = False) -> None:
+    """Encode a scene as mp4 (H.264, `side` x `side` pixels, `fps` frames a second).
+
+    The file appears under its name only when it is complete.
+    """
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+    times = np.arange(round(scene.duration * fps)) / fps
+    try:
+        with av.open(str(temporary), "w", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "30", "g": str(4 * fps)})
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuv420p"
+            stream.thread_count = 1
+            for first in range(0, len(times), CHUNK):
+                for pixels in render(scene, times[first : first + CHUNK], side, burn_clock=burn_clock):
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

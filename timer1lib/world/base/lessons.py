@@ -14,8 +14,7 @@ from timer1lib import prompts
 from timer1lib.world import answers
 from timer1lib.world.base.tiny import TEMPORAL_PATCH
 from timer1lib.world.lexicon import VERBS
-from timer1lib.world.queries import pick_queries
-from timer1lib.world.questions import LETTERS, long_questions, short_questions
+from timer1lib.world.queries import LETTERS, long_questions, pick_queries, short_questions
 from timer1lib.world.render import render
 from timer1lib.world.scene import Scene, sample_scene
 
