@@ -12,7 +12,7 @@ from timer1lib.files import project_root, resolve
 from timer1lib.inference.generate import predict
 from timer1lib.models.load import load_model
 from timer1lib.models.tiny import parameter_count
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
 from timer1lib.spans import iou
 from timer1lib.world.splits import build_splits

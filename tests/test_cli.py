@@ -73,7 +73,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["synth", "x", "--videos", "many"], "not a whole number"),
         (["sweep", "x", "--jobs", "-1"], "less than 1"),
         (["score", "a"], "ANNOTATIONS"),
-        (["score", "a", "b", "--parser", "mine"], "invalid choice"),
+        (["score", "a", "b", "--form", "mine"], "form 'mine': neither a file nor one of brief, timer1"),
     ],
 )
 def test_wrong_usage_is_one_line_and_two(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from stub_project import BODIES, make_project, write_notebook
 
 from timer1lib.errors import Timer1Error
 from timer1lib.params.load import load_params
-from timer1lib.params.model import NOTEBOOKS, Params
+from timer1lib.params.sections import NOTEBOOKS, Params
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.runner import Project, RunResult, run, summary_lines
@@ -161,7 +161,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from stub_project import Project
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.runs.runner import run
 root = Path(sys.argv[1])
 run(Params(), project=Project(root, root / "notebooks", root / "timer1lib"), report=False, until=sys.argv[3])

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from timer1lib import __version__
 from timer1lib.errors import Timer1Error
-from timer1lib.parsing import POLICIES
+from timer1lib.forms import READINGS
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 TINY = "assets/tiny-qwen3-vl"
@@ -150,7 +150,7 @@ def _add_score(commands: Commands) -> None:
     parser.add_argument("predictions", metavar="PREDICTIONS.jsonl")
     parser.add_argument("annotations", metavar="ANNOTATIONS")
     parser.add_argument("--format", metavar="NAME", help="the annotations' format; recognised from the file where left out")
-    parser.add_argument("--parser", choices=POLICIES, help="how completions are read")
+    parser.add_argument("--form", metavar="FORM", help=f"how completions are read: {', '.join(READINGS)}, or a form file")
     what = "what to do with broken ground truth; it counts as published where left out"
     parser.add_argument("--repair", choices=("keep", "clip", "swap", "drop", "repair"), default="keep", help=what)
 
@@ -159,7 +159,7 @@ def _score(options: argparse.Namespace) -> Outcome:
     from timer1lib.evaluation.score import score_files
     from timer1lib.evaluation.score_text import score_text
 
-    value = score_files(options.predictions, options.annotations, options.format, options.parser, options.repair)
+    value = score_files(options.predictions, options.annotations, options.format, options.form, options.repair)
     return Outcome(score_text(value), value)
 
 
