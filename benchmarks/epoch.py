@@ -106,7 +106,7 @@ def cached_encoder(
 def reward(samples: dict[str, Sample]) -> Callable[..., list[float]]:
     def tiou(completions: list[str], sample_id: list[str], **_: Any) -> list[float]:
         pairs = zip(completions, (samples[name] for name in sample_id), strict=True)
-        return [tiou_reward(RewardInput(text, s.windows[0], s.duration or 0.0)) for text, s in pairs]
+        return [tiou_reward(RewardInput(text, tuple(s.windows), s.duration or 0.0)) for text, s in pairs]
 
     return tiou
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from timer1lib.params.cells import cell_source, with_cell
-from timer1lib.params.model import NOTEBOOKS, SECTIONS, Params
+from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
 from timer1lib.runs.runner import Project
 
 BODIES = {

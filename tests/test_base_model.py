@@ -11,7 +11,7 @@ import pytest
 from timer1lib.files import project_root, resolve
 from timer1lib.inference.generate import predict
 from timer1lib.models.load import load_model
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
 from timer1lib.spans import iou
 from timer1lib.world.base.tiny import parameter_count

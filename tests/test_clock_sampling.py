@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timer1lib.clock import Sampling, choose_frames
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SharedParams
 from timer1lib.video.sizes import frame_size
 
 gaps = st.lists(st.integers(min_value=1, max_value=3000), min_size=0, max_size=120)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timer1lib.data.coldstart import COLD_TEMPLATES, Filter, from_annotations, from_template
+from timer1lib import forms
+from timer1lib.data.coldstart import Filter, from_annotations, from_form
 from timer1lib.errors import Timer1Error
-from timer1lib.parsing import parse
+from timer1lib.forms import FORMS
 from timer1lib.schema import Sample
 
 
@@ -29,55 +30,49 @@ def sample(i: int = 0, start: float = 3.0, end: float = 9.5, **change: Any) -> S
 
 
 def test_the_tiny_models_form_is_exact() -> None:
-    (row,) = from_template([sample(start=3.04, end=9.96)], "brief", decimals=1)
+    (row,) = from_form([sample(start=3.04, end=9.96)], FORMS["brief"])
     assert row["completion"] == "<think>seen from 3.0 to 10.0</think><answer>3.0 to 10.0</answer>"
     assert Sample.from_json({k: v for k, v in row.items() if k != "completion"}) == sample(start=3.04, end=9.96)
 
 
 def test_thinking_names_the_time_ranges() -> None:
-    (row,) = from_template([sample()], "timer1")
+    (row,) = from_form([sample()], FORMS["timer1"])
     text = row["completion"]
     assert "<timestep>3.00 to 9.50</timestep>" in text
     assert "From 0.00 to 3.00 seconds it does not happen yet." in text
     assert "From 9.50 to 30.00 seconds it is over." in text
-    assert parse(text, "timer1").form
-    (whole,) = from_template([sample(start=0.0, end=30.0)], "timer1")
+    assert FORMS["timer1"].fits(text)
+    (whole,) = from_form([sample(start=0.0, end=30.0)], FORMS["timer1"])
     assert "not happen yet" not in whole["completion"]
 
 
-@pytest.mark.parametrize(
-    ("template", "policy"), [("brief", "timer1"), ("timer1", "timer1"), ("tvg_r1", "tvg_r1"), ("direct", "timelens")]
-)
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.written])
 @settings(max_examples=60, deadline=None)
 @given(start=st.floats(0, 500), length=st.floats(0.01, 500), query=st.text(max_size=40))
-def test_every_template_is_read_back_by_its_parser(template: str, policy: Any, start: float, length: float, query: str) -> None:
-    (row,) = from_template([sample(start=start, end=start + length, query=query, duration=2000.0)], template, policy=policy)
-    read = parse(row["completion"], policy)
-    assert read.span == (pytest.approx(start, abs=0.006), pytest.approx(start + length, abs=0.006))
-    assert read.form
+def test_every_form_reads_what_it_writes(name: str, start: float, length: float, query: str) -> None:
+    form = FORMS[name]
+    (row,) = from_form([sample(start=start, end=start + length, query=query, duration=2000.0)], form)
+    off = 0.501 * 10**-form.decimals
+    assert form.span(row["completion"]) == (pytest.approx(start, abs=off), pytest.approx(start + length, abs=off))
+    assert form.fits(row["completion"])
 
 
 def test_a_draw_is_seeded_and_questions_stay_out() -> None:
     pool = [sample(i) for i in range(20)] + [sample(50, options=["a", "b"], answer=0), sample(51, windows=[])]
-    first, again, other = (from_template(pool, "brief", 5, seed) for seed in (0, 0, 1))
+    first, again, other = (from_form(pool, FORMS["brief"], 5, seed) for seed in (0, 0, 1))
     assert [row["id"] for row in first] == [row["id"] for row in again]
     assert [row["id"] for row in first] != [row["id"] for row in other]
-    assert len(from_template(pool, "brief")) == 20
+    assert len(from_form(pool, FORMS["brief"])) == 20
     assert len(first) == 5
 
 
-def test_templates_that_cannot_be_read_back_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("from {start} until {end}")
-    with pytest.raises(Timer1Error, match="reads None"):
-        from_template([sample()], str(tmp_path / "t.txt"))
-    (tmp_path / "t.txt").write_text("<answer>{start}</answer>")
-    with pytest.raises(Timer1Error, match="needs the fields"):
-        from_template([sample()], str(tmp_path / "t.txt"))
-    (tmp_path / "t.txt").write_text("<answer>{start} to {end}</answer> {mood}")
-    with pytest.raises(Timer1Error, match="mood"):
-        from_template([sample()], str(tmp_path / "t.txt"))
-    with pytest.raises(Timer1Error, match=", ".join(COLD_TEMPLATES)):
-        from_template([sample()], "nice")
+def test_a_form_that_does_not_read_what_it_writes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("write: from {start} until {end}\n")
+    with pytest.raises(Timer1Error, match="is read as None"):
+        from_form([sample()], forms.load(str(path)))
+    with pytest.raises(Timer1Error, match=r"'grounded_qa' has no `write`.*curate\.cold_start"):
+        from_form([sample()], FORMS["grounded_qa"])
 
 
 def test_a_stronger_models_annotations_are_filtered_by_each_rule(tmp_path: Path) -> None:
@@ -92,7 +87,7 @@ def test_a_stronger_models_annotations_are_filtered_by_each_rule(tmp_path: Path)
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = from_annotations(path, [sample(i) for i in range(5)], "timer1", Filter(0.5, True, 20, 300))
+    result = from_annotations(path, [sample(i) for i in range(5)], FORMS["timer1"], Filter(0.5, True, 20, 300))
     assert [row["id"] for row in result.rows] == ["0", "4"]
     assert result.read == 6
     shares = {rule: (round(entry["alone"], 3), entry["left"]) for rule, entry in result.rules.items()}
@@ -102,14 +97,14 @@ def test_a_stronger_models_annotations_are_filtered_by_each_rule(tmp_path: Path)
         "form timer1": (0.8, 3),
         "20 to 300 characters": (0.8, 2),
     }
-    assert len(from_annotations(path, [sample(i) for i in range(5)], "timelens", Filter(0.5, False, 0, 9999)).rows) == 4
+    assert len(from_annotations(path, [sample(i) for i in range(5)], FORMS["timelens"], Filter(0.5, False, 0, 9999)).rows) == 4
 
 
 def test_annotations_of_other_samples_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": "x", "completion": "y"}\n')
     with pytest.raises(Timer1Error, match="belongs to a sample"):
-        from_annotations(path, [sample()], "timer1", Filter())
+        from_annotations(path, [sample()], FORMS["timer1"], Filter())
     path.write_text('{"id": "x"}\n')
     with pytest.raises(Timer1Error, match="row 1: no completion"):
-        from_annotations(path, [sample()], "timer1", Filter())
+        from_annotations(path, [sample()], FORMS["timer1"], Filter())

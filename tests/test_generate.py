@@ -18,7 +18,7 @@ from timer1lib.inference import generate
 from timer1lib.inference.generate import predict
 from timer1lib.inference.perturb import shuffle_frames, swap_videos
 from timer1lib.inference.plan import batches, merge_shards, parse_shard, shard_path, take_shard
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
 from timer1lib.video.frames import Frames
 

@@ -13,7 +13,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.inference import ground as module
 from timer1lib.inference.ground import ground, shared_for
 from timer1lib.models.load import LoadedModel, load_model
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SharedParams
 
 KEYS = {"start", "end", "duration", "completion", "model"}
 
@@ -66,9 +66,9 @@ def test_bad_requests_are_errors_before_a_model_is_loaded(tmp_path: Path, monkey
 def test_settings_follow_the_model(tmp_path: Path) -> None:
     assert shared_for("assets/tiny-qwen3-vl") == SharedParams()
     other = shared_for("Qwen/Qwen2.5-VL-7B-Instruct")
-    assert (other.sampling, other.fps, other.total_pixels, other.template) == ("fps", 2.0, 3584 * 28 * 28, "timer1")
+    assert (other.sampling, other.fps, other.total_pixels, other.form) == ("fps", 2.0, 3584 * 28 * 28, "timer1")
     run = tmp_path / "run"
     (run / "checkpoints" / "grpo").mkdir(parents=True)
-    (run / "params.yaml").write_text("name: run\nshared:\n  frames: 12\n  template: tvg_r1\n  parser: tvg_r1\n")
+    (run / "params.yaml").write_text("name: run\nshared:\n  frames: 12\n  form: tvg_r1\n")
     assert shared_for(str(run / "checkpoints" / "grpo")).frames == 12
-    assert shared_for(str(run / "checkpoints" / "grpo")).parser == "tvg_r1"
+    assert shared_for(str(run / "checkpoints" / "grpo")).form == "tvg_r1"

@@ -12,7 +12,7 @@ from tiny_kinds import KINDS, build_kind
 from timer1lib.errors import Timer1Error
 from timer1lib.models.inputs import IGNORED, banned_token_ids, clean_text, collate, encode_prompt, sample_prompt
 from timer1lib.models.load import LoadedModel, load_clock, load_model
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
 from timer1lib.video.frames import Frames
 from timer1lib.world.base.tiny import build_tiny
@@ -115,14 +115,14 @@ def test_banned_tokens(loaded: LoadedModel) -> None:
 
 
 def test_prompts_of_samples() -> None:
-    shared = SharedParams(template="timer1")
+    shared = SharedParams(form="timer1")
     sample = Sample(id="1", video="v", query="A cat jumps.", duration=12.0)
-    assert '"A cat jumps"' in sample_prompt(sample, shared)
-    assert "12.0 seconds" in sample_prompt(sample, shared)
+    assert '"A cat jumps"' in sample_prompt(sample, shared).text
+    assert "12.0 seconds" in sample_prompt(sample, shared).text
     choice = Sample(id="2", video="v", query="What jumps?", options=["a cat", "a dog"], answer=0)
-    asked = sample_prompt(choice, shared)
+    asked = sample_prompt(choice, shared).text
     assert asked.index("What jumps?") < asked.index("A. a cat") < asked.index("B. a dog") < asked.index("letter")
-    grounded = sample_prompt(choice, SharedParams(template="grounded_qa"), grounded=True, duration=9.0)
+    grounded = sample_prompt(choice, SharedParams(form="grounded_qa"), grounded=True, duration=9.0).text
     assert grounded.index("A. a cat") < grounded.index("B. a dog") < grounded.index("\\boxed{")
 
 

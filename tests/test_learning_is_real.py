@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from timer1lib.files import resolve
 from timer1lib.models.fast_vision import speed_up_vision
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SharedParams
 from timer1lib.world.base.lessons import Mix, build_lesson
 from timer1lib.world.base.pretrain import Recipe, Videos, build_optimizers, collate_lessons, train_step
 

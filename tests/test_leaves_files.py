@@ -1,4 +1,4 @@
-"""Files survive kills and odd text; rows survive a round trip; prompts and progress say what they should."""
+"""Files survive kills and odd text; rows survive a round trip; progress says what it should."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from timer1lib import prompts
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_jsonl, atomic_write_text, read_jsonl, safe_join
 from timer1lib.progress import BEACON_VARIABLE, RUNNER_VARIABLE, Progress, clock
@@ -170,24 +169,6 @@ def test_bad_sample_rows_are_one_line(row: dict[str, object], word: str) -> None
 def test_bad_prediction_rows_are_one_line(bad: dict[str, object]) -> None:
     with pytest.raises(Timer1Error, match="p, row 1: "):
         Prediction.from_json({"id": "a", **bad}, "p, row 1")
-
-
-def test_prompts_fill_their_fields_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "mine.txt"
-    path.write_text("Q: {query} D: {duration} keep {this} \\boxed{}")
-    assert prompts.build(str(path), "who {duration}?.", 12.345) == "Q: who {duration}? D: 12.3 keep {this} \\boxed{}"
-    assert "unknown" in prompts.build("timer1", "a", None)
-    for name in prompts.TEMPLATES:
-        assert "a red ball" in prompts.build(name, "a red ball", 10.0)
-    path.write_text("no field")
-    with pytest.raises(Timer1Error, match="needs the field"):
-        prompts.build(str(path), "a", 1.0)
-    for bad in ("timer2", "x" * 5000, "a\0b", str(tmp_path)):
-        with pytest.raises(Timer1Error, match="prompt template"):
-            prompts.build(bad, "a", 1.0)
-    path.write_bytes(b"\xff\xfe{query}")
-    with pytest.raises(Timer1Error, match="prompt template"):
-        prompts.build(str(path), "a", 1.0)
 
 
 def test_progress_in_a_log_is_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timer1lib.rewards import REWARDS, RewardInput, boxed_letter, tiou_centered_reward, tiou_reward
+from timer1lib.forms import FORMS
+from timer1lib.forms.letters import boxed_letter
+from timer1lib.rewards import REWARDS, RewardInput, tiou_centered_reward, tiou_reward
 from timer1lib.spans import intersect, iou, iou_many, merge, union_length
 
 ANY = st.floats(allow_nan=True, allow_infinity=True)
@@ -76,18 +78,18 @@ def answer(start: float, end: float) -> str:
 
 def test_tiou_is_the_papers_formula() -> None:
     # Window 10 to 20 of 50 s, answer 12 to 24: IoU 8/14; factors 1 - 2/50 and 1 - 4/50.
-    x = RewardInput(answer(12, 24), (10.0, 20.0), 50.0)
+    x = RewardInput(answer(12, 24), ((10.0, 20.0),), 50.0)
     assert tiou_reward(x) == pytest.approx(8 / 14 * 0.96 * 0.92)
     # Lengths 10 and 12: the centred form keeps 10/12 of it.
     assert tiou_centered_reward(x) == pytest.approx(8 / 14 * 0.96 * 0.92 * 10 / 12)
-    assert REWARDS["tvg_r1"](RewardInput("<think>a</think><time>[12, 24]</time>", (10.0, 20.0), 50.0, "tvg_r1")) == pytest.approx(
-        0.9 * 8 / 14 + 0.1
-    )
+    assert REWARDS["tvg_r1"](
+        RewardInput("<think>a</think><time>[12, 24]</time>", ((10.0, 20.0),), 50.0, FORMS["tvg_r1"])
+    ) == pytest.approx(0.9 * 8 / 14 + 0.1)
 
 
 def test_two_negative_factors_are_no_reward() -> None:
     # |s - s'| and |e - e'| are both beyond the duration: 1 - 200/10 = -19, twice, would give +361 times the IoU.
-    x = RewardInput(answer(0, 410), (200.0, 210.0), 10.0)
+    x = RewardInput(answer(0, 410), ((200.0, 210.0),), 10.0)
     assert tiou_reward(x) == 0.0
 
 
@@ -101,25 +103,25 @@ def test_boxed_letters(text: str, letter: int | None) -> None:
 
 def test_grounded_qa_weights() -> None:
     text = r"<think>so</think>\boxed{B}<time>[0, 10]</time>"
-    full = RewardInput(text, (0.0, 10.0), 20.0, "tvg_r1", ("x", "y"), 1)
-    wrong_answer = RewardInput(text, (0.0, 10.0), 20.0, "tvg_r1", ("x", "y"), 0)
-    half = RewardInput(text, (0.0, 20.0), 20.0, "tvg_r1", ("x", "y"), 1)
+    full = RewardInput(text, ((0.0, 10.0),), 20.0, FORMS["tvg_r1"], ("x", "y"), 1)
+    wrong_answer = RewardInput(text, ((0.0, 10.0),), 20.0, FORMS["tvg_r1"], ("x", "y"), 0)
+    half = RewardInput(text, ((0.0, 20.0),), 20.0, FORMS["tvg_r1"], ("x", "y"), 1)
     assert REWARDS["grounded_qa"](full) == pytest.approx(1.0)
     assert REWARDS["grounded_qa"](wrong_answer) == pytest.approx(0.3)
     assert REWARDS["grounded_qa"](half) == pytest.approx(0.9)
 
 
-@given(st.text(max_size=200), st.one_of(st.none(), SEGMENT), ANY, st.sampled_from(sorted(REWARDS)))
-def test_rewards_are_total_and_bounded(text: str, window: tuple[float, float] | None, duration: float, name: str) -> None:
+@given(st.text(max_size=200), st.lists(SEGMENT, max_size=3), ANY, st.sampled_from(sorted(REWARDS)))
+def test_rewards_are_total_and_bounded(text: str, windows: list[tuple[float, float]], duration: float, name: str) -> None:
     for completion in (text, answer(1, 2) + text, answer(1, 2)):
-        assert 0.0 <= REWARDS[name](RewardInput(completion, window, duration)) <= 1.0
+        assert 0.0 <= REWARDS[name](RewardInput(completion, tuple(windows), duration)) <= 1.0
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.floats(0, 100), st.floats(0, 100))
 def test_no_answer_beats_the_truth(s: float, e: float, start: float, end: float) -> None:
     truth = (round(min(start, end), 2), round(max(start, end), 2) + 1)
-    best = RewardInput(answer(*truth), truth, 102.0)
-    other = RewardInput(answer(s, e), truth, 102.0)
+    best = RewardInput(answer(*truth), (truth,), 102.0)
+    other = RewardInput(answer(s, e), (truth,), 102.0)
     for name in ("tiou", "iou", "tiou_centered"):
         assert REWARDS[name](best) == pytest.approx(1.0)
         assert REWARDS[name](other) <= REWARDS[name](best) + 1e-12

@@ -9,7 +9,7 @@ import pytest
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
-from timer1lib.params.grpo import GrpoParams
+from timer1lib.params.sections import GrpoParams
 from timer1lib.training.outer_loop import PhasePlan, run_epochs
 
 POOL = [f"s{i}" for i in range(12)]

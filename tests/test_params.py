@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from timer1lib.errors import Timer1Error
 from timer1lib.params import cells
 from timer1lib.params.load import all_keys, load_params
-from timer1lib.params.model import NOTEBOOKS, SECTIONS, Params
+from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted((ROOT / "params").glob("*.yaml"))
@@ -34,7 +34,7 @@ def write(folder: Path, text: str) -> Path:
         ("shared: {seed: -1}", ["shared.seed", "greater than or equal to 0", "given -1"]),
         ("shared: {seed: many}", ["shared.seed", "given 'many'"]),
         ("shared: {fps: .nan}", ["shared.fps"]),
-        ("shared: {parser: time_r1}", ["shared.parser", "timer1_eval"]),
+        ("shared: {form: time_r1}", ["shared.form", "neither a file nor one of brief, timer1", "did you mean 'timer1'"]),
         ("shared: 5", ["shared", "given 5"]),
         ("shared: {seed: 1, seed: 2}", ["'seed' stands twice"]),
         ("name: ../up", ["name"]),

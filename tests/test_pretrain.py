@@ -19,7 +19,7 @@ from timer1lib.world.render import write_video
 
 @pytest.mark.parametrize(("family", "textual"), [("qwen3_vl", True), ("qwen2_5_vl", True), ("qwen2_5_vl", False)])
 def test_a_lesson_is_what_the_processor_makes_of_the_same_video_and_prompt(family: str, textual: bool, tmp_path) -> None:
-    from timer1lib import prompts
+    from timer1lib.forms import FORMS
     from timer1lib.models.inputs import encode_prompt
     from timer1lib.models.load import load_model
     from timer1lib.video.frames import Frames
@@ -34,7 +34,7 @@ def test_a_lesson_is_what_the_processor_makes_of_the_same_video_and_prompt(famil
     answer = text.split("assistant\n")[1].removesuffix("<|im_end|>")
     times = sampled_times(scene.duration, FRAMES)
     frames = Frames(pixels, times, scene.duration, float(times[-1]) / (FRAMES - 1), "test", "", 1.0)
-    real = encode_prompt(loaded, frames, prompts.build("brief", query, scene.duration), answer)
+    real = encode_prompt(loaded, frames, FORMS["brief"].ask(query, scene.duration), answer)
     assert real["input_ids"][0].tolist() == lesson.ids
     assert real["labels"][0].tolist() == lesson.labels
     batch, _, _ = collate_lessons([lesson], loaded.model.config, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.runs.closure import closure, code_hash
 from timer1lib.runs.graph import STAGES, find_stage, owner, upstream
 from timer1lib.runs.keys import changed_parts, input_files, notebook_hash
@@ -25,7 +25,7 @@ def test_closure_follows_every_kind_of_import(tmp_path: Path) -> None:
     folder = package(
         tmp_path,
         stages__sft="import json\nfrom timer1lib.training import sft as train\ndef f():\n    import timer1lib.late\n",
-        training__sft="from .common import x\nfrom timer1lib import leaf\nfrom timer1lib.params.model import Params\n",
+        training__sft="from .common import x\nfrom timer1lib import leaf\nfrom timer1lib.params.sections import Params\n",
         training__common="x = 1\n",
         leaf="",
         late="from timer1lib.late_too import name\n",

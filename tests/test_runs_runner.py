@@ -20,7 +20,7 @@ from stub_project import BODIES, make_project, write_notebook
 
 from timer1lib.errors import Timer1Error
 from timer1lib.params.load import load_params
-from timer1lib.params.model import NOTEBOOKS, Params
+from timer1lib.params.sections import NOTEBOOKS, Params
 from timer1lib.progress import BEACON_VARIABLE
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import NotebookFailed
@@ -163,7 +163,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from stub_project import Project
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.runs.runner import run
 root = Path(sys.argv[1])
 run(Params(), project=Project(root, root / "notebooks", root / "timer1lib"), report=False, until=sys.argv[3])

@@ -54,7 +54,7 @@ def test_by_video_and_query(tmp_path: Path, truth: Path) -> None:
     assert result["R1@0.7"] == 25
     assert result["mIoU"] == pytest.approx(100 * 1.5 / 4)
     assert result["comparison"] == ">="
-    assert result["parser"] == "timer1"
+    assert result["form"] == "timer1"
     assert result["repair_policy"] == "keep"
     assert score_files(path, truth, comparison=">")["R1@0.5"] == 25
     json.dumps(result, allow_nan=False)
@@ -140,13 +140,13 @@ def test_strange_text_has_a_defined_score(tmp_path: Path, truth: Path, text: str
     assert (result["answered"], result["unparsable"], result["mIoU"]) == (1, unparsable, 0)
 
 
-def test_a_named_parser_reads_completions_anew(tmp_path: Path, truth: Path) -> None:
+def test_a_named_form_reads_completions_anew(tmp_path: Path, truth: Path) -> None:
     row = {"video": "AAA", "query": "a person runs.", "start": 0, "end": 10, "completion": "from 5 to 10 seconds"}
     assert score_files(write(tmp_path, [row]), truth)["mIoU"] == 25
-    assert score_files(write(tmp_path, [row]), truth, parser="timer1_eval")["mIoU"] == 12.5
-    assert score_files(write(tmp_path, [row]), truth, parser="timer1")["unparsable"] == 1
-    with pytest.raises(Timer1Error, match="parser 'x'"):
-        score_files(write(tmp_path, [row]), truth, parser="x")  # type: ignore[arg-type]
+    assert score_files(write(tmp_path, [row]), truth, form="timer1_eval")["mIoU"] == 12.5
+    assert score_files(write(tmp_path, [row]), truth, form="timer1")["unparsable"] == 1
+    with pytest.raises(Timer1Error, match="form 'x'"):
+        score_files(write(tmp_path, [row]), truth, form="x")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ import pytest
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import project_root, read_json, read_jsonl
-from timer1lib.params.curate import CurateParams
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import CurateParams, SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.stages import Stage, curate

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from timer1lib.data.difficulty import AnswerCache, answer_key, best_iou, difficulty_rows, spread
+from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, spread
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, read_jsonl
-from timer1lib.params.difficulty import DifficultyParams
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import DifficultyParams, SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage, difficulty
@@ -116,8 +115,8 @@ def test_answers_are_kept_by_model_sample_and_prompt(tmp_path: Path, fake: Fake)
 def test_spread_of_sampled_answers(tmp_path: Path, fake: Fake) -> None:
     opened = stage(tmp_path, rollouts=2, rollout_reward="iou", rule="top_variance", n=1)
     rows = difficulty.measure(opened, SAMPLES[:3])
-    # Answers 0-5 and 0-10: IoU 0.5 and 1 with a; 0 and 0 with b; 0 and 0.5 with the first window of c.
-    assert [row["rewards"] for row in rows] == [[0.5, 1.0], [0.0, 0.0], [0.0, 0.5]]
+    # Answers 0-5 and 0-10: IoU 0.5 and 1 with a; 0 and 0 with b; 1 with the second window of c, and 0.5 with either.
+    assert [row["rewards"] for row in rows] == [[0.5, 1.0], [0.0, 0.0], [1.0, 0.5]]
     assert [row["reward_std"] for row in rows] == [0.25, 0.0, 0.25]
     assert difficulty.choose(opened, SAMPLES[:3], rows).chosen[0] in ("a", "c")
     assert spread([1.0, 3.0]) == 1.0
@@ -186,4 +185,3 @@ def test_keys_depend_on_all_that_an_answer_depends_on(tmp_path: Path) -> None:
         == 4
     )
     assert json.dumps(base)
-    assert best_iou(Prediction("c", 0.0, 5.0), SAMPLES[2]) == 1.0

@@ -11,7 +11,7 @@ import yaml
 from stub_project import BODIES, make_project
 
 from timer1lib.errors import Timer1Error
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.runs import sweep as sweep_module
 from timer1lib.runs.graph import find_stage
 from timer1lib.runs.runner import Project, run

@@ -20,11 +20,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def test_the_copy_has_the_runs_parameters_and_keeps_what_was_added(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", samples=3, videos=1)
-    run.params.write_text("name: other\nshared:\n  parser: tvg_r1\nevaluate:\n  of_an_older_version: 1\n")
+    run.params.write_text("name: other\nshared:\n  form: tvg_r1\nevaluate:\n  of_an_older_version: 1\n")
     path = prepare(run.root)
     source = current_source(read_json(path)) or ""
     assert f'run_dir: str = "{run.root}"' in source
-    assert 'parser: str = "tvg_r1"' in source
+    assert 'form: str = "tvg_r1"' in source
     notebook = read_json(path)
     notebook["cells"].append({"cell_type": "markdown", "id": "mine", "metadata": {}, "source": ["mine"]})
     path.write_text(json.dumps(notebook))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timer1lib.parsing import MAX_CHARACTERS
+from timer1lib.forms import MAX_CHARACTERS
 from timer1lib.view.ranges import linked_text, named_ranges
 
 

@@ -30,6 +30,34 @@ def resolve(path: str | Path) -> Path:
     return project_root() / candidate
 
 
+def read_yaml(path: str | Path, what: str = "YAML file") -> Any:
+    """The content of a YAML file. A key that stands twice is an error: the second would silently win.
+
+    Raises:
+        Timer1Error: no such file (named as `what`), or not YAML.
+    """
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if not isinstance(key, str):
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(Path(path).read_text(), Strict)
+    except FileNotFoundError:
+        raise Timer1Error(f"{path}: no such {what}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Timer1Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:
     """Write beside the target, then rename: readers see the old file or the new one, never a part."""
     target = Path(path)

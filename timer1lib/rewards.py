@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from timer1lib.parsing import Policy, follows_form, parse
+from timer1lib.forms import FORMS, AnswerForm
+from timer1lib.forms.letters import boxed_letter
 from timer1lib.schema import Window
-from timer1lib.spans import iou
+from timer1lib.spans import best_iou, best_window, iou
 
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """What a reward may look at. Times in seconds from the start of the video or clip."""
+    """What a reward may look at. Times in seconds from the start of the video or clip.
+
+    Attributes:
+        windows: every window of the query; `window` is the one that counts.
+        form: how the completion was asked for, and so how it is read.
+    """
 
     completion: str
-    window: Window | None
+    windows: tuple[Window, ...]
     duration: float
-    policy: Policy = "timer1"
+    form: AnswerForm = FORMS["timer1"]
     options: tuple[str, ...] | None = None
     answer: int | None = None
 
     @property
     def span(self) -> Window | None:
-        return parse(self.completion, self.policy).span
+        return self.form.span(self.completion)
+
+    @property
+    def window(self) -> Window | None:
+        """The window that the answer overlaps best; the first where it overlaps none."""
+        return best_window(self.span, self.windows)
 
 
 Reward = Callable[[RewardInput], float]
@@ -32,7 +42,7 @@ Reward = Callable[[RewardInput], float]
 
 def iou_reward(x: RewardInput) -> float:
     """Plain IoU of answer and window, in [0, 1]: the ablation of Time-R1."""
-    return iou(x.span, x.window)
+    return best_iou(x.span, x.windows)
 
 
 def tiou_reward(x: RewardInput) -> float:
@@ -41,18 +51,18 @@ def tiou_reward(x: RewardInput) -> float:
     r = IoU * (1 - |s - s'| / t) * (1 - |e - e'| / t), t the duration in seconds. A factor is never below 0,
     so an answer far outside the video cannot turn two negative factors into a reward.
     """
-    span = x.span
-    overlap = iou(span, x.window)
-    if overlap == 0.0 or span is None or x.window is None or x.duration <= 0:
+    span, window = x.span, x.window
+    overlap = iou(span, window)
+    if overlap == 0.0 or span is None or window is None or x.duration <= 0:
         return 0.0
-    start_factor = max(0.0, 1 - abs(span[0] - x.window[0]) / x.duration)
-    end_factor = max(0.0, 1 - abs(span[1] - x.window[1]) / x.duration)
+    start_factor = max(0.0, 1 - abs(span[0] - window[0]) / x.duration)
+    end_factor = max(0.0, 1 - abs(span[1] - window[1]) / x.duration)
     return overlap * start_factor * end_factor
 
 
 def form_reward(x: RewardInput) -> float:
-    """1 where the whole completion has the policy's form, else 0 (Time-R1's r_form)."""
-    return float(follows_form(x.completion, x.policy))
+    """1 where the whole completion has the form that was asked for, else 0 (Time-R1's r_form)."""
+    return float(x.form.fits(x.completion))
 
 
 def tvg_r1_reward(x: RewardInput) -> float:
@@ -66,21 +76,12 @@ def tiou_centered_reward(x: RewardInput) -> float:
     tIoU alone rewards answers longer than the window when the place is uncertain; the extra factor
     min(l, l') / max(l, l') takes that gain back and is 1 where the lengths agree.
     """
-    span = x.span
+    span, window = x.span, x.window
     value = tiou_reward(x)
-    if value == 0.0 or span is None or x.window is None:
+    if value == 0.0 or span is None or window is None:
         return 0.0
-    predicted, true = span[1] - span[0], x.window[1] - x.window[0]
+    predicted, true = span[1] - span[0], window[1] - window[0]
     return value * min(predicted, true) / max(predicted, true)
-
-
-_BOXED = re.compile(r"\\boxed\{\s*\(?([A-Z])\)?[^{}]{0,200}\}")
-
-
-def boxed_letter(text: str) -> int | None:
-    """Index of the last `\\boxed{A}`-style letter in the text, None where there is none."""
-    letters = _BOXED.findall(text[-20_000:])
-    return ord(letters[-1]) - ord("A") if letters else None
 
 
 def grounded_qa_reward(x: RewardInput) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from timer1lib.schema import Window
@@ -27,6 +27,20 @@ def iou(a: Window | None, b: Window | None) -> float:
         return 0.0
     hull = max(a[1], b[1]) - min(a[0], b[0])
     return intersection / hull if math.isfinite(hull) else 0.0  # only beyond 1e308 seconds
+
+
+def best_window(span: Window | None, windows: Sequence[Window]) -> Window | None:
+    """The window that counts where a query has several: the one that the answer overlaps best by IoU.
+
+    The first of several equal ones, so the first window where the answer overlaps none; None where there is no window.
+    Selection, rewards, filters, metrics and views all take this one.
+    """
+    return max(windows, key=lambda window: iou(span, window), default=None)
+
+
+def best_iou(span: Window | None, windows: Sequence[Window]) -> float:
+    """IoU with the best window, in [0, 1]; 0 where there is no answer or no window."""
+    return iou(span, best_window(span, windows))
 
 
 def iou_many(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -69,7 +69,7 @@ def test_formulas_are_the_librarys(watched: Watched) -> None:
         )
         if not all(0 <= value < 1e6 and "e" not in repr(value) for value in given):
             continue  # what the parser cannot read back exactly
-        x = RewardInput(completion, tuple(truth), duration)
+        x = RewardInput(completion, (tuple(truth),), duration)
         if x.span != tuple(given):
             continue
         assert set(rewards) == set(REWARDS) - {"grounded_qa"}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from timer1lib.params.shared import SharedParams
+    from timer1lib.params.sections import SharedParams
 
 MAX_FRAME_PIXELS = 768 * 28 * 28
 """No frame is larger than this: the per-frame cap of the pipeline that Qwen2.5-VL was trained with."""

@@ -1,8 +1,7 @@
-"""What SFT imitates: chains of thought that name times, written by a template or by a stronger model and filtered."""
+"""What SFT imitates: chains of thought that name times, written by the form or by a stronger model and filtered."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +11,9 @@ import numpy as np
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
-from timer1lib.parsing import Policy, parse
+from timer1lib.forms import AnswerForm
 from timer1lib.schema import Sample, Window
-from timer1lib.spans import iou
-
-COLD_TEMPLATES: dict[str, str] = {
-    "brief": "<think>seen from {start} to {end}</think><answer>{start} to {end}</answer>",
-    "direct": "<answer>{start} to {end}</answer>",
-    "timer1": (
-        "<think>The question is about: {query}. {before}Then, in <timestep>{start} to {end}</timestep>, it happens. "
-        "{after}So the moment lasts from {start} to {end} seconds.</think><answer>{start} to {end}</answer>"
-    ),
-    "tvg_r1": (
-        "<think>The question is about: {query}. {before}Then, from {start} to {end} seconds, it happens. "
-        "{after}</think> <time>[{start}, {end}]</time>"
-    ),
-}
-"""Completions of our own wording. Fields: start, end, duration (seconds), query, and before / after, sentences that name
-the time ranges in which the event is not seen (empty where there is none). `brief` is the embedded tiny model's."""
-
-_FIELD = re.compile(r"\{(\w+)\}")
+from timer1lib.spans import best_iou
 
 Times = Callable[[Sample], Window]
 """Which times a completion names for a sample, in seconds; `exact` the window's own."""
@@ -42,67 +24,19 @@ def exact(sample: Sample) -> Window:
     return sample.window
 
 
-def load_template(template: str) -> str:
-    """A named template, or a file's text.
-
-    Raises:
-        Timer1Error: neither, or one without {start} and {end}.
-    """
-    path = Path(template)
-    if template not in COLD_TEMPLATES and not path.is_file():
-        raise Timer1Error(f"cold start template {template!r}: neither a file nor one of {', '.join(COLD_TEMPLATES)}")
-    text = COLD_TEMPLATES.get(template) or path.read_text().strip()
-    fields = set(_FIELD.findall(text))
-    if not {"start", "end"} <= fields:
-        raise Timer1Error(f"cold start template {template!r}: needs the fields {{start}} and {{end}}")
-    unknown = fields - {"start", "end", "duration", "query", "before", "after"}
-    if unknown:
-        raise Timer1Error(f"cold start template {template!r}: unknown field {{{sorted(unknown)[0]}}}")
-    return text
-
-
-def write_completion(template: str, sample: Sample, window: Window, decimals: int = 2) -> str:
-    """Fill a template's text for one sample; times in seconds with `decimals` digits."""
-
-    def number(value: float) -> str:
-        return f"{value:.{decimals}f}"
-
-    start, end = window
-    first = f"From {number(0)} to {number(start)} seconds it does not happen yet. " if start > 0.5 else ""
-    last = ""
-    if sample.duration is not None and sample.duration - end > 0.5:
-        last = f"From {number(end)} to {number(sample.duration)} seconds it is over. "
-    values = {
-        "start": number(start),
-        "end": number(end),
-        "duration": "unknown" if sample.duration is None else number(sample.duration),
-        "query": " ".join(sample.query.split()).rstrip(".").replace("<", "(").replace(">", ")"),
-        "before": first,
-        "after": last,
-    }
-    return _FIELD.sub(lambda match: values[match[1]], template).replace(" </think>", "</think>")
-
-
-def from_template(
-    samples: Sequence[Sample],
-    template: str,
-    n: int = 0,
-    seed: int = 0,
-    *,
-    decimals: int = 2,
-    policy: Policy = "timer1",
-    times: Times = exact,
+def from_form(
+    samples: Sequence[Sample], form: AnswerForm, n: int = 0, seed: int = 0, *, times: Times = exact
 ) -> list[dict[str, Any]]:
-    """Rows of `data/cold_start.jsonl`: a sample's own row plus `completion`. Questions and samples without a window stay out.
+    """Rows of `data/cold_start.jsonl`: a sample's own row plus the `completion` that the form writes.
+
+    Questions and samples without a window stay out.
 
     Args:
         n: how many samples, drawn at random; 0 takes all.
-        policy: the parser that must read the written times back.
 
     Raises:
-        Timer1Error: a template whose completions the parser does not read as they are meant.
+        Timer1Error: a form whose completions are not read back as they are meant, or that writes none.
     """
-    text = load_template(template)
     usable = [sample for sample in samples if sample.windows and not sample.is_question]
     if n and n < len(usable):
         picks = np.random.default_rng([seed, 2]).permutation(len(usable))[:n]
@@ -110,10 +44,10 @@ def from_template(
     rows = []
     for sample in usable:
         window = times(sample)
-        completion = write_completion(text, sample, window, decimals)
-        read = parse(completion, policy).span
-        if read is None or max(abs(read[0] - window[0]), abs(read[1] - window[1])) > 0.51 * 10**-decimals:
-            raise Timer1Error(f"cold start template {template!r}: the parser {policy!r} reads {read} from {completion[-80:]!r}")
+        completion = form.write(sample, window)
+        read = form.span(completion)
+        if read is None or max(abs(read[0] - window[0]), abs(read[1] - window[1])) > 0.51 * 10**-form.decimals:
+            raise Timer1Error(f"form {form.name!r}: what it writes is read as {read}: {completion[-80:]!r}")
         rows.append({**sample.to_json(), "completion": completion})
     return rows
 
@@ -137,7 +71,7 @@ class Filtered:
     read: int
 
 
-def from_annotations(path: str | Path, samples: Iterable[Sample], policy: Policy, rules: Filter) -> Filtered:
+def from_annotations(path: str | Path, samples: Iterable[Sample], form: AnswerForm, rules: Filter) -> Filtered:
     """Filter a JSONL of {id, completion}, a stronger model's annotations of our samples.
 
     An annotation is matched by `id`, or by `video` and `query`. The rules are applied in turn; each one's own share is
@@ -166,8 +100,8 @@ def from_annotations(path: str | Path, samples: Iterable[Sample], policy: Policy
     if not annotated:
         raise Timer1Error(f"{path}: none of its {read} rows belongs to a sample (matched by id, or by video and query)")
     tests: Mapping[str, Callable[[Sample, str], bool]] = {
-        f"IoU >= {rules.min_iou:g}": lambda s, c: max(iou(parse(c, policy).span, w) for w in s.windows) >= rules.min_iou,
-        f"form {policy}": lambda s, c: not rules.require_form or parse(c, policy).form,
+        f"IoU >= {rules.min_iou:g}": lambda s, c: best_iou(form.span(c), s.windows) >= rules.min_iou,
+        f"form {form.name}": lambda s, c: not rules.require_form or form.fits(c),
         f"{rules.min_characters} to {rules.max_characters} characters": lambda s, c: (
             rules.min_characters <= len(c) <= rules.max_characters
         ),

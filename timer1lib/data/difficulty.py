@@ -1,4 +1,7 @@
-"""How hard a sample is: the IoU of a model's greedy answer, kept per model, sample and prompt so that no run asks twice."""
+"""How hard a sample is: the IoU of a model's greedy answer with the best of its windows.
+
+Answers are kept per model, sample and prompt, so that no run asks twice.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,9 @@ from typing import Any
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.schema import Prediction, Sample
-from timer1lib.spans import iou
+from timer1lib.spans import best_iou
 
 log = logging.getLogger(__name__)
-
-
-def best_iou(prediction: Prediction, sample: Sample) -> float:
-    """IoU with the best of the sample's windows; 0 where the answer holds no span."""
-    return max((iou(prediction.span, window) for window in sample.windows), default=0.0)
 
 
 def difficulty_rows(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
@@ -31,7 +29,7 @@ def difficulty_rows(samples: Sequence[Sample], predictions: Iterable[Prediction]
         answer = by_id.get(sample.id)
         if answer is None:
             raise Timer1Error(f"no answer to sample {sample.id!r}: difficulty needs one for every sample of the pool")
-        value = None if answer.error else best_iou(answer, sample)
+        value = None if answer.error else best_iou(answer.span, sample.windows)
         row = {"id": sample.id, "iou": value, "start": answer.start, "end": answer.end, "completion": answer.completion}
         rows.append({**row, "error": answer.error} if answer.error else row)
     return rows
@@ -51,9 +49,8 @@ def published_rows(samples: Sequence[Sample]) -> list[dict[str, Any]]:
                 f"sample {sample.id!r} brings no published answer (pred); difficulty_model=published needs TimeRFT's file"
             )
         answer = Prediction(sample.id, float(pred[0]), float(pred[1]))
-        rows.append(
-            {"id": sample.id, "iou": best_iou(answer, sample), "start": answer.start, "end": answer.end, "completion": ""}
-        )
+        value = best_iou(answer.span, sample.windows)
+        rows.append({"id": sample.id, "iou": value, "start": answer.start, "end": answer.end, "completion": ""})
     return rows
 
 

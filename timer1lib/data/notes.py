@@ -10,7 +10,7 @@ from typing import Any
 
 from timer1lib.data.findings import Record
 from timer1lib.files import read_jsonl
-from timer1lib.parsing import parse
+from timer1lib.forms import FORMS
 from timer1lib.schema import Window
 
 
@@ -27,7 +27,7 @@ class Note:
     @property
     def window(self) -> Window | None:
         """The corrected window in seconds: as drawn, or named in the text ("better 3.5 to 8.0")."""
-        span = self.drawn or parse(self.text, "timelens").span
+        span = self.drawn or FORMS["timelens"].span(self.text)
         return span if span is not None and span[1] > span[0] else None
 
 

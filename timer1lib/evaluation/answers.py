@@ -9,7 +9,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
-from timer1lib.parsing import Policy, parse
+from timer1lib.forms import FORMS, AnswerForm
 from timer1lib.schema import Prediction, Sample
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
@@ -39,7 +39,7 @@ class Matched:
     """Samples with the same video and query as another one that took over its answer, there being only one."""
 
 
-def read_answers(path: str | Path, parser: Policy | None = None) -> list[Answer]:
+def read_answers(path: str | Path, form: AnswerForm | None = None) -> list[Answer]:
     """Rows of a predictions JSONL.
 
     A row has `id` or `qid`, or `video` (or `vid`) and `query` (or `sentence`); and one of `start` + `end` (seconds,
@@ -47,19 +47,19 @@ def read_answers(path: str | Path, parser: Policy | None = None) -> list[Answer]
     `completion` (text to parse). Other fields are passed over.
 
     Args:
-        parser: how completions are read. None: as `timer1`, and only where the row has no start and end of its own; a
-            named parser reads every completion anew.
+        form: how completions are read. None: as `timer1`, and only where the row has no start and end of its own; a
+            named form reads every completion anew.
 
     Raises:
         Timer1Error: no such file; a row that is no JSON object or lacks these fields, with its line.
     """
     answers = []
     for line, row in enumerate(read_jsonl(path), 1):
-        answers.append(_answer(row, f"{path}, row {line}", parser))
+        answers.append(_answer(row, f"{path}, row {line}", form))
     return answers
 
 
-def _answer(row: Mapping[str, Any], where: str, parser: Policy | None) -> Answer:
+def _answer(row: Mapping[str, Any], where: str, form: AnswerForm | None) -> Answer:
     identity = next((row[name] for name in ("qid", "id") if row.get(name) is not None), None)
     video = next((row[name] for name in ("video", "vid") if isinstance(row.get(name), str)), "")
     query = next((row[name] for name in ("query", "sentence") if isinstance(row.get(name), str)), "")
@@ -80,10 +80,10 @@ def _answer(row: Mapping[str, Any], where: str, parser: Policy | None) -> Answer
         prediction.windows = _windows(row.get("pred_relevant_windows") or row.get("windows") or [], where)
         if prediction.windows:
             prediction.start, prediction.end = prediction.windows[0][:2]
-    elif text is not None and (parser is not None or not has_span):
-        prediction.parser = parser or "timer1"
-        parsed = parse(text, parser or "timer1")
-        prediction.start, prediction.end = parsed.start, parsed.end
+    elif text is not None and (form is not None or not has_span):
+        form = form or FORMS["timer1"]
+        prediction.parser = form.reading.way
+        prediction.start, prediction.end = form.span(text) or (None, None)
     elif has_span:
         prediction.start, prediction.end = _seconds(row["start"], "start", where), _seconds(row["end"], "end", where)
     elif prediction.error is None:

@@ -17,7 +17,7 @@ from timer1lib.evaluation.paired import as_json, paired
 from timer1lib.evaluation.scored import join
 from timer1lib.evaluation.tables import html_table, paired_rows, percent, text_table, with_interval
 from timer1lib.files import project_root, read_json
-from timer1lib.parsing import POLICIES, Policy
+from timer1lib.forms import FORMS, AnswerForm, from_identity
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
 
@@ -29,7 +29,7 @@ class _Run:
     name: str
     folder: RunFolder
     checkpoint: str
-    parser: Policy
+    form: AnswerForm
     kinds: dict[str, str]
 
 
@@ -51,7 +51,7 @@ def compare_runs(
         checkpoint: of every run; empty takes the last of grpo, sft, base that each has predictions of.
 
     Returns:
-        {"comparison", "reference", "runs": [{name, path, checkpoint, model, parser}], "splits": {split: {"rows": [{run,
+        {"comparison", "reference", "runs": [{name, path, checkpoint, model, form}], "splits": {split: {"rows": [{run,
         checkpoint, ...metrics}], "paired": {"a → b": {metric: {difference, interval, p, n}}}}}, "notes": [...]}.
 
     Raises:
@@ -71,9 +71,8 @@ def compare_runs(
             notes.append(f"{split}: left out, as it holds windows in one run and questions in another")
             continue
         splits[split] = _split(having, split, kinds.pop(), comparison, resamples, seed, notes)
-    parsers = {run.parser for run in opened}
-    if len(parsers) > 1:
-        notes.append(f"the runs read answers differently: {', '.join(sorted(parsers))}")
+    if len({run.form.reading for run in opened}) > 1:
+        notes.append(f"the runs read answers differently: {', '.join(sorted({run.form.name for run in opened}))}")
     return {
         "comparison": comparison,
         "reference": opened[0].name,
@@ -83,7 +82,7 @@ def compare_runs(
                 "path": str(run.folder.root),
                 "checkpoint": run.checkpoint,
                 "model": read_json(run.folder.metrics).get("model"),
-                "parser": run.parser,
+                "form": run.form.name,
             }
             for run in opened
         ],
@@ -112,7 +111,7 @@ def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
         if not present:
             raise Timer1Error(f"{run.metrics}: no checkpoint was evaluated")
         kinds = split_kinds(metrics)
-        opened.append(_Run(name, run, checkpoint or present[-1], parser_of(metrics), kinds))
+        opened.append(_Run(name, run, checkpoint or present[-1], form_of(metrics), kinds))
     return opened
 
 
@@ -125,10 +124,11 @@ def split_kinds(metrics: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def parser_of(metrics: Mapping[str, Any]) -> Policy:
-    """The policy by which the run's answers were read."""
-    parser = metrics.get("parser", "timer1")
-    return parser if parser in POLICIES else "timer1"
+def form_of(metrics: Mapping[str, Any]) -> AnswerForm:
+    """The form in which the run's answers were asked for and read; older files name how they were read alone."""
+    if "asked" in metrics:
+        return from_identity(metrics["form"], metrics["asked"])
+    return FORMS.get(metrics.get("parser", "timer1"), FORMS["timer1"])
 
 
 def asked(folder: RunFolder, split: str, kind: str) -> list[Sample]:
@@ -166,7 +166,7 @@ def _split(
     read = [(run, asked(run.folder, split, kind), answered(run.folder, run.checkpoint, split)) for run in runs]
     for run, samples, answers in read:
         if kind == "grounding":
-            scored = join(samples, answers, run.parser)
+            scored = join(samples, answers, run.form)
             metrics = summary(scored, comparison, resamples=resamples, seed=seed, groups=("type",))
         else:
             metrics = questions.accuracy(samples, questions.pair(samples, answers), resamples=resamples, seed=seed)
@@ -184,7 +184,7 @@ def _split(
         renamed = _renamed(answers, {other.id: one.id for one, other in shared})
         name = f"{first.name} → {run.name}"
         if kind == "grounding":
-            one, two = join(ours, first_answers, first.parser), join(ours, renamed, run.parser)
+            one, two = join(ours, first_answers, first.form), join(ours, renamed, run.form)
             differences[name] = paired(one, two, comparison, metrics=PAIRED, resamples=resamples, seed=seed)
         else:
             given = questions.pair(ours, first_answers), questions.pair(theirs, answers)

@@ -15,7 +15,7 @@ from timer1lib.evaluation.paired import as_json, paired
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.evaluation.signatures import find_signatures
 from timer1lib.files import read_jsonl
-from timer1lib.parsing import Policy
+from timer1lib.forms import AnswerForm
 from timer1lib.progress import Progress
 from timer1lib.schema import Prediction, Sample
 
@@ -42,11 +42,12 @@ class Material:
     swapped_durations: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
 
-def measure_run(material: Material, parser: Policy, comparison: Comparison, resamples: int, seed: int) -> dict[str, Any]:
+def measure_run(material: Material, form: AnswerForm, comparison: Comparison, resamples: int, seed: int) -> dict[str, Any]:
     """The contents of `metrics.json`: see docs/evaluation.md. Times and machines play no part in it."""
     result: dict[str, Any] = {
         "comparison": comparison,
-        "parser": parser,
+        "form": form.name,
+        "asked": form.identity(),
         "resamples": resamples,
         "splits": {},
         "baselines": {},
@@ -63,7 +64,7 @@ def measure_run(material: Material, parser: Policy, comparison: Comparison, resa
         else:
             asked = [sample for sample in samples if sample.windows]
             scored = {
-                name: join(asked, rows, parser)
+                name: join(asked, rows, form)
                 for name in CHECKPOINTS
                 if (rows := material.answers.get(("grounding", name, split))) is not None
             }

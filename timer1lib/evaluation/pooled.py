@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from timer1lib.evaluation import questions
-from timer1lib.evaluation.compare import PAIRED, answered, asked, parser_of, split_kinds
+from timer1lib.evaluation.compare import PAIRED, answered, asked, form_of, split_kinds
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, percentile
 from timer1lib.evaluation.measure import CHECKPOINTS
 from timer1lib.evaluation.metrics import Comparison, columns, mean
@@ -107,7 +107,7 @@ def _read(run: RunFolder, comparison: Comparison) -> list[tuple[str, str, Rows]]
         for checkpoint in present:
             answers = answered(run, checkpoint, split)
             if kind == "grounding":
-                every = columns(join(samples, answers, parser_of(metrics)), comparison)
+                every = columns(join(samples, answers, form_of(metrics)), comparison)
                 table = {metric: every[metric] for metric in METRICS}
             else:
                 table = {"accuracy": 100.0 * questions.correct(samples, questions.pair(samples, answers))}

@@ -1,8 +1,7 @@
-"""Multiple choice: reading the chosen letter, accuracy beside chance, and window and answer scored together."""
+"""Multiple choice: accuracy beside chance, and window and answer scored together."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,39 +10,8 @@ import numpy as np
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.metrics import THRESHOLDS, Comparison, mean, members, reaches
 from timer1lib.evaluation.scored import Bools, Floats, score_pairs
-from timer1lib.rewards import boxed_letter
+from timer1lib.forms.letters import letter, parse_letter
 from timer1lib.schema import Prediction, Sample
-
-MAX_CHARACTERS = 20_000
-_TAGGED = re.compile(r"<answer>((?:(?!</?answer>).){0,2000})</answer>", re.DOTALL)
-_ALONE = re.compile(r"[\s(\[\"'*]*([A-Z])(?:[\s)\]\"'*]*|[.):]\s.*|[)\]]\s.*)", re.DOTALL)
-_SAID = re.compile(r"\b(?:answer|option|choice)\s{0,3}(?:is|:)?\s{0,3}\(?([A-Z])\b(?!')")
-
-
-def parse_letter(text: str, options: Sequence[str]) -> int | None:
-    r"""Index of the option that a text chooses, None where it chooses none of them. Total: any text is read.
-
-    Read in this order: the last `\boxed{B}`; the last `<answer>` block; what follows the thinking. In these a letter
-    alone ("B", "(B)", "B. a cup"), then "answer is B", then the text of exactly one option.
-    """
-    tail = text[-MAX_CHARACTERS:]
-    index = boxed_letter(tail)
-    if index is not None:
-        return index if 0 <= index < len(options) else None
-    blocks = _TAGGED.findall(tail)
-    body = (blocks[-1] if blocks else tail.rpartition("</think>")[2]).strip()
-    match = _ALONE.fullmatch(body)
-    said = [match[1]] if match else _SAID.findall(body)
-    if said:
-        index = ord(said[-1]) - ord("A")
-        return index if index < len(options) else None
-    lower = body.lower()
-    named = [i for i, option in enumerate(options) if option.strip() and option.strip().lower() in lower]
-    if len(named) > 1:  # "a cup" stands in "a cup of tea": the longer one was meant
-        longest = max(named, key=lambda i: len(options[i].strip()))
-        inside = all(options[i].strip().lower() in options[longest].strip().lower() for i in named)
-        named = [longest] if inside else named
-    return named[0] if len(named) == 1 else None
 
 
 def chosen(row: Prediction | None, sample: Sample) -> int | None:
@@ -192,6 +160,6 @@ def by_letter(samples: Sequence[Sample], rows: Sequence[Prediction | None]) -> M
     counts: dict[str, int] = {}
     for sample, row in zip(samples, rows, strict=True):
         index = chosen(row, sample)
-        name = "none" if index is None else chr(ord("A") + index)
+        name = "none" if index is None else letter(index)
         counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from timer1lib import forms
 from timer1lib.data.readers import read_annotations
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import qvhighlights
@@ -14,7 +15,6 @@ from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, summary
 from timer1lib.evaluation.repairs import Repaired, RepairPolicy, repair
 from timer1lib.evaluation.scored import score_pairs
-from timer1lib.parsing import POLICIES, Policy
 from timer1lib.schema import Prediction, Sample
 
 
@@ -22,7 +22,7 @@ def score_files(
     predictions: str | Path,
     annotations: str | Path,
     format: str | None = None,
-    parser: Policy | None = None,
+    form: str | None = None,
     policy: RepairPolicy = "keep",
     comparison: Comparison = ">=",
     resamples: int = RESAMPLES,
@@ -34,7 +34,8 @@ def score_files(
         predictions: see `answers.read_answers`.
         annotations: read as published: a broken window stays in and counts as wrong where no answer can meet it.
         format: the annotations' format; None recognises it from the file.
-        parser: how completions are read; None reads them as `timer1`, and only where a row has no start and end.
+        form: how completions are read, a name of `forms.FORMS` or a file; None is `timer1`, and only where a row has no
+            start and end.
         policy: what to do with broken windows (`repairs.repair`).
         comparison: whether R1@m counts IoU >= m or IoU > m.
         resamples: of the bootstrap over videos; 0 leaves the intervals out.
@@ -45,11 +46,10 @@ def score_files(
         predictions are ranked windows.
 
     Raises:
-        Timer1Error: an unreadable file; no prediction that fits the annotations; an unknown parser or policy.
+        Timer1Error: an unreadable file; no prediction that fits the annotations; an unknown form or policy.
     """
-    if parser is not None and parser not in POLICIES:
-        raise Timer1Error(f"parser {parser!r}: one of {', '.join(POLICIES)}")
-    answers = read_answers(predictions, parser)
+    read_as = forms.load(form or "timer1")
+    answers = read_answers(predictions, read_as if form else None)
     read = read_annotations(annotations, format)
     samples = list(read.samples)
     unreadable = [str(problem) for problem in read.problems if problem.severity == "error" and problem.repair == "drop"]
@@ -65,11 +65,11 @@ def score_files(
     rows = [matched.rows[i] for i in keep]
     if not asked:
         raise Timer1Error(f"{annotations}: no sample with a window to score against")
-    scored = score_pairs(asked, rows, parser or "timer1")
+    scored = score_pairs(asked, rows, read_as)
     result: dict[str, Any] = summary(scored, comparison, resamples=resamples, seed=seed)
     if any(row is not None and row.windows for row in rows):
         result.update(qvhighlights.evaluate(asked, rows, comparison))
-    result["parser"] = parser or "timer1"
+    result["form"] = read_as.name
     result["repair_policy"] = policy
     result["format"] = read.format
     result["rows"] = {"annotations": read.rows_in, "asked": len(asked), "predictions": len(answers)}

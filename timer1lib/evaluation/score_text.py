@@ -29,7 +29,7 @@ def score_text(value: Mapping[str, Any]) -> str:
             head.append({"measure": name, "percent": f"{value[name]:.1f}", "95% interval": interval})
     parts = [
         f"{value['n']} asked, {value['answered']} answered, {value['unparsable']} unparsable, {value.get('missing', 0)} missing; "
-        f"R1@m counts IoU {value['comparison']} m; parser {value['parser']}, annotations read as {value['format']}",
+        f"R1@m counts IoU {value['comparison']} m; answers read as {value['form']}, annotations read as {value['format']}",
         text_table(head),
     ]
     for key, title in _BREAKDOWNS.items():

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from timer1lib.parsing import Policy, follows_form
+from timer1lib.forms import FORMS, AnswerForm
 from timer1lib.schema import Prediction, Sample
-from timer1lib.spans import iou_many
+from timer1lib.spans import best_window, iou_many
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -37,7 +37,7 @@ class Scored:
     answered: Bools
     parsed: Bools
     form: Bools
-    """Whether the whole completion has the parser's form; False where there is no completion."""
+    """Whether the whole completion has the form that was asked for; False where there is no completion."""
     video: NDArray[np.int64]
     """(N,) number of the row's video, 0 .. V-1: intervals are drawn over videos."""
 
@@ -71,14 +71,14 @@ class Scored:
 
 
 def join(
-    samples: Sequence[Sample], predictions: Mapping[str, Prediction] | Sequence[Prediction], parser: Policy = "timer1"
+    samples: Sequence[Sample], predictions: Mapping[str, Prediction] | Sequence[Prediction], form: AnswerForm = FORMS["timer1"]
 ) -> Scored:
     """Put each sample's prediction beside it, by id.
 
     Args:
         samples: grounding samples; those without a window score 0 for every answer.
         predictions: by id, or a list (the first of two with one id counts).
-        parser: whose form the completions are held against.
+        form: what the completions are held against.
     """
     if not isinstance(predictions, Mapping):
         table: dict[str, Prediction] = {}
@@ -86,39 +86,24 @@ def join(
             table.setdefault(prediction.id, prediction)
         predictions = table
     rows = [predictions.get(sample.id) for sample in samples]
-    return score_pairs(samples, rows, parser)
+    return score_pairs(samples, rows, form)
 
 
-def score_pairs(samples: Sequence[Sample], rows: Sequence[Prediction | None], parser: Policy = "timer1") -> Scored:
+def score_pairs(samples: Sequence[Sample], rows: Sequence[Prediction | None], form: AnswerForm = FORMS["timer1"]) -> Scored:
     """`join` where the pairs are already made: `rows[i]` answers `samples[i]`, None where nothing does."""
     missing = (np.nan, np.nan)
     span = np.array([row.span or missing if row is not None else missing for row in rows], dtype=np.float64).reshape(-1, 2)
     span[~np.isfinite(span).all(axis=1)] = np.nan
-    iou, window = best_window(span, [sample.windows for sample in samples])
+    best = [best_window((float(s), float(e)), sample.windows) for (s, e), sample in zip(span, samples, strict=True)]
+    window = np.array([pair or missing for pair in best], dtype=np.float64).reshape(-1, 2)
+    iou = iou_many(span, window)
     answered = np.array([row is not None and row.error is None for row in rows], dtype=np.bool_)
     parsed = np.isfinite(span).all(axis=1) & answered
     texts = [row.completion if row is not None else "" for row in rows]
-    form = np.array([text != "" and follows_form(text, parser) for text in texts], dtype=np.bool_)
+    fits = np.array([text != "" and form.fits(text) for text in texts], dtype=np.bool_)
     numbers: dict[str, int] = {}
     video = np.array([numbers.setdefault(sample.video, len(numbers)) for sample in samples], dtype=np.int64)
     duration = np.array([np.nan if s.duration is None else s.duration for s in samples], dtype=np.float64)
     duration[~(duration > 0)] = np.nan
     iou = np.where(answered, iou, 0.0)
-    return Scored(tuple(samples), tuple(rows), span, window, duration, iou, answered, parsed, form, video)
-
-
-def best_window(span: Floats, windows: Sequence[Sequence[tuple[float, float]]]) -> tuple[Floats, Floats]:
-    """IoU (N,) with the best of each row's windows, and that window (N, 2)."""
-    count = np.array([max(1, len(w)) for w in windows], dtype=np.int64)
-    if not len(count):
-        return np.zeros(0), np.zeros((0, 2))
-    flat = np.array([pair for w in windows for pair in (w or [(np.nan, np.nan)])], dtype=np.float64)
-    owner = np.repeat(np.arange(len(count)), count)
-    values = iou_many(span[owner], flat)
-    first = np.concatenate([[0], np.cumsum(count)[:-1]])
-    if (count == 1).all():
-        return values, flat
-    best = np.maximum.reduceat(values, first)
-    hit = np.flatnonzero(values == best[owner])
-    chosen = hit[np.unique(owner[hit], return_index=True)[1]]
-    return best, flat[chosen]
+    return Scored(tuple(samples), tuple(rows), span, window, duration, iou, answered, parsed, fits, video)

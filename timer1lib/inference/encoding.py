@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from timer1lib.models.inputs import clean_text, encode_prompt
+from timer1lib.forms import Prompt
+from timer1lib.models.inputs import encode_prompt, render_chat
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
@@ -20,7 +21,7 @@ class PromptEncoder:
 
     The video's tokens end with a control token, where every tokenizer splits, so the text behind it can be tokenised by
     itself. The first time this is done the result is compared with the whole prompt's; a tokenizer or a template for
-    which they differ is encoded whole every time.
+    which they differ is encoded whole every time, and so is a prompt whose text stands before the video.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -30,22 +31,27 @@ class PromptEncoder:
         """How many prompts went through the processor."""
         self._proven: bool | None = None
 
-    def encode(self, frames: Frames, key: Hashable, text: str) -> dict[str, Any]:
-        """As `encode_prompt(loaded, frames, text)`; `key` names the frames."""
+    def encode(self, frames: Frames, key: Hashable, prompt: Prompt | str) -> dict[str, Any]:
+        """As `encode_prompt(loaded, frames, prompt)`; `key` names the frames."""
+        asked = Prompt(prompt) if isinstance(prompt, str) else prompt
+        if asked.text_first:
+            self.whole += 1
+            return encode_prompt(self.loaded, frames, asked)
+        key = (key, asked.system)
         if key not in self.kept or self._proven is False:
             self.whole += 1
-            return self._keep(key, encode_prompt(self.loaded, frames, text))
+            return self._keep(key, encode_prompt(self.loaded, frames, asked))
         shared = self.kept[key] = self.kept.pop(key)
-        row = self._with_text(shared, text)
+        row = self._with_text(shared, asked)
         if self._proven is None:
-            full = encode_prompt(self.loaded, frames, text)
+            full = encode_prompt(self.loaded, frames, asked)
             same = row is not None and all(row[name].equal(full[name]) for name in _TEXTUAL if name in full)
             self._proven = same
             self.whole += 1
             return full
         if row is None:
             self.whole += 1
-            return encode_prompt(self.loaded, frames, text)
+            return encode_prompt(self.loaded, frames, asked)
         return row
 
     def _keep(self, key: Hashable, row: dict[str, Any]) -> dict[str, Any]:
@@ -54,10 +60,10 @@ class PromptEncoder:
             del self.kept[next(iter(self.kept))]
         return row
 
-    def _with_text(self, shared: dict[str, Any], text: str) -> dict[str, Any] | None:
+    def _with_text(self, shared: dict[str, Any], prompt: Prompt) -> dict[str, Any] | None:
         import torch
 
-        tail = self._tail(text)
+        tail = self._tail(prompt)
         ids = shared["input_ids"]
         end = self.loaded.tokenizer.convert_tokens_to_ids("<|vision_end|>")
         marks = (ids[0] == end).nonzero()
@@ -73,11 +79,9 @@ class PromptEncoder:
             row["mm_token_type_ids"] = torch.cat([kinds[:, :cut], torch.zeros_like(behind).to(kinds.dtype)], dim=1)
         return row
 
-    def _tail(self, text: str) -> str | None:
+    def _tail(self, prompt: Prompt) -> str | None:
         """What the chat template writes behind the video."""
-        content = [{"type": "video"}, {"type": "text", "text": clean_text(self.loaded, text)}]
-        message = [{"role": "user", "content": content}]
-        rendered: str = self.loaded.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        rendered = render_chat(self.loaded, prompt, [{"type": "video"}])
         mark = "<|vision_end|>" if "<|vision_end|>" in rendered else "<|video_pad|>"
         _, found, tail = rendered.rpartition(mark)
         return tail if found else None

@@ -10,23 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timer1lib import forms
 from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.questions import parse_letter
 from timer1lib.files import resolve
+from timer1lib.forms.letters import parse_letter
 from timer1lib.inference.encoding import PromptEncoder
 from timer1lib.inference.features import VideoFeatures
 from timer1lib.inference.ledger import Ledger, weights_digest
 from timer1lib.inference.perturb import PERTURBATIONS, Perturbation, shuffle_frames, swap_videos
 from timer1lib.inference.plan import batches, clip_key, shard_path, take_shard
 from timer1lib.models.inputs import banned_token_ids, collate, sample_prompt
-from timer1lib.parsing import Policy, parse
 from timer1lib.progress import Progress
 from timer1lib.schema import Prediction, Sample
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
-    from timer1lib.params.shared import SharedParams
+    from timer1lib.params.sections import SharedParams
     from timer1lib.video.frame_store import FrameStore
     from timer1lib.video.frames import Frames
 
@@ -66,7 +66,7 @@ def predict(
         num_samples: answers a sample, consecutive rows with the sample's id; more than 1 needs a temperature.
         store: decoded frames; None makes one from `shared`.
         perturb: `swap` asks about another sample's video, `shuffle` about the video with its frames in random order.
-        grounded: ask multiple-choice samples for the time span as well as the letter, in TVG-R1's form.
+        grounded: ask multiple-choice samples for the time span as well as the letter, answered in TVG-R1's form.
         seed: of sampling; None takes `shared.seed`.
 
     Returns:
@@ -84,7 +84,8 @@ def predict(
         "weights": weights_digest(loaded.model),
         "rule": str(loaded.rule),
         "samples": [[s.id, s.video, s.query, s.duration, s.video_start, s.video_end, s.options] for s in asked],
-        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "seed"}),
+        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "seed", "form"}),
+        "form": forms.load(shared.form).identity(),
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "num_samples": num_samples,
@@ -165,6 +166,7 @@ class _Asker:
 
         self.loaded, self.shared, self.resolve_video, self.store = loaded, shared, resolve_video, store
         self.options = options
+        self.form = forms.load(shared.form)
         self.sampling = Sampling.from_shared(shared, model=loaded.name)
         self.banned = sorted(banned_token_ids(loaded))
         self.decoding: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "do_sample": options.temperature > 0}
@@ -212,13 +214,11 @@ class _Asker:
         return answers
 
     def _prediction(self, sample: Sample, text: str | None, error: str | None, seconds: float) -> Prediction:
-        # Grounded questions are asked in TVG-R1's form, whatever form plain queries have.
-        policy: Policy = "tvg_r1" if sample.options is not None and self.options.grounded else self.shared.parser
-        prediction = Prediction(sample.id, parser=policy, model=self.loaded.name, seconds=seconds, error=error)
+        form = self.form.of_sample(sample, grounded=self.options.grounded)
+        prediction = Prediction(sample.id, parser=form.reading.way, model=self.loaded.name, seconds=seconds, error=error)
         if text is not None:
             prediction.completion = text
-            parsed = parse(text, policy)
-            prediction.start, prediction.end = parsed.start, parsed.end
+            prediction.start, prediction.end = form.span(text) or (None, None)
             if sample.options is not None:
                 prediction.answer = parse_letter(text, sample.options)
         return prediction

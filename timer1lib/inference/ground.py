@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timer1lib import forms
 from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.params.shared import SharedParams
-from timer1lib.parsing import parse
+from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample, finite
 from timer1lib.video.decode import Clip, read_frames
 
@@ -57,10 +57,10 @@ def ground(
         loaded = load_shared(name, settings)
     sample = Sample(id="query", video=str(video), query=query, duration=frames.duration_s)
     completion = _generate(loaded, encode_prompt(loaded, frames, sample_prompt(sample, settings)), max_new_tokens)
-    answer = parse(completion, settings.parser)
+    start, end = forms.load(settings.form).span(completion) or (None, None)
     return {
-        "start": finite(answer.start),
-        "end": finite(answer.end),
+        "start": finite(start),
+        "end": finite(end),
         "duration": round(frames.duration_s, 3),
         "completion": completion,
         "model": name,
@@ -79,7 +79,7 @@ def shared_for(model: str) -> SharedParams:
         return load_params(run / "params.yaml").shared
     return SharedParams(
         model=model,
-        template="timer1",
+        form="timer1",
         sampling="fps",
         fps=2.0,
         frames=768,

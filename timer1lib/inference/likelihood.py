@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timer1lib import forms
 from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
+from timer1lib.forms.letters import letter
 from timer1lib.inference.encoding import PromptEncoder
 from timer1lib.inference.features import VideoFeatures
 from timer1lib.inference.generate import ResolveVideo, inference_mode, log, open_store
@@ -20,7 +22,7 @@ from timer1lib.schema import Prediction, Sample
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
-    from timer1lib.params.shared import SharedParams
+    from timer1lib.params.sections import SharedParams
     from timer1lib.video.frame_store import FrameStore
 
 
@@ -60,7 +62,8 @@ def choose(
         "weights": weights_digest(loaded.model),
         "rule": str(loaded.rule),
         "samples": [[s.id, s.video, s.query, s.duration, s.video_start, s.video_end, s.options] for s in asked],
-        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "seed"}),
+        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "seed", "form"}),
+        "form": forms.load(shared.form).identity(),
         "prefix": prefix,
         "shard": shard,
     }
@@ -114,8 +117,8 @@ class _Scorer:
             if sample.id in found:
                 values = found[sample.id]
                 prediction.answer = max(range(len(values)), key=values.__getitem__)
-                said = ", ".join(f"{_letter(i)} {value:.3f}" for i, value in enumerate(values))
-                prediction.completion = f"{_letter(prediction.answer)} ({said})"
+                said = ", ".join(f"{letter(i)} {value:.3f}" for i, value in enumerate(values))
+                prediction.completion = f"{letter(prediction.answer)} ({said})"
             else:
                 prediction.error = errors[sample.id]
             answers.append(prediction)
@@ -147,7 +150,7 @@ class _Scorer:
         log_probabilities = torch.log_softmax(logits, dim=-1).cpu()
         result = []
         for row, sample in zip(log_probabilities, batch, strict=True):
-            tokens = [letter_tokens(self.loaded.tokenizer, _letter(i)) for i in range(len(sample.options or ()))]
+            tokens = [letter_tokens(self.loaded.tokenizer, letter(i)) for i in range(len(sample.options or ()))]
             result.append([float(torch.logsumexp(row[ids], dim=0)) for ids in tokens])
         return result
 
@@ -163,7 +166,3 @@ def letter_tokens(tokenizer: Any, letter: str) -> list[int]:
     if not single:
         raise Timer1Error(f"the tokenizer has no single token for the letter {letter!r}; ask for generated letters instead")
     return single
-
-
-def _letter(index: int) -> str:
-    return chr(ord("A") + index)

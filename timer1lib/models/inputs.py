@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from timer1lib import prompts
 from timer1lib.clock.sampling import Sampling
 from timer1lib.clock.told import seconds_per_grid, told_times, video_metadata
 from timer1lib.errors import Timer1Error
+from timer1lib.forms import Prompt, load
 from timer1lib.models.load import LoadedModel
 from timer1lib.schema import Sample
 from timer1lib.video.frames import Frames
 from timer1lib.video.sizes import frame_size, resize
 
 if TYPE_CHECKING:
-    from timer1lib.params.shared import SharedParams
+    from timer1lib.params.sections import SharedParams
 
 IGNORED = -100
 """Label of tokens that are not trained on."""
@@ -30,22 +30,20 @@ _PADDED = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "labe
 """Keys of shape [1, L] and what pads them; None is the tokenizer's pad token."""
 
 
-def sample_prompt(sample: Sample, shared: SharedParams, *, grounded: bool = False, duration: float | None = None) -> str:
-    """The text that is asked about a sample.
+def sample_prompt(sample: Sample, shared: SharedParams, *, grounded: bool = False, duration: float | None = None) -> Prompt:
+    """What is asked about a sample, in the form that `shared` names.
 
     A multiple-choice sample has its options listed after the question and is asked for a letter.
 
     Args:
-        grounded: ask a multiple-choice sample for the time span as well, by the template, the letter in `\\boxed{}`.
+        grounded: ask a multiple-choice sample for the time span as well, the letter in `\\boxed{}`.
         duration: seconds to name in the prompt where the sample does not know its own.
     """
     seconds = sample.duration if sample.duration is not None else duration
-    if sample.options is None:
-        return prompts.build(shared.template, sample.query, seconds)
-    return prompts.build_question(shared.template, sample.query, sample.options, seconds, grounded=grounded)
+    return load(shared.form).ask(sample.query, seconds, sample.options, grounded=grounded)
 
 
-def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, completion: str | None = None) -> dict[str, Tensor]:
+def encode_prompt(loaded: LoadedModel, frames: Frames, prompt: Prompt | str, completion: str | None = None) -> dict[str, Tensor]:
     """One video and one question as a batch of 1.
 
     Frames reach the model as they are: the processor neither samples nor resizes them again. Frames that are no
@@ -53,6 +51,7 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, complet
     a video of its own, `<12.4 seconds>` before it.
 
     Args:
+        prompt: what is asked; plain text stands after the video, without a system message.
         completion: the answer to learn; adds `labels`, which hold the completion and its end token and `IGNORED` before.
 
     Returns:
@@ -65,10 +64,7 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, complet
     """
     frames = fit_frames(loaded, frames)
     shown = _frame_pairs(loaded, frames) if loaded.interleaves else [(frames, [])]
-    content = [part for _, before in shown for part in (*before, {"type": "video"})]
-    content.append({"type": "text", "text": clean_text(loaded, prompt_text)})
-    turns = [{"role": "user", "content": content}]
-    text = loaded.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = render_chat(loaded, prompt, [part for _, before in shown for part in (*before, {"type": "video"})])
     batch = loaded.processor(
         text=[text],
         videos=[torch.from_numpy(piece.pixels).permute(0, 3, 1, 2) for piece, _ in shown],
@@ -85,6 +81,17 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, complet
     else:
         out.pop("second_per_grid_ts", None)
     return out if completion is None else _with_completion(loaded, out, completion)
+
+
+def render_chat(loaded: LoadedModel, prompt: Prompt | str, video: Sequence[dict[str, str]]) -> str:
+    """The chat template's text up to where the answer begins; `video` holds the parts that stand for the video."""
+    asked = Prompt(prompt) if isinstance(prompt, str) else prompt
+    text = {"type": "text", "text": clean_text(loaded, asked.text)}
+    turns: list[dict[str, Any]] = [{"role": "user", "content": [text, *video] if asked.text_first else [*video, text]}]
+    if asked.system is not None:
+        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": clean_text(loaded, asked.system)}]})
+    rendered: str = loaded.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return rendered
 
 
 def _frame_pairs(loaded: LoadedModel, frames: Frames) -> list[tuple[Frames, list[dict[str, str]]]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from timer1lib.clock.rule import ClockRule, RuleInUse
     from timer1lib.clock.told import Timestamps
-    from timer1lib.params.shared import SharedParams
+    from timer1lib.params.sections import SharedParams
 
 log = logging.getLogger(__name__)
 

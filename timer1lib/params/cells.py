@@ -15,7 +15,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text, project_root, read_json
 from timer1lib.params.base import Section
 from timer1lib.params.load import load_params
-from timer1lib.params.model import NOTEBOOKS, SECTIONS, Params
+from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
 
 TAG = "parameters"
 CELL_ID = "parameters"

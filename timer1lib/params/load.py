@@ -11,8 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from timer1lib.errors import Timer1Error
+from timer1lib.files import read_yaml
+from timer1lib.forms import FORMS
 from timer1lib.params.base import Section
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 
 T = TypeVar("T", bound=Section)
 
@@ -24,12 +26,7 @@ def load_params(path: str | Path, overrides: Sequence[str] = ()) -> Params:
         Timer1Error: no such file, not YAML, an unknown key (with the nearest right one), a wrong type, a value
             out of range.
     """
-    try:
-        tree = yaml.load(Path(path).read_text(), StrictLoader)
-    except FileNotFoundError:
-        raise Timer1Error(f"{path}: no such params file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Timer1Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(path, "params file")
     if not isinstance(tree, dict):
         raise Timer1Error(f"{path}: a params file is a mapping with sections such as shared, curate, grpo")
     tree = {name: {} if section is None else section for name, section in tree.items()}
@@ -43,7 +40,7 @@ def validated(model: type[T], tree: Mapping[str, Any], where: str) -> T:
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        raise Timer1Error(f"{where}: {explain(model, error)}") from error
+        raise Timer1Error(f"{where}: {_gone(tree) or explain(model, error)}") from error
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
@@ -53,6 +50,8 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         return f"unknown parameter {key!r}{nearest(model, path)}"
+    if first["type"] == "value_error":
+        return f"parameter {key!r}: {first['ctx']['error']}"
     given = repr(first["input"])
     return f"parameter {key!r}: {first['msg'].lower()} (given {given if len(given) <= 60 else given[:57] + '...'})"
 
@@ -82,19 +81,30 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-class StrictLoader(yaml.SafeLoader):
-    """YAML where a key that stands twice is an error: the second would silently win."""
+_BEFORE_FORMS = {"shared.template": "brief", "shared.parser": "timer1", "curate.cold_start_template": "brief"}
+"""Three parameters that had to agree and are `shared.form` now, with the values that they had where they were left out."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+
+def _gone(tree: Mapping[str, Any]) -> str:
+    """What to write in place of parameters that there are no more; empty where none of them is in the tree."""
+    sections = {name: section for name, section in tree.items() if isinstance(section, Mapping)}
+    flat = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    found = [key for key in _BEFORE_FORMS if key in flat]
+    if not found and "curate.cold_start_decimals" in flat:
+        return "curate.cold_start_decimals is gone: shared.form says how many digits are written (`decimals` in a form file)"
+    if not found:
+        return ""
+    asked, read, written = (str(flat.get(key, default)) for key, default in _BEFORE_FORMS.items())
+    name = "timer1_eval" if (asked, read) == ("timer1", "timer1_eval") else asked
+    known = FORMS.get(name)
+    same_reading = known.reading.way in (read, f"{read}_direct") if known else read == "timer1"
+    same_writing = "curate.cold_start_template" not in found or (known is not None and written in (name, name[len("timer1_") :]))
+    if same_reading and same_writing:
+        advice = f"write shared.form: {name}"
+    else:
+        advice = f"write shared.form: FILE.yaml, a file with `ask` (the text of {asked}), `read: {read}`"
+        advice += f" and `write` (the text of {written})" if not same_writing else ""
+    return f"{', '.join(found)}: gone, as one parameter, shared.form, says how answers are asked, written and read; {advice}"
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

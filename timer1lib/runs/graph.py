@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timer1lib.errors import Timer1Error
-from timer1lib.params.model import NOTEBOOKS, SECTIONS, Params
+from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
     "curate": (),

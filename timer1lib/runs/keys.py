@@ -11,7 +11,7 @@ from typing import Any
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json, resolve, sha256_file
 from timer1lib.params.base import split_list
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.runs.closure import code_hash
 from timer1lib.runs.graph import StageRef
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from timer1lib import __version__
 from timer1lib.files import atomic_write_json, read_json
-from timer1lib.params.model import SECTIONS, Params
+from timer1lib.params.sections import SECTIONS, Params
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.keys import input_files
 

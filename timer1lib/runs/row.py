@@ -8,7 +8,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.kernel import leave_with
 from timer1lib.runs.runner import Project, run

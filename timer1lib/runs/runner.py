@@ -12,7 +12,7 @@ import yaml
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, project_root, read_json
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import check_notebook, execute

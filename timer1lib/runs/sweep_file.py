@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import resolve
+from timer1lib.files import read_yaml, resolve
 from timer1lib.params.base import Section
-from timer1lib.params.load import StrictLoader, explain, load_params, validated
-from timer1lib.params.model import Params
+from timer1lib.params.load import explain, load_params, validated
+from timer1lib.params.sections import Params
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
 
@@ -67,12 +66,7 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[
         Timer1Error: names the file, the row and the parameter.
     """
     path = resolve(path)
-    try:
-        tree = yaml.load(path.read_text(), StrictLoader)
-    except FileNotFoundError:
-        raise Timer1Error(f"{path}: no such sweep file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Timer1Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(path, "sweep file")
     if not isinstance(tree, dict):
         raise Timer1Error(f"{path}: a sweep file is a mapping with name, base, rows or grid")
     try:

@@ -11,8 +11,7 @@ from typing import Any, Generic, TypeVar
 from timer1lib.files import resolve
 from timer1lib.params.base import Section
 from timer1lib.params.load import validated
-from timer1lib.params.model import SECTIONS
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SECTIONS, SharedParams
 from timer1lib.progress import quiet_libraries
 from timer1lib.runfolder import RunFolder
 

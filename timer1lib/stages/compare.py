@@ -8,7 +8,7 @@ from timer1lib.evaluation.compare import compare_runs
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.published import published_rows
 from timer1lib.params.base import split_list
-from timer1lib.params.compare import CompareParams
+from timer1lib.params.sections import CompareParams
 from timer1lib.stages import Stage
 
 CompareStage = Stage[CompareParams]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timer1lib import forms
 from timer1lib.data.audit import AuditReport, audit_results
 from timer1lib.data.checks import Limits
-from timer1lib.data.coldstart import Filter, exact, from_annotations, from_template
+from timer1lib.data.coldstart import Filter, exact, from_annotations, from_form
 from timer1lib.data.findings import CODES
 from timer1lib.data.notes import Note, read_notes
 from timer1lib.data.quality import quality_report
@@ -19,7 +20,7 @@ from timer1lib.data.readers import ReadResult, hub_samples, read_annotations
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
 from timer1lib.params.base import split_list
-from timer1lib.params.curate import CurateParams
+from timer1lib.params.sections import CurateParams
 from timer1lib.schema import Sample, Window
 from timer1lib.stages import Stage
 
@@ -196,26 +197,18 @@ def quality(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[
 
 def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
     """Write `data/cold_start.jsonl`, what SFT imitates; returns where it came from and how many each rule kept."""
-    p, policy = stage.params, stage.shared.parser
+    p, form = stage.params, forms.load(stage.shared.form)
     told: dict[str, Any] = {"from": p.cold_start, "pool": len(train)}
     rows: list[dict[str, Any]] = []
     if p.cold_start == "template":
         times = _told_times(stage) if p.cold_start_times == "told" else exact
-        rows = from_template(
-            train,
-            p.cold_start_template,
-            p.cold_start_n,
-            stage.shared.seed,
-            decimals=p.cold_start_decimals,
-            policy=policy,
-            times=times,
-        )
-        told["template"] = p.cold_start_template
+        rows = from_form(train, form, p.cold_start_n, stage.shared.seed, times=times)
+        told["form"] = form.name
     elif p.cold_start == "annotations":
         if not p.cold_start_file:
             raise Timer1Error("curate.cold_start=annotations needs curate.cold_start_file")
         rules = Filter(p.cold_start_min_iou, p.cold_start_form, p.cold_start_min_chars, p.cold_start_max_chars)
-        filtered = from_annotations(resolve(p.cold_start_file), train, policy, rules)
+        filtered = from_annotations(resolve(p.cold_start_file), train, form, rules)
         rows = filtered.rows
         told |= {"read": filtered.read, "rules": filtered.rules}
     told["rows"] = len(rows)

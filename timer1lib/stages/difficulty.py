@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from timer1lib import forms
 from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, published_rows, spread
 from timer1lib.data.selection import Selection, select
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
 from timer1lib.params.base import split_list
-from timer1lib.params.difficulty import DifficultyParams
-from timer1lib.prompts import load as load_template
+from timer1lib.params.sections import DifficultyParams
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage
@@ -79,7 +79,8 @@ def rollout_rewards(sample: Sample, answers: Sequence[Prediction], stage: Diffic
     if unknown or not names:
         raise Timer1Error(f"difficulty.rollout_reward {stage.params.rollout_reward!r}: use names of {', '.join(REWARDS)}")
     duration = sample.duration or max(end for _, end in sample.windows)
-    inputs = [RewardInput(a.completion, sample.window, duration, stage.shared.parser) for a in answers]
+    form = forms.load(stage.shared.form)
+    inputs = [RewardInput(a.completion, tuple(sample.windows), duration, form) for a in answers]
     return [sum(REWARDS[name](x) for name in names) for x in inputs]
 
 
@@ -95,8 +96,8 @@ def _answers(
         "weights": weights_digest(loaded.model),
         "rule": str(loaded.rule),
         "told": loaded.geometry.tokens_per_second,
-        "prompt": load_template(shared.template),
-        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "template", "seed"}),
+        "form": forms.load(shared.form).identity(),
+        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "form", "seed"}),
         "max_new_tokens": stage.params.max_new_tokens,
         "copies": copies,
         "temperature": temperature,

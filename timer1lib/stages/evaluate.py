@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.measure import CHECKPOINTS, Material, measure_run
 from timer1lib.evaluation.metrics import COMPARISONS
@@ -14,7 +15,7 @@ from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json
 from timer1lib.inference.perturb import PERTURBATIONS, swap_videos
 from timer1lib.params.base import split_list
-from timer1lib.params.evaluate import EvaluateParams
+from timer1lib.params.sections import EvaluateParams
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage
 
@@ -201,11 +202,8 @@ def measure(stage: EvaluateStage) -> dict[str, Any]:
         run.log("rollouts") if run.log("rollouts").is_file() else None,
         {task.split: {s.id: s.duration for s in swap_videos(task.samples)} for task in todo if task.kind == "swap"},
     )
-    metrics = {
-        "model": shared.model,
-        "template": shared.template,
-        **measure_run(material, shared.parser, COMPARISONS[stage.params.comparison], stage.params.resamples, shared.seed),
-    }
+    form, comparison = forms.load(shared.form), COMPARISONS[stage.params.comparison]
+    metrics = {"model": shared.model, **measure_run(material, form, comparison, stage.params.resamples, shared.seed)}
     metrics["question_method"] = stage.params.question_method
     atomic_write_json(run.metrics, metrics)
     return metrics
@@ -263,7 +261,7 @@ def offsets(stage: EvaluateStage, split: str) -> dict[str, list[float]]:
 
 def _scored(stage: EvaluateStage, split: str) -> dict[str, Scored]:
     return {
-        task.checkpoint: join(task.samples, _read(task), stage.shared.parser)
+        task.checkpoint: join(task.samples, _read(task), forms.load(stage.shared.form))
         for task in tasks(stage)
         if task.split == split and task.kind == "grounding"
     }

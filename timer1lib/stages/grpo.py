@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
-from timer1lib.params.grpo import GrpoParams
+from timer1lib.params.base import result_parameters
+from timer1lib.params.sections import GrpoParams
 from timer1lib.schema import Sample
-from timer1lib.spans import iou
+from timer1lib.spans import best_iou
 from timer1lib.stages import Stage
 from timer1lib.stages.material import Material
 
@@ -125,9 +127,8 @@ class _Trainer:
             batch_size=64,
             label=f"difficulty after epoch {epoch}",
         )
-        return {
-            a.id: None if a.error or not self._samples[a.id].windows else iou(a.span, self._samples[a.id].window) for a in answers
-        }
+        windows = {name: self._samples[name].windows for name in ids}
+        return {a.id: None if a.error or not windows[a.id] else best_iou(a.span, windows[a.id]) for a in answers}
 
 
 def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: str) -> dict[str, Any]:
@@ -135,7 +136,8 @@ def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: st
     stamp = [training.stat().st_size, training.stat().st_mtime_ns] if training.is_file() else None
     return {
         "params": stage.params.model_dump(),
-        "shared": stage.shared.model_dump(exclude={"cache_dir", "cache_gb", "workers"}),
+        "shared": result_parameters(stage.shared),
+        "form": forms.load(stage.shared.form).identity(),
         "first": [first, stamp],
         "samples": [sample.to_json() for sample in samples.values()],
     }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.params.base import split_list
-from timer1lib.params.inspect import InspectParams
+from timer1lib.params.sections import InspectParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.stages import Stage
 from timer1lib.view.items import Item, load_items, load_rollouts
@@ -26,7 +27,7 @@ def samples(stage: Stage[InspectParams]) -> list[Item]:
         Timer1Error: nothing was predicted yet.
     """
     params = stage.params
-    return load_items(stage.run, split_list(params.splits), split_list(params.checkpoints), stage.shared.parser)
+    return load_items(stage.run, split_list(params.splits), split_list(params.checkpoints), forms.load(stage.shared.form))
 
 
 def compared(stage: Stage[InspectParams], items: list[Item]) -> tuple[str, str]:

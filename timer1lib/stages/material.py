@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from timer1lib.clock.sampling import Sampling
 from timer1lib.inference.generate import open_store
 from timer1lib.models.inputs import encode_prompt, sample_prompt
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
-from timer1lib.params.sft import SftParams
+from timer1lib.params.base import result_parameters
+from timer1lib.params.sections import SftParams
 from timer1lib.schema import Sample
 from timer1lib.stages import Stage
 from timer1lib.stages.material import Material
@@ -53,7 +55,8 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
             log_path=stage.run.log("sft"),
             settings={
                 "params": stage.params.model_dump(),
-                "shared": stage.shared.model_dump(exclude={"cache_dir", "cache_gb", "workers"}),
+                "shared": result_parameters(stage.shared),
+                "form": forms.load(stage.shared.form).identity(),
                 "rows": json.loads(json.dumps(rows)),
             },
         )

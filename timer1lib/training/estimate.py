@@ -11,7 +11,7 @@ from typing import Any
 
 from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.training.architecture import Architecture, from_config, known
 from timer1lib.training.limits import ROLLOUT_TOKENS
 from timer1lib.video.sizes import frame_size, model_config

@@ -14,12 +14,11 @@ from transformers import TrainerCallback
 from timer1lib.clock.rule import install_rule
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolve
+from timer1lib.forms import AnswerForm, load
 from timer1lib.models.inputs import banned_token_ids
 from timer1lib.models.load import LoadedModel, load_shared
 from timer1lib.params.base import split_list
-from timer1lib.params.grpo import GrpoParams
-from timer1lib.params.shared import SharedParams
-from timer1lib.parsing import Policy, parse
+from timer1lib.params.sections import GrpoParams, SharedParams
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Sample
 from timer1lib.training.common import (
@@ -89,26 +88,22 @@ def parse_rewards(text: str) -> dict[str, float]:
     return weights
 
 
-def reward_function(name: str, samples: Mapping[str, Sample], policy: Policy) -> Callable[..., list[float]]:
+def reward_function(name: str, samples: Mapping[str, Sample], form: AnswerForm) -> Callable[..., list[float]]:
     """A reward as trl calls it, over the samples that the rows' ids name."""
     reward = REWARDS[name]
 
     def scored(completions: list[str], sample_id: list[str], **_: Any) -> list[float]:
-        return [reward(reward_input(text, samples[key], policy)) for text, key in zip(completions, sample_id, strict=True)]
+        return [reward(reward_input(text, samples[key], form)) for text, key in zip(completions, sample_id, strict=True)]
 
     scored.__name__ = name
     return scored
 
 
-def reward_input(text: str, sample: Sample, policy: Policy) -> RewardInput:
+def reward_input(text: str, sample: Sample, form: AnswerForm) -> RewardInput:
+    """What the rewards of a completion look at; questions that are trained on are asked for their time span too."""
     options = tuple(sample.options) if sample.options is not None else None
-    window = sample.windows[0] if sample.windows else None
-    return RewardInput(text, window, sample.duration or 0.0, form_of(sample, policy), options, sample.answer)
-
-
-def form_of(sample: Sample, policy: Policy) -> Policy:
-    """The form that a sample's answer is asked in: grounded questions are always asked in TVG-R1's."""
-    return "tvg_r1" if sample.is_question else policy
+    asked = form.of_sample(sample, grounded=True)
+    return RewardInput(text, tuple(sample.windows), sample.duration or 0.0, asked, options, sample.answer)
 
 
 def train_phase(
@@ -128,6 +123,7 @@ def train_phase(
         freeze_vision_tower(loaded.model)
     loaded.model.config._name_or_path = str(resolve(phase.reference))  # where trl reads the reference from
     weights = parse_rewards(params.rewards)
+    form = load(shared.form)
     log = TrainingLog(
         phase.log_path,
         f"GRPO epoch {phase.number + 1}",
@@ -141,11 +137,11 @@ def train_phase(
     _forget_rollouts(phase.rollouts_path, offset + done)
     trainer = VideoGRPOTrainer(
         loaded.model,
-        [reward_function(name, samples, shared.parser) for name in weights],
+        [reward_function(name, samples, form) for name in weights],
         trainer_config(phase, params, shared, loaded, list(weights.values()), work),
         encode_prompt=lambda row: encode(loaded, samples[row["sample_id"]]),
         feature_cache=feature_cache(params, shared),
-        on_rollouts=_RolloutLog(phase.rollouts_path, samples, shared.parser, params.log_rollouts_every, offset),
+        on_rollouts=_RolloutLog(phase.rollouts_path, samples, form, params.log_rollouts_every, offset),
         train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in phase.ids]),
         processing_class=loaded.processor,
         peft_config=lora_config(params.lora_rank),
@@ -226,8 +222,8 @@ def feature_cache(params: GrpoParams, shared: SharedParams) -> FeatureCache | No
 class _RolloutLog:
     """Keeps some steps' rollouts for inspection: completions, rewards and spans beside the truth."""
 
-    def __init__(self, path: Path, samples: Mapping[str, Sample], policy: Policy, every: int, offset: int) -> None:
-        self._path, self._samples, self._policy, self._every, self._offset = path, samples, policy, every, offset
+    def __init__(self, path: Path, samples: Mapping[str, Sample], form: AnswerForm, every: int, offset: int) -> None:
+        self._path, self._samples, self._form, self._every, self._offset = path, samples, form, every, offset
 
     def __call__(self, step: int, rows: list[dict[str, Any]]) -> None:
         if step % self._every:
@@ -235,10 +231,13 @@ class _RolloutLog:
         written = []
         for row in rows:
             sample = self._samples[row["id"]]
-            policy = form_of(sample, self._policy)
-            spans = [parse(text, policy).span for text in row["completions"]]
-            truth = list(sample.windows[0]) if sample.windows else None
-            written.append({**row, "step": self._offset + step, "gt": truth, "spans": [list(s) if s else None for s in spans]})
+            form = self._form.of_sample(sample, grounded=True)
+            spans = [form.span(text) for text in row["completions"]]
+            windows = [list(window) for window in sample.windows]
+            said: dict[str, Any] = {"gt": windows[0] if windows else None, "spans": [list(s) if s else None for s in spans]}
+            if len(windows) > 1:
+                said["windows"] = windows
+            written.append({**row, "step": self._offset + step, **said})
         append_jsonl(self._path, written)
 
 

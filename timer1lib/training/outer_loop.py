@@ -18,7 +18,7 @@ from pathlib import Path
 from timer1lib.data.schedules import filter_epoch, plan_epoch
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
-from timer1lib.params.grpo import GrpoParams
+from timer1lib.params.sections import GrpoParams
 
 Measure = Callable[[str, Sequence[str], int], Mapping[str, float | None]]
 """Greedy IoU (0 to 1, None where there is no answer) of a model folder on samples; the int names the epoch."""

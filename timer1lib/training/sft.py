@@ -19,8 +19,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.inputs import collate
 from timer1lib.models.load import LoadedModel, load_shared
-from timer1lib.params.sft import SftParams
-from timer1lib.params.shared import SharedParams
+from timer1lib.params.sections import SftParams, SharedParams
 from timer1lib.training.common import (
     TrainingLog,
     freeze_vision_tower,

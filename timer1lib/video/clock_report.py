@@ -66,7 +66,7 @@ def clock_report(
         Timer1Error: the video or the model cannot be read.
     """
     from timer1lib.models.load import load_clock
-    from timer1lib.params.shared import SharedParams
+    from timer1lib.params.sections import SharedParams
 
     if loaded is None:
         loaded = load_clock(model if model is not None else SharedParams().model, clock_rule, timestamps)

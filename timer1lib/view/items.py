@@ -8,10 +8,10 @@ from typing import Any
 from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json, read_jsonl
-from timer1lib.parsing import Policy, follows_form, parse
+from timer1lib.forms import FORMS, AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample, Window
-from timer1lib.spans import iou
+from timer1lib.spans import best_iou
 from timer1lib.view.palette import TRUTH_COLOUR, Style, styles
 from timer1lib.view.ranges import linked_text
 
@@ -53,7 +53,7 @@ class Item:
 
     def iou(self, row: Row) -> float:
         """IoU of a row's answer with the window it fits best (there may be several)."""
-        return max((iou(row.span, window) for window in self.sample.windows), default=0.0)
+        return best_iou(row.span, self.sample.windows)
 
     def ious(self) -> dict[str, float]:
         return {row.key: self.iou(row) for row in self.rows}
@@ -80,7 +80,7 @@ def _prediction_files(run: RunFolder) -> list[Any]:
 
 
 def load_items(
-    run: RunFolder, splits: list[str] | None = None, checkpoints: list[str] | None = None, parser: Policy = "timer1"
+    run: RunFolder, splits: list[str] | None = None, checkpoints: list[str] | None = None, form: AnswerForm = FORMS["timer1"]
 ) -> list[Item]:
     """One item per grounding sample of the splits (all that have predictions, where none is named).
 
@@ -104,7 +104,7 @@ def load_items(
         for sample in run.read_samples(split):
             if sample.is_question and not sample.windows:
                 continue
-            rows = [_row(name, answers[name].get(sample.id), style[name], parser) for name in answers]
+            rows = [_row(name, answers[name].get(sample.id), style[name], form) for name in answers]
             found = sorted(tags.get((split, sample.id), set()))
             if any(row.span is None for row in rows):
                 found.append("no answer")
@@ -112,12 +112,12 @@ def load_items(
     return items
 
 
-def _row(name: str, prediction: Prediction | None, style: Style, parser: Policy) -> Row:
+def _row(name: str, prediction: Prediction | None, style: Style, form: AnswerForm) -> Row:
     if prediction is None:
         return Row(name, name, None, "", style, False, None, "not in the predictions")
-    policy: Policy = prediction.parser if prediction.parser in ("timer1", "timer1_eval", "tvg_r1", "timelens") else parser  # type: ignore[assignment]
-    form = follows_form(prediction.completion, policy)
-    return Row(name, name, prediction.span, prediction.completion, style, form, None, prediction.error)
+    asked = form if prediction.parser == form.reading.way else FORMS.get(prediction.parser, form)
+    fits = asked.fits(prediction.completion)
+    return Row(name, name, prediction.span, prediction.completion, style, fits, None, prediction.error)
 
 
 def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000) -> list[Item]:
@@ -145,7 +145,7 @@ def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000
 
 def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
     sample = known.get(row["id"]) or Sample(
-        row["id"], "", row.get("query", ""), windows=[(float(row["gt"][0]), float(row["gt"][1]))]
+        row["id"], "", row.get("query", ""), windows=[(float(s), float(e)) for s, e in row.get("windows") or [row["gt"]]]
     )
     order = sorted(range(len(row["rewards"])), key=lambda i: -float(row["rewards"][i]))
     rollouts = []
@@ -153,7 +153,7 @@ def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
         span = row["spans"][i]
         completion = row["completions"][i] if row.get("completions") else ""
         style = Style("#009e73", "solid") if rank == 0 else Style("#0072b2", "diagonal")
-        parsed = (float(span[0]), float(span[1])) if span and None not in span else parse(completion).span
+        parsed = (float(span[0]), float(span[1])) if span and None not in span else FORMS["timer1"].span(completion)
         rollouts.append(Row(f"r{i}", f"rollout {i + 1}", parsed, completion, style, True, float(row["rewards"][i])))
     return Item(f"{row['step']}/{row['id']}/{number}", sample, rollouts, f"step {row['step']}", int(row["step"]))
 

@@ -16,7 +16,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text, project_root, read_json, resolve
 from timer1lib.params.cells import cell_source, with_cell
 from timer1lib.params.load import validated
-from timer1lib.params.model import Params
+from timer1lib.params.sections import Params
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.elsewhere import run_from_predictions
 from timer1lib.view.items import grounding_splits

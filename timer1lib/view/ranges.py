@@ -1,6 +1,6 @@
 """Times that a completion names, with the place in the text where it names them.
 
-This is for looking only. What a completion *answers* is `timer1lib.parsing`'s business; here every range in the
+This is for looking only. What a completion *answers* is `timer1lib.forms`' business; here every range in the
 thinking is found, so that text and timeline can be linked. Total: any text gives a list, never an exception.
 """
 
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from timer1lib.parsing import MAX_CHARACTERS
+from timer1lib.forms import MAX_CHARACTERS
 
 RangeKind = Literal["thinking", "answer"]
 

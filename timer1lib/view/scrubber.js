@@ -328,9 +328,10 @@ class Scrubber {
 
   score(row, span) {
     const truths = this.spans({ truth: true, key: "truth" });
-    const best = (f) => truths.reduce((most, truth) => Math.max(most, f(truth)), 0);
+    if (!truths.length) return { iou: 0, reward: 0 };
+    const best = truths.reduce((most, truth) => (iou(span, truth) > iou(span, most) ? truth : most));  // as spans.best_window
     const reward = REWARDS[this.item.reward] ?? REWARDS.tiou;
-    return { iou: best((truth) => iou(span, truth)), reward: best((truth) => reward(span, truth, this.item.duration, row.form)) };
+    return { iou: iou(span, best), reward: reward(span, best, this.item.duration, row.form) };
   }
 
   values() {

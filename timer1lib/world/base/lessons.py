@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from timer1lib import prompts
+from timer1lib.forms import FORMS
 from timer1lib.world import answers
 from timer1lib.world.base.tiny import TEMPORAL_PATCH
 from timer1lib.world.lexicon import VERBS
@@ -112,9 +112,9 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
             picked = choices.pop(int(rng.integers(len(choices))))
             letter = LETTERS[picked.answer]
             if draw < mix.question:
-                turns.append((prompts.build_question("brief_question", picked.text, picked.options, None), letter))
+                turns.append((FORMS["brief"].ask(picked.text, None, picked.options).text, letter))
             else:
-                text = prompts.build_question("brief_grounded", picked.text, picked.options, None)
+                text = FORMS["brief"].ask(picked.text, None, picked.options, grounded=True).text
                 turns.append((text, answers.grounded(answers.seen(picked.window, told), letter)))
             continue
         if draw > 1 - mix.describe:
@@ -127,7 +127,7 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
             continue
         thinking = rng.random() < mix.chain_of_thought
         answer = answers.chain_of_thought(window) if thinking else answers.direct(window)
-        turns.append((prompts.build("brief", query.text(rng), None), answer))
+        turns.append((FORMS["brief"].ask(query.text(rng), None).text, answer))
     return turns
 
 

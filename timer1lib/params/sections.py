@@ -1,0 +1,334 @@
+"""Every parameter there is: what the notebooks share, one section a notebook, and the whole params file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from timer1lib import forms
+from timer1lib.errors import Timer1Error
+from timer1lib.params.base import Section
+
+KeepDrop = Literal["keep", "drop"]
+KeepClipDrop = Literal["keep", "clip", "drop"]
+
+
+class SharedParams(Section):
+    """What several notebooks share: seed, model, what the model sees and how it is asked."""
+
+    seed: int = Field(0, ge=0, description="seed of every random choice of the run")
+    model: str = Field("assets/tiny-qwen3-vl", description="base model: a folder or a hub id (Qwen2.5-VL or Qwen3-VL)")
+    form: str = Field(
+        "brief", description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt)"
+    )
+    sampling: Literal["fps", "frames"] = Field("frames", description="sample by rate (fps) or a fixed number of frames")
+    fps: float = Field(2.0, gt=0, le=60, description="frames a second where sampling is fps")
+    frames: int = Field(32, ge=2, le=4096, description="frames a video where sampling is frames; the cap where it is fps")
+    min_frame_pixels: int = Field(56 * 56, ge=1, description="pixels a frame has at least")
+    total_pixels: int = Field(
+        16 * 56 * 56, ge=1, description="pixels a video has at most, the two frames of a temporal patch counting once"
+    )
+    clock_rule: Literal["auto", "published", "installed", "wrong_text"] = Field(
+        "auto",
+        description="positions: published rule, the library's, or published where they differ; wrong_text is for the experiment",
+    )
+    timestamps: Literal["auto", "text", "positions"] = Field(
+        "auto",
+        description="how times are told: text before each frame pair, or temporal positions (Qwen2.5-VL alone); "
+        "auto is what the model's config.json or its family says",
+    )
+    time_scale: float = Field(
+        1.0, gt=0, le=10, description="told times are this times the true ones; 1.0 but in the wrong-clock experiment"
+    )
+    dtype: Literal["float32", "bfloat16", "float64"] = Field("float32", description="number type of weights and activations")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa", description="attention implementation of the text model"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
+    threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
+    cache_dir: str = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
+    cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
+    workers: int = Field(2, ge=0, le=64, description="processes that decode videos ahead of the model; 0 decodes in place")
+
+    @field_validator("form")
+    @classmethod
+    def _known_form(cls, name: str) -> str:
+        try:
+            forms.load(name)
+        except Timer1Error as error:
+            raise ValueError(str(error)) from error
+        return name
+
+
+class CurateParams(Section):
+    """01_curate: where samples come from, which flaws are repaired how, and what SFT imitates."""
+
+    source: Literal["world", "files"] = Field("world", description="the embedded world, or annotation files")
+    world_seed: int = Field(
+        0, ge=0, description="world: another seed gives other videos; apart from the run's seed, so that runs share them"
+    )
+    train_videos: int = Field(600, ge=1, description="world: videos of the training pool")
+    test_videos: int = Field(100, ge=1, description="world: videos of the test in distribution")
+    ood_videos: int = Field(100, ge=0, description="world: videos of the test out of distribution")
+    questions: int = Field(60, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
+    train_questions: int = Field(0, ge=0, description="world: questions in train_qa, to train on with difficulty.pool")
+    queries_a_video: int = Field(4, ge=1, le=20, description="world: at most this many queries a video")
+    train_files: str = Field("", description="files: annotation files of the training pool, comma-separated")
+    test_files: str = Field("", description="files: test sets, comma-separated; a name and an equals sign may come before each")
+    videos: str = Field("", description="files: folder that holds all videos")
+    format: str = Field("auto", description="files: a reader's name; auto recognises it from each file's content")
+    hub_train: str = Field("", description="files: a hub data set as id:split, read instead of train_files")
+    hub_test: str = Field("", description="files: hub data sets as id:split, comma-separated, besides test_files")
+    check_videos: bool = Field(True, description="open every video file: missing, undecodable, other duration, same content")
+    repair_test: bool = Field(False, description="treat test sets too; else their rows stay as published")
+    use_notes: bool = Field(True, description="read the run's notes.jsonl (left in 06_inspect) back as repairs")
+    notes_file: str = Field("", description="notes.jsonl of an earlier run to read as well")
+
+    on_past_end: KeepClipDrop = Field("clip", description="windows that end after the video")
+    on_reversed: Literal["keep", "swap", "drop"] = Field("swap", description="windows that end before they start")
+    on_empty_window: KeepDrop = Field("drop", description="windows without length")
+    on_negative: KeepClipDrop = Field("clip", description="windows that start before the video")
+    on_bad_duration: KeepDrop = Field("drop", description="durations of zero or less")
+    on_bad_clip: KeepDrop = Field("drop", description="clips that disagree with the duration")
+    on_short_window: KeepDrop = Field("keep", description="windows shorter than short_window")
+    on_whole_video: KeepDrop = Field("keep", description="windows that cover whole_share of the video")
+    on_bad_query: KeepDrop = Field("drop", description="empty queries and such without a word")
+    on_audio_query: KeepDrop = Field("keep", description="queries about what can only be heard")
+    on_bad_answer: KeepDrop = Field("drop", description="answers that are none of the options")
+    on_missing_field: KeepDrop = Field("keep", description="rows that lack a field their format has")
+    on_text_number: KeepDrop = Field("keep", description="numbers written as text; keep reads them")
+    on_duplicate: KeepDrop = Field("drop", description="the same query and window again")
+    on_conflicting_windows: KeepDrop = Field("keep", description="one query with different windows")
+    on_near_duplicate: KeepDrop = Field("keep", description="nearly the same query and window")
+    on_duplicate_id: Literal["clip", "drop"] = Field("clip", description="an id that stands twice; clip gives a new one")
+    on_leakage: KeepDrop = Field("drop", description="videos in training and test; drop takes them out of training")
+    on_shared_source: KeepDrop = Field("keep", description="clips of one source video in training and test")
+    on_missing_video: KeepDrop = Field("drop", description="rows whose video file is not there")
+    on_undecodable: KeepDrop = Field("drop", description="rows whose video file cannot be decoded")
+    on_duration_mismatch: KeepClipDrop = Field("clip", description="durations that are not the file's; clip takes the file's")
+    on_wrong_label: KeepClipDrop = Field("drop", description="noted as wrong; a note's own window is taken unless kept")
+    on_ambiguous: KeepDrop = Field("drop", description="noted as ambiguous")
+
+    end_tolerance: float = Field(0.001, ge=0, le=10, description="seconds that a window may pass the end")
+    short_window: float = Field(0.5, ge=0, description="windows below this many seconds are short")
+    whole_share: float = Field(0.95, gt=0, le=1, description="share of the video from which a window counts as all of it")
+    duration_tolerance: float = Field(0.5, ge=0, description="seconds that a duration may differ from the file's (or 1 %)")
+    blind_limit: float = Field(25.0, ge=0, le=100, description="percent R1@0.5 above which blind answers raise the warning")
+
+    cold_start: Literal["template", "annotations", "none"] = Field(
+        "template", description="SFT's completions: written as shared.form says (template), or a stronger model's"
+    )
+    cold_start_n: int = Field(0, ge=0, description="template: samples, drawn at random; 0 takes the whole training pool")
+    cold_start_times: Literal["told", "exact"] = Field(
+        "told", description="template: times the model was told, or the window's own"
+    )
+    cold_start_file: str = Field("", description="annotations: JSONL of {id, completion} from a stronger model")
+    cold_start_min_iou: float = Field(0.5, ge=0, le=1, description="annotations: IoU their answer must reach")
+    cold_start_form: bool = Field(True, description="annotations: keep only those that have shared.form's form")
+    cold_start_min_chars: int = Field(20, ge=0, description="annotations: shortest completion")
+    cold_start_max_chars: int = Field(4000, ge=1, description="annotations: longest completion")
+    check_clock: bool = Field(True, description="compare the time that the model is told with every sampled frame's own")
+
+
+class SftParams(Section):
+    """02_sft: the cold start that teaches the answer's form."""
+
+    enabled: bool = Field(True, description="False leaves the base as it is: RL then starts from the base")
+    samples: int = Field(150, ge=0, description="cold-start samples to learn from; 0 takes all of data/cold_start.jsonl")
+    steps: int = Field(30, ge=1, description="optimizer steps")
+    batch_size: int = Field(16, ge=1, description="samples a step")
+    micro_batch_size: int = Field(16, ge=1, description="samples a forward pass; smaller ones are accumulated to the batch size")
+    learning_rate: float = Field(2.0e-4, gt=0, description="peak learning rate of AdamW")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning-rate schedule after the warm-up")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    lora_rank: int = Field(
+        0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights themselves"
+    )
+    freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
+
+
+class DifficultyParams(Section):
+    """03_difficulty: who judges the pool, and which of it RL trains on."""
+
+    difficulty_model: Literal["start", "sft", "base", "published"] = Field(
+        "start",
+        description="who judges: the model RL starts from (sft where 02 trained one, else base), checkpoints/sft, shared.model, "
+        "or the answers that TimeRFT's file brings",
+    )
+    pool: str = Field("train", description="split that difficulty is measured on")
+    max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")
+    batch_size: int = Field(32, ge=1, le=1024, description="answers generated together")
+    rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
+    rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
+    rollout_reward: str = Field("tiou, format", description="rewards added up for them (names of timer1lib/rewards.py)")
+    rule: Literal["gaussian", "uniform", "band", "random", "top_variance", "all"] = Field("all", description="selection rule")
+    n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
+    mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
+    std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")
+    low: float = Field(0.0, ge=-1, lt=1, description="gaussian, uniform, band: only IoU above this")
+    high: float = Field(0.7, gt=-1, le=1, description="band: only IoU up to this")
+    bins: int = Field(10, ge=1, le=100, description="uniform: steps of IoU with equal shares")
+
+
+class GrpoParams(Section):
+    """04_grpo: reinforcement learning with verifiable rewards, and the TimeRFT schedule around it."""
+
+    enabled: bool = Field(True, description="False leaves out reinforcement learning")
+    rewards: str = Field(
+        "tiou:1.0, format:1.0", description="rewards and their weights: tiou, iou, format, tvg_r1, tiou_centered, grounded_qa"
+    )
+    schedule: Literal["multi_epoch", "sample_filtering", "easy_to_hard", "hard_to_easy", "staged"] = Field(
+        "sample_filtering", description="which samples each epoch trains on"
+    )
+    epochs: int = Field(2, ge=1, description="phases of the outer loop; sample filtering measures the difficulty anew after each")
+    steps_per_epoch: int = Field(0, ge=0, description="optimizer steps of an epoch; 0 sees every sample of the epoch once")
+    filter_low: float = Field(0.0, ge=0, le=1, description="sample filtering keeps IoU above this")
+    filter_high: float = Field(0.7, ge=0, le=1, description="sample filtering keeps IoU up to this")
+    stage_bands: str = Field(
+        "0.5:1, 0.25:0.75, 0:0.5", description="IoU bands (low:high) of the staged schedule, one an epoch, easiest first"
+    )
+    phase_policy: Literal["restart", "carry"] = Field(
+        "restart",
+        description="restart: fresh optimizer, schedule and reference each epoch (official script); carry: one training",
+    )
+    prompts_per_step: int = Field(8, ge=1, description="groups a step")
+    groups_per_forward: int = Field(
+        0,
+        ge=0,
+        description="groups scored in one forward pass, a divisor of prompts_per_step: fewer take less memory; 0 takes all",
+    )
+    num_generations: int = Field(8, ge=2, description="rollouts a group, G")
+    max_completion_length: int = Field(48, ge=1, description="tokens of a rollout at most")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature of the rollouts")
+    learning_rate: float = Field(1.5e-4, gt=0, description="peak learning rate of AdamW")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="learning-rate schedule after the warm-up")
+    warmup_steps: int = Field(5, ge=0, description="steps in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    beta: float = Field(0.0, ge=0, description="weight of the KL divergence to the reference")
+    epsilon: float = Field(0.2, gt=0, description="clipping range of the probability ratio, downwards and upwards")
+    epsilon_high: float = Field(0.2, gt=0, description="clipping range upwards; above epsilon it is DAPO's clip-higher")
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = Field(
+        "bnpo", description="how token losses are averaged; bnpo is the released trainer's"
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        "group", description="what advantages are divided by: the standard deviation of the group, of the batch, or nothing"
+    )
+    entropy_coefficient: float = Field(0.0, ge=0, description="weight of an entropy bonus (TVG-R1 uses 1e-3)")
+    dynamic_sampling: int = Field(0, ge=0, description="times that a group of equal rewards is drawn anew (DAPO)")
+    lora_rank: int = Field(
+        0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights themselves"
+    )
+    freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
+        "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
+    )
+    rollouts: Literal["shared_prefix", "repeated"] = Field(
+        "shared_prefix", description="fast rollouts of a group, or plain generation"
+    )
+    cache_features: bool = Field(True, description="keep the frozen vision tower's outputs on disk")
+    save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
+    log_rollouts_every: int = Field(5, ge=1, description="steps between rollouts kept for inspection")
+
+
+class EvaluateParams(Section):
+    """05_evaluate: which checkpoints are asked what, and how the answers are scored."""
+
+    checkpoints: str = Field(
+        "base, sft, grpo", description="checkpoints to evaluate, comma-separated; those that the run has not are left out"
+    )
+    splits: str = Field("", description="splits to evaluate, comma-separated; empty: all whose names do not start with train")
+    comparison: Literal["reaches", "exceeds"] = Field(
+        "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
+    )
+    max_new_tokens: int = Field(48, ge=1, description="tokens of an answer at most")
+    batch_size: int = Field(64, ge=1, description="questions that are answered together")
+    resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
+    question_method: Literal["likelihood", "letter", "none"] = Field(
+        "likelihood", description="multiple choice by the likelihood of each letter, by a generated letter, or not at all"
+    )
+    grounded_questions: bool = Field(False, description="also ask questions that have a window for window and letter together")
+    grounded_tokens: int = Field(96, ge=1, description="tokens of a grounded answer at most")
+    perturb: str = Field(
+        "swap, shuffle", description="changed videos for the signature prior-following: swap, shuffle; empty asks none"
+    )
+    perturb_samples: int = Field(
+        160, ge=0, description="samples of each grounding split that are asked about changed videos; 0 asks none"
+    )
+    shard: str = Field(
+        "", description="k/n answers only the k-th of n shares of every split; empty answers all and joins the shares"
+    )
+
+
+class InspectParams(Section):
+    """06_inspect: what is looked at."""
+
+    splits: str = Field("", description="splits to look at, comma-separated; empty: every grounding split that has predictions")
+    checkpoints: str = Field("", description="checkpoints to look at, comma-separated; empty: every one that has predictions")
+    compare_from: str = Field(
+        "base", description="checkpoint that differences of IoU start from; the first there is where it has no predictions"
+    )
+    compare_to: str = Field(
+        "grpo", description="checkpoint that differences of IoU go to; the last there is where it has no predictions"
+    )
+    reward: Literal["tiou", "iou", "tiou_centered", "format", "tvg_r1"] = Field(
+        "tiou", description="reward shown while an edge is dragged"
+    )
+    rollout_groups: int = Field(400, ge=1, le=100_000, description="groups of rollouts to look at, the last ones of training")
+    video_mb: float = Field(
+        12.0, gt=0.1, le=200, description="largest video in MB that is handed to the browser; longer ones are encoded smaller"
+    )
+    static_samples: int = Field(
+        6, ge=0, le=100, description="samples drawn where there is no kernel: the executed notebook, its HTML"
+    )
+
+
+class CompareParams(Section):
+    """07_compare: which runs stand side by side."""
+
+    runs: str = Field(
+        "",
+        description="runs to compare, folders or names under outputs/, comma-separated; empty: this run alone",
+    )
+    checkpoint: str = Field("", description="checkpoint of every run that is compared; empty: the last that each has")
+    comparison: Literal["reaches", "exceeds"] = Field(
+        "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
+    )
+    resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
+    benchmark: Literal["all", "TVGBench", "Charades-STA", "ActivityNet"] = Field(
+        "all", description="published results shown below"
+    )
+
+
+class Params(Section):
+    """`params/<name>.yaml`."""
+
+    name: str = Field("tiny", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run is outputs/<name>")
+    shared: SharedParams = SharedParams()
+    curate: CurateParams = CurateParams()
+    sft: SftParams = SftParams()
+    difficulty: DifficultyParams = DifficultyParams()
+    grpo: GrpoParams = GrpoParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    inspect: InspectParams = InspectParams()
+    compare: CompareParams = CompareParams()
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "curate": CurateParams,
+    "sft": SftParams,
+    "difficulty": DifficultyParams,
+    "grpo": GrpoParams,
+    "evaluate": EvaluateParams,
+    "inspect": InspectParams,
+    "compare": CompareParams,
+}
+"""Section of each notebook, in the order in which they run: 01_curate, 02_sft, ..."""
+
+NOTEBOOKS: tuple[str, ...] = tuple(f"{i:02d}_{name}" for i, name in enumerate(SECTIONS, 1))
