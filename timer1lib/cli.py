@@ -187,7 +187,7 @@ def _add_clock(commands: Commands) -> None:
 
 
 def _clock(options: argparse.Namespace) -> Outcome:
-    from timer1lib.video.clock_report import clock_report, format_clock
+    from timer1lib.inference.clock_report import clock_report, format_clock
 
     value = clock_report(options.video, options.model, clock_rule=options.rule, timestamps=options.timestamps)
     return Outcome(format_clock(value), value)

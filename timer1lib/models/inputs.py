@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from timer1lib import prompts
-from timer1lib.clock.sampling import Sampling
-from timer1lib.clock.told import seconds_per_grid, told_times, video_metadata
+from timer1lib.clock.frames import Frames, Sampling
+from timer1lib.clock.told import video_metadata
 from timer1lib.errors import Timer1Error
 from timer1lib.models.load import LoadedModel
 from timer1lib.schema import Sample
-from timer1lib.video.frames import Frames
-from timer1lib.video.sizes import frame_size, resize
+from timer1lib.video.decode import frame_size, resize
 
 if TYPE_CHECKING:
     from timer1lib.params.shared import SharedParams
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of tokens that are not trained on."""
 
-VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 _PADDED = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}
 """Keys of shape [1, L] and what pads them; None is the tokenizer's pad token."""
 
@@ -49,22 +47,22 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, complet
     """One video and one question as a batch of 1.
 
     Frames reach the model as they are: the processor neither samples nor resizes them again. Frames that are no
-    multiple of the model's patches are fitted once, here. A Qwen2.5-VL whose times are text gets every frame pair as
-    a video of its own, `<12.4 seconds>` before it.
+    multiple of the model's patches are fitted once, here. Where we write the times ourselves every frame pair is a video
+    of its own, `<12.4 seconds>` before it.
 
     Args:
         completion: the answer to learn; adds `labels`, which hold the completion and its end token and `IGNORED` before.
 
     Returns:
         `input_ids`, `attention_mask`, `mm_token_type_ids` int64 [1, L]; `pixel_values_videos` float32 [patches, C];
-        `video_grid_thw` int64 [videos, 3]; for Qwen2.5-VL `second_per_grid_ts` float32 [videos]; `labels` where asked
+        `video_grid_thw` int64 [videos, 3]; where positions tell times `second_per_grid_ts` float32 [videos]; `labels` where asked
         for. There is one video, or one a frame pair (above).
 
     Raises:
         Timer1Error: the completion holds vision tokens.
     """
     frames = fit_frames(loaded, frames)
-    shown = _frame_pairs(loaded, frames) if loaded.interleaves else [(frames, [])]
+    shown = loaded.family.shown(frames, loaded.geometry)
     content = [part for _, before in shown for part in (*before, {"type": "video"})]
     content.append({"type": "text", "text": clean_text(loaded, prompt_text)})
     turns = [{"role": "user", "content": content}]
@@ -79,24 +77,9 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt_text: str, complet
         return_tensors="pt",
     )
     out = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
-    if loaded.family == "qwen2_5_vl":
-        step = seconds_per_grid(frames, loaded.geometry.temporal_patch)
-        out["second_per_grid_ts"] = torch.full((len(shown),), step, dtype=torch.float32)
-    else:
-        out.pop("second_per_grid_ts", None)
+    out.pop("second_per_grid_ts", None)  # the processor's own, of a frame rate that it only believes to know
+    out |= loaded.family.time_inputs(frames, loaded.geometry, len(shown))
     return out if completion is None else _with_completion(loaded, out, completion)
-
-
-def _frame_pairs(loaded: LoadedModel, frames: Frames) -> list[tuple[Frames, list[dict[str, str]]]]:
-    """The frames of each temporal patch, with the text part that says when they are."""
-    size = loaded.geometry.temporal_patch
-    told = told_times(frames.times_s, frames.step_s, size, None, frames.time_scale)
-    pairs = []
-    for first in range(0, len(frames), size):
-        part = slice(first, first + size)
-        pair = replace(frames, pixels=frames.pixels[part], times_s=frames.times_s[part])
-        pairs.append((pair, [{"type": "text", "text": f"<{told[first]:.1f} seconds>"}]))
-    return pairs
 
 
 def fit_frames(loaded: LoadedModel, frames: Frames) -> Frames:
@@ -113,7 +96,7 @@ def fit_frames(loaded: LoadedModel, frames: Frames) -> Frames:
 def clean_text(loaded: LoadedModel, text: str) -> str:
     """Text from a data set without the tokenizer's control tokens, so that a query cannot end its own turn."""
     special = sorted((t for t in loaded.tokenizer.all_special_tokens if t.startswith("<|")), key=len, reverse=True)
-    names = [*special, *VISION_TOKENS]
+    names = [*special, *loaded.family.vision_tokens]
     return re.sub("|".join(map(re.escape, names)), " ", text)
 
 
@@ -148,7 +131,7 @@ def banned_token_ids(loaded: LoadedModel) -> list[int]:
     """
     tokenizer = loaded.tokenizer
     known = tokenizer.get_vocab()
-    named = {known[t] for t in (*VISION_TOKENS, "<|im_start|>") if t in known}
+    named = {known[t] for t in (*loaded.family.vision_tokens, loaded.family.turn_start) if t in known}
     config = loaded.model.config
     named |= {int(config.image_token_id), int(config.video_token_id)}
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:

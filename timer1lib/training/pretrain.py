@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from timer1lib.clock.rule import install_rule
 from timer1lib.clock.told import NUDGE
 from timer1lib.files import append_jsonl
 from timer1lib.models.fast_vision import speed_up_vision
+from timer1lib.models.load import install_rule
 from timer1lib.models.tiny import MERGE, PATCH, TEMPORAL_PATCH, Family, build_tiny, describe, parameter_count
 from timer1lib.progress import Progress
 from timer1lib.training.lessons import Lesson, Mix, build_lesson, lesson_pixels, lesson_scene
