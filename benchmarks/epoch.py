@@ -23,18 +23,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from datasets import Dataset
 
-from timer1lib.clock.sampling import Sampling
+from timer1lib.clock.frames import Sampling
 from timer1lib.files import read_jsonl
+from timer1lib.models.config import sampling_for
+from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids, encode_prompt, sample_prompt
 from timer1lib.models.load import LoadedModel, load_model
 from timer1lib.params.load import load_params
 from timer1lib.rewards import RewardInput, tiou_reward
 from timer1lib.schema import Sample
 from timer1lib.training.common import freeze_vision_tower, no_printing
-from timer1lib.training.features import FeatureCache
 from timer1lib.training.video_grpo import VideoGRPOConfig, VideoGRPOTrainer
 from timer1lib.video.decode import read_frames
-from timer1lib.video.frame_store import FrameStore
+from timer1lib.video.store import FrameStore
 from timer1lib.world.splits import synth
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +47,7 @@ def trained(folder: Path, samples: dict[str, Sample], prompts: int, *, caches: b
     shared, grpo = PARAMS.shared, PARAMS.grpo
     loaded = load_model(ROOT / shared.model, device="cpu", clock_rule=shared.clock_rule)
     freeze_vision_tower(loaded.model)
-    sampling = Sampling.from_shared(shared)
+    sampling = sampling_for(shared)
     with ExitStack() as open_things:
         encode = plain_encoder(folder, loaded, samples, sampling)
         if caches:

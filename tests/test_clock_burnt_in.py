@@ -67,7 +67,7 @@ def test_the_frame_for_a_second_shows_it(
     assert shown[: len(true)] == true
     assert all(second == true[-1] for second in shown[len(true) :])  # an odd last frame is repeated
     assert len(set(shown)) > 8
-    if loaded.family == "qwen3_vl":
+    if loaded.family.name == "qwen3_vl":
         written = re.findall(r"<([\d.]+) seconds>", loaded.tokenizer.decode(batch["input_ids"][0]))
         for patch, text in enumerate(written):
             assert shown[2 * patch] - start - 0.06 <= float(text) < shown[2 * patch + 1] - start + 1.06

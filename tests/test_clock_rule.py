@@ -11,11 +11,11 @@ import pytest
 import torch
 import transformers
 
-from timer1lib.clock.rule import install_rule, probe_example
+from timer1lib.clock.frames import Frames
+from timer1lib.clock.rule import probe_example
 from timer1lib.errors import Timer1Error
 from timer1lib.models.inputs import banned_token_ids, collate, encode_prompt
-from timer1lib.models.load import LoadedModel, load_model
-from timer1lib.video.frames import Frames
+from timer1lib.models.load import LoadedModel, install_rule, load_model
 from timer1lib.world.base.tiny import build_tiny
 
 IS_5_23 = transformers.__version__.startswith("5.23.")
@@ -73,9 +73,9 @@ def test_the_installed_rule_of_this_version(folders: dict[str, Path]) -> None:
 
 
 def probe_example_of(loaded: LoadedModel) -> dict[str, torch.Tensor]:
-    from timer1lib.clock.rule import position_config
+    from timer1lib.clock.positions import PositionConfig
 
-    return probe_example(position_config(loaded.model.model.config))
+    return probe_example(PositionConfig(loaded.geometry.merge, loaded.geometry.tokens_per_second))
 
 
 def test_the_published_rule_is_used_where_it_is_asked_for(folders: dict[str, Path]) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timer1lib.clock import Sampling, choose_frames
+from timer1lib.models.config import sampling_for
 from timer1lib.params.sections import SharedParams
-from timer1lib.video.sizes import frame_size
+from timer1lib.video.decode import frame_size
 
 gaps = st.lists(st.integers(min_value=1, max_value=3000), min_size=0, max_size=120)
 
@@ -66,8 +67,8 @@ def test_sampling_follows_the_params() -> None:
     shared = SharedParams(
         sampling="fps", fps=1.5, frames=9, min_frame_pixels=100, total_pixels=1000, model="some/Qwen3-VL-8B", time_scale=1.1
     )
-    assert Sampling.from_shared(shared) == Sampling("fps", 1.5, 9, 100, 1000, factor=32, time_scale=1.1)
-    assert Sampling.from_shared(SharedParams(model="Qwen/Qwen2.5-VL-7B-Instruct")).factor == 28
+    assert sampling_for(shared) == Sampling("fps", 1.5, 9, 100, 1000, factor=32, time_scale=1.1)
+    assert sampling_for(SharedParams(model="Qwen/Qwen2.5-VL-7B-Instruct")).factor == 28
 
 
 @given(st.integers(8, 2000), st.integers(8, 2000), st.integers(1, 768), st.sampled_from([28, 32, 56]))

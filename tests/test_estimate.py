@@ -15,14 +15,16 @@ from grpo_models import FAMILIES, PAD, VOCAB, double_head, ragged_completions, r
 
 from timer1lib.cli import main  # noqa: E402
 from timer1lib.errors import Timer1Error  # noqa: E402
+from timer1lib.models.config import FAMILIES as FAMILY_OBJECTS  # noqa: E402
+from timer1lib.models.config import KNOWN, architecture_of, family_of, known_sizes  # noqa: E402
 from timer1lib.models.fast_vision import vision_tower  # noqa: E402
+from timer1lib.models.features import mergers, tower_features  # noqa: E402
 from timer1lib.params.load import load_params  # noqa: E402
-from timer1lib.training.architecture import KNOWN, from_config, known  # noqa: E402
-from timer1lib.training.estimate import architecture_of, estimate, format_estimate, seen_pairs  # noqa: E402
-from timer1lib.training.features import mergers, tower_features  # noqa: E402
+from timer1lib.training.estimate import estimate, format_estimate, seen_pairs  # noqa: E402
 from timer1lib.training.video_grpo import attention, rollouts, shared_prefix  # noqa: E402
 from timer1lib.training.video_grpo.encoded import encode  # noqa: E402
 
+QWEN3 = FAMILY_OBJECTS["qwen3_vl"].sizes
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -48,7 +50,7 @@ def test_published_sizes_give_the_parameters_of_the_class(name: str) -> None:
         "hidden_size": sizes.vision_hidden, "depth": sizes.vision_layers, "intermediate_size": sizes.vision_intermediate,
         "patch_size": sizes.patch, "out_hidden_size": sizes.hidden, "num_heads": 16,
     }  # fmt: skip
-    if sizes.qwen3:
+    if name in QWEN3:
         text["head_dim"] = sizes.head_dim
         config = t.Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=sizes.tied)
         cls: Any = t.Qwen3VLForConditionalGeneration
@@ -73,7 +75,7 @@ def test_arithmetic_and_memory_are_those_of_a_measured_model(family: str) -> Non
     from torch.utils.flop_counter import FlopCounterMode
 
     model = random_model(family, torch.float32)
-    sizes = from_config(model.config.to_dict(), "here")
+    sizes = family_of(model.config, "here").architecture(model.config.to_dict(), "here")
     assert (sizes.text_parameters(), sizes.merger_parameters(), sizes.tower_parameters()) == counted(model)
     double_head(model)
     shared_prefix.watch_backbone(model)
@@ -159,13 +161,13 @@ def test_a_recipe_s_numbers_hang_together() -> None:
 
 
 def test_sizes_of_an_unknown_model_are_asked_for(tmp_path: Path) -> None:
-    assert known("Qwen/Qwen2.5-VL-72B-Instruct") is None
+    assert known_sizes("Qwen/Qwen2.5-VL-72B-Instruct") is None
     with pytest.raises(Timer1Error, match=r"config\.json is not on this machine"):
         architecture_of("somebody/other-7b")
     with pytest.raises(Timer1Error, match="type 'llama'"):
-        from_config({"model_type": "llama"}, "m")
+        family_of({"model_type": "llama"}, "m")
     with pytest.raises(Timer1Error, match="lacks 'hidden_size'"):
-        from_config({"model_type": "qwen3_vl", "text_config": {}}, "m")
+        FAMILY_OBJECTS["qwen3_vl"].architecture({"model_type": "qwen3_vl", "text_config": {}}, "m")
 
 
 def test_the_command_prints_numbers(capsys: Any) -> None:

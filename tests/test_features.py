@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from grpo_models import BANNED, EOS, FAMILIES, PAD, random_model, video_prompt  # noqa: E402
 
 from timer1lib.models.fast_vision import vision_tower  # noqa: E402
-from timer1lib.training.features import (  # noqa: E402
+from timer1lib.models.features import (  # noqa: E402
     FeatureCache,
     accept_features,
     pixels_key,
@@ -50,7 +50,7 @@ def filled(folder: Path, count: int = 4, **bounds: float) -> tuple[FeatureCache,
     values = [torch.full((50, 1, 20), float(i)) for i in range(count)]
     for i, value in enumerate(values):
         cache.put(f"name{i}", value)
-        if (path := cache._path(f"name{i}")).is_file():
+        if (path := cache.disk.path(f"name{i}")).is_file():
             os.utime(path, (1000 + i, 1000 + i))
     return cache, values
 
@@ -67,14 +67,14 @@ def test_what_was_put_is_got_from_memory_and_from_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["a flipped bit", "half of it", "nothing", "another's", "no safetensors"])
 def test_a_damaged_file_is_removed_and_not_believed(tmp_path: Path, damage: str, caplog: Any) -> None:
     cache, _ = filled(tmp_path)
-    path = cache._path("name1")
+    path = cache.disk.path("name1")
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     new = {
         "a flipped bit": bytes(content),
         "half of it": path.read_bytes()[: path.stat().st_size // 2],
         "nothing": b"",
-        "another's": cache._path("name2").read_bytes(),
+        "another's": cache.disk.path("name2").read_bytes(),
         "no safetensors": b"x" * 500,
     }[damage]
     path.write_bytes(new)
@@ -87,14 +87,14 @@ def test_a_damaged_file_is_removed_and_not_believed(tmp_path: Path, damage: str,
 
 def test_the_oldest_go_when_the_folder_is_full(tmp_path: Path) -> None:
     cache, _ = filled(tmp_path, count=4)
-    size = cache._path("name0").stat().st_size
+    size = cache.disk.path("name0").stat().st_size
     small = FeatureCache(tmp_path, disk_gb=3.5 * size / 1e9)
     assert small.get("name0") is not None  # read just now: no longer the oldest
     small.put("name9", torch.zeros(50, 1, 20))
-    left = {path.stem for path in tmp_path.glob("*/*.safetensors")}
+    left = {path.stem for path in tmp_path.glob("*/*.entry")}
     assert left == {"name0", "name3", "name9"}
     small.put("name8", torch.zeros(50, 1, 20))
-    assert sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors")) <= 3.5 * size
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*.entry")) <= 3.5 * size
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:

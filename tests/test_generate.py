@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 from tiny_kinds import KINDS, build_kind
 
+from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
 from timer1lib.inference import generate
 from timer1lib.inference.generate import predict
-from timer1lib.inference.perturb import shuffle_frames, swap_videos
-from timer1lib.inference.plan import batches, merge_shards, parse_shard, shard_path, take_shard
+from timer1lib.inference.plan import batches, merge_shards, parse_shard, shard_path, shuffle_frames, swap_videos, take_shard
 from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
-from timer1lib.video.frames import Frames
 
 QUERIES = ("a red circle", "the wall turns blue", "a green square appears")
 
@@ -92,13 +91,13 @@ def test_batched_answers_equal_single_ones(
     """Prompts of different lengths, several to a video, left padding, shared features: as the plain forward, one by one."""
     import torch
 
-    from timer1lib.clock.sampling import Sampling
+    from timer1lib.models.config import sampling_for
     from timer1lib.models.inputs import banned_token_ids, encode_prompt, sample_prompt
     from timer1lib.video.decode import read_frames
 
     answers = ask(loaded, samples, videos, shared, tmp_path / "p.jsonl", batch_size=6)
     assert [a.id for a in answers] == [s.id for s in samples]
-    sampling = Sampling.from_shared(shared, model=loaded.name)
+    sampling = sampling_for(shared, loaded.name)
     texts = []
     for sample in samples:
         frames = read_frames(videos / sample.video, sampling)

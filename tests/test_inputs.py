@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny_kinds import KINDS, build_kind
 
+from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
 from timer1lib.models.inputs import IGNORED, banned_token_ids, clean_text, collate, encode_prompt, sample_prompt
 from timer1lib.models.load import LoadedModel, load_clock, load_model
 from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
-from timer1lib.video.frames import Frames
 from timer1lib.world.base.tiny import build_tiny
 
 

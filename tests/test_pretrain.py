@@ -19,10 +19,10 @@ from timer1lib.world.render import write_video
 
 @pytest.mark.parametrize(("family", "textual"), [("qwen3_vl", True), ("qwen2_5_vl", True), ("qwen2_5_vl", False)])
 def test_a_lesson_is_what_the_processor_makes_of_the_same_video_and_prompt(family: str, textual: bool, tmp_path) -> None:
+    from timer1lib.clock.frames import Frames
     from timer1lib.forms import FORMS
     from timer1lib.models.inputs import encode_prompt
     from timer1lib.models.load import load_model
-    from timer1lib.video.frames import Frames
 
     loaded = load_model(build_tiny(tmp_path / "model", family, textual=textual))  # type: ignore[arg-type]
     scene = lesson_scene(5, Mix())
@@ -46,7 +46,7 @@ def test_a_lesson_is_what_the_processor_makes_of_the_same_video_and_prompt(famil
 
 
 def test_told_times_are_those_of_the_written_file(tmp_path) -> None:
-    from timer1lib.clock.sampling import Sampling
+    from timer1lib.clock.frames import Sampling
     from timer1lib.video.decode import read_frames
     from timer1lib.world.answers import told_times
 

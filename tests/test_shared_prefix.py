@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 from grpo_models import FAMILIES, PAD, double_head, plain_logps, ragged_completions, random_model, video_prompt  # noqa: E402
 
 from timer1lib.models.fast_vision import speed_up_vision, vision_tower  # noqa: E402
+from timer1lib.models.features import FeatureCache, accept_features, tower_hash  # noqa: E402
 from timer1lib.training.common import freeze_vision_tower  # noqa: E402
-from timer1lib.training.features import FeatureCache, accept_features, tower_hash  # noqa: E402
 from timer1lib.training.video_grpo import attention, repeated, shared_prefix  # noqa: E402
 from timer1lib.training.video_grpo.encoded import EncodedPrompt, encode  # noqa: E402
 

@@ -55,7 +55,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
     from timer1lib.inference import generate
     from timer1lib.models import load
-    from timer1lib.models.families import Geometry
+    from timer1lib.models.family import Geometry
 
     class Loaded:
         model = torch.nn.Linear(2, 2)

@@ -19,10 +19,10 @@ from make_videos import number_in, write_video
 
 from timer1lib.clock import Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.video import frame_store
+from timer1lib.video import store as frame_store
+from timer1lib.video.cache import DIGEST_BYTES, DiskCache
 from timer1lib.video.decode import read_frames
-from timer1lib.video.disk_cache import DIGEST_BYTES, DiskCache
-from timer1lib.video.frame_store import FrameStore
+from timer1lib.video.store import FrameStore
 
 SAMPLING = Sampling(policy="frames", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2)
 WHOLE = (None, None)
@@ -157,7 +157,7 @@ def test_a_broken_file_fails_at_get_and_the_rest_goes_on(tmp_path: Path, videos:
 
 
 def test_a_worker_that_dies_is_named_with_its_file(tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timer1lib.video.workers._ask", lambda worker, message: (worker.kill(), "")[1])
+    monkeypatch.setattr("timer1lib.video.store._ask", lambda worker, message: (worker.kill(), "")[1])
     with FrameStore(tmp_path, 1.0, workers=1) as store:
         store.prefetch([(videos[0], SAMPLING, WHOLE)])
         while store._threads is None or (store._running and not all(f.running() or f.done() for f in store._running.values())):
@@ -170,7 +170,7 @@ def test_a_worker_that_dies_is_named_with_its_file(tmp_path: Path, videos: list[
 
 WRITER = textwrap.dedent("""
     import sys
-    from timer1lib.video.disk_cache import DiskCache
+    from timer1lib.video.cache import DiskCache
     cache = DiskCache(sys.argv[1], 10**9)
     k = 0
     while True:

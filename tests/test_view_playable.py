@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from timer1lib.view.thumbnails import strip
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "videos"
 
 
-def frame_numbers(path: Path) -> list[int]:
+def frame_numbers(content: bytes) -> list[int]:
     import av
 
     numbers = []
-    with av.open(str(path)) as container:
+    with av.open(io.BytesIO(content)) as container:
         for frame in container.decode(video=0):
             image = frame.to_ndarray(format="gray")
             numbers.append(sum(1 << bit for bit in range(BITS) if image[BLOCK // 2, bit * BLOCK + BLOCK // 2] > 128))
@@ -35,7 +36,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_upright_h264_mp4_is_served_as_it_is(clip: Path, tmp_path: Path) -> None:
     made = playable(clip, tmp_path)
-    assert made.path == clip.resolve()
+    assert made.content == clip.read_bytes()
     assert made.mime == "video/mp4"
     np.testing.assert_allclose(made.frames, np.arange(60) / 10, atol=1e-5)
     assert made.duration == pytest.approx(6.0, abs=1e-3)
@@ -45,15 +46,27 @@ def test_an_upright_h264_mp4_is_served_as_it_is(clip: Path, tmp_path: Path) -> N
 def test_matroska_is_copied_frame_for_frame(tmp_path: Path, name: str, codec: str) -> None:
     write_video(tmp_path / name, 3.0, (1.0, 2.0), (60, 60, 200), codec=codec)
     made = playable(tmp_path / name, tmp_path / "cache")
-    assert made.path.suffix == ".mp4"
-    assert frame_numbers(made.path) == list(range(30))
+    assert made.mime == "video/mp4"
+    assert frame_numbers(made.content) == list(range(30))
     np.testing.assert_allclose(made.frames, np.arange(30) / 10, atol=2e-3)
     assert playable(tmp_path / name, tmp_path / "cache") == made  # from the cache
 
 
+def test_a_damaged_copy_is_made_again(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mkv", 3.0, (1.0, 2.0), (60, 60, 200))
+    made = playable(tmp_path / "a.mkv", tmp_path / "cache")
+    (entry,) = (tmp_path / "cache" / "playable").glob("*/*.entry")
+    content = bytearray(entry.read_bytes())
+    content[-100] ^= 1
+    entry.write_bytes(bytes(content))
+    again = playable(tmp_path / "a.mkv", tmp_path / "cache")
+    assert frame_numbers(again.content) == list(range(30))
+    assert again.frames == made.frames
+
+
 def test_a_clip_starts_at_zero_and_holds_its_part_only(clip: Path, tmp_path: Path) -> None:
     made = playable(clip, tmp_path, (2.05, 4.0))
-    numbers = frame_numbers(made.path)
+    numbers = frame_numbers(made.content)
     assert numbers[0] == 20  # the frame on screen at 2.05 s
     assert numbers[-1] == 39
     assert made.frames[0] == 0.0
@@ -75,7 +88,7 @@ def test_size_is_bounded(tmp_path: Path) -> None:
         sink.mux(stream.encode())
     assert path.stat().st_size > 400_000
     made = playable(path, tmp_path / "cache", max_bytes=200_000)
-    assert made.path.stat().st_size <= 220_000
+    assert len(made.content) <= 220_000
     assert len(made.frames) == 50
 
 
@@ -90,8 +103,6 @@ def test_what_is_no_video_is_named(tmp_path: Path, content: bytes | None) -> Non
 
 def test_thumbnails_show_their_place_in_time(clip: Path, tmp_path: Path) -> None:
     """The disc is red from 2 to 4 s: only the pictures of that part are red."""
-    import io
-
     from PIL import Image
 
     made = strip(playable(clip, tmp_path), 6.0, width=1080, height=60)
@@ -109,7 +120,7 @@ def test_awkward_files_become_playable(name: str, tmp_path: Path) -> None:
     import av
 
     made = playable(SHARED / name, tmp_path)
-    with av.open(str(made.path)) as container:
+    with av.open(io.BytesIO(made.content)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
     assert made.frames[0] == 0.0

@@ -97,7 +97,7 @@ def test_the_burnt_in_clock_survives_the_file_and_shows_each_frames_own_second(t
 
 
 def test_the_frame_that_the_model_gets_for_second_t_shows_t(tmp_path) -> None:
-    from timer1lib.clock.sampling import Sampling
+    from timer1lib.clock.frames import Sampling
     from timer1lib.video.decode import read_frames
 
     scene = sample_scene(4, 0.3, durations=(20.0, 20.0))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from grpo_runs import furthest, some_frames, trainer, weights
 
-from timer1lib.clock.told import temporal_rate
 from timer1lib.errors import Timer1Error
+from timer1lib.models.config import temporal_rate
 from timer1lib.models.inputs import encode_prompt
 from timer1lib.models.load import load_clock, load_model
 from timer1lib.world.base.tiny import build_tiny

@@ -217,7 +217,7 @@ def clock(
     json: Json = False,
 ) -> Outcome:
     """Show when each sampled frame is, and when the model is told it is."""
-    from timer1lib.video.clock_report import clock_report, format_clock
+    from timer1lib.inference.clock_report import clock_report, format_clock
 
     value = clock_report(video, model, clock_rule=rule, timestamps=timestamps)
     return Outcome(format_clock(value), value)

@@ -33,25 +33,26 @@ class RuleInUse:
     text: str
 
 
-def install_rule(model: Any, rule: ClockRule = "auto") -> RuleInUse:
-    """Make a Qwen2.5-VL or Qwen3-VL model compute its positions by `rule`, in every path, and say which it is.
+def install_rule(model: Any, config: PositionConfig, rule: ClockRule = "auto") -> RuleInUse:
+    """Make a model with multimodal positions compute them by `rule`, in every path, and say which it is.
 
     The rule is set on the model's own object, under the names that transformers calls (`get_rope_index` for
     positions and `rope_deltas`), so prefill, decoding, the scoring forward, training, LoRA wrappers and copies all
     pass through it. Missing `mm_token_type_ids` are worked out from the tokens instead of falling back to 1-D
-    positions, and a Qwen2.5-VL video without a time step is an error instead of one step a second.
+    positions, and a video without the time step that its family needs is an error instead of one step a second.
 
     Args:
         model: an `...ForConditionalGeneration` or a PEFT wrapper of one. Installing again replaces the rule.
+        config: what the published rule needs of the model; `models.load.install_rule` asks the family for it.
         rule: `published`; `installed`, as the library computes it; `auto`, published where the two differ;
             `wrong_text`, the experiment's: text after a video restarts near the video's start.
     """
     outer = model.get_base_model() if hasattr(model, "get_base_model") else model
     core = outer.model
-    config = position_config(core.config)
     agrees = _agrees(core, config)
     name = ("installed" if agrees else "published") if rule == "auto" else rule
     wrong = PositionConfig(config.merge, config.tokens_per_second, text_restarts=True)
+    core.timer1_needs_time = config.tokens_per_second is not None
     core.timer1_positions = {"published": config, "wrong_text": wrong}.get(name)
     core.get_rope_index = types.MethodType(_get_rope_index, core)
     core.compute_3d_position_ids = types.MethodType(_compute_3d_position_ids, core)
@@ -61,18 +62,11 @@ def install_rule(model: Any, rule: ClockRule = "auto") -> RuleInUse:
     return in_use
 
 
-def position_config(config: Any) -> PositionConfig:
-    """What the published rule needs of a Hugging Face configuration."""
-    vision = config.vision_config
-    rate = float(vision.tokens_per_second) if config.model_type == "qwen2_5_vl" else None
-    return PositionConfig(vision.spatial_merge_size, rate)
-
-
 def probe_example(config: PositionConfig) -> dict[str, Tensor]:
     """The small published example, in the form that `get_rope_index` takes.
 
-    Three temporal steps of 2 x 2 tokens, then five text tokens, with a temporal interval of 50 positions
-    (Qwen2.5-VL): vision at 0, 50, 100 and text at 101..105. For Qwen3-VL each step has its own run of tokens.
+    Three temporal steps of 2 x 2 tokens, then five text tokens, with a temporal interval of 50 positions: vision at 0,
+    50, 100 and text at 101..105. Where times are text each step has its own run of tokens.
     """
     side, steps, text = 2 * config.merge, 3, 5
     gap = 0 if config.tokens_per_second is not None else 1
@@ -130,11 +124,10 @@ def _get_rope_index(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
     types_ = _types(self.config, input_ids) if mm_token_type_ids is None else mm_token_type_ids
-    needs_time = self.config.model_type == "qwen2_5_vl"
-    if needs_time and video_grid_thw is not None and len(video_grid_thw) and second_per_grid_ts is None:
-        raise Timer1Error("a Qwen2.5-VL video came without second_per_grid_ts; the model would take each step for one second")
+    if self.timer1_needs_time and video_grid_thw is not None and len(video_grid_thw) and second_per_grid_ts is None:
+        raise Timer1Error("a video came without second_per_grid_ts; the model would take each step for one second")
     if self.timer1_positions is None:
-        if needs_time:
+        if self.timer1_needs_time:
             kwargs["second_per_grid_ts"] = second_per_grid_ts
         library: tuple[Tensor, Tensor] = type(self).get_rope_index(
             self,

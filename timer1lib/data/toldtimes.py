@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from timer1lib.clock.sampling import Sampling, choose_frames
+from timer1lib.clock.frames import Sampling, choose_frames
 from timer1lib.clock.told import Timestamps, told_times
+from timer1lib.models.config import temporal_geometry
 from timer1lib.schema import Sample, Window
 from timer1lib.video.decode import clip_frames
 from timer1lib.video.probe import timeline
-from timer1lib.video.sizes import temporal_geometry
 from timer1lib.world.answers import seen
 
 

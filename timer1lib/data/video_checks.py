@@ -198,7 +198,7 @@ def fingerprint(path: Path) -> Print:
     Raises:
         Timer1Error: the video cannot be decoded.
     """
-    from timer1lib.clock.sampling import Sampling
+    from timer1lib.clock.frames import Sampling
     from timer1lib.video.decode import read_frames
 
     side = 4 * CELLS

@@ -1,16 +1,37 @@
-"""Several questions about one video: its frames go through the processor once, and each question's text is put behind."""
+"""Several questions about one video: it is read once, goes through processor and tower once, and each text is put behind.
+
+`Asker` is what asking for text (`generate`) and choosing an option (`likelihood`) have in common, `answer_all` the loop
+around it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timer1lib.errors import Timer1Error
 from timer1lib.forms import Prompt
-from timer1lib.models.inputs import encode_prompt, render_chat
+from timer1lib.inference.plan import batches, clip_key
+from timer1lib.models.config import sampling_for
+from timer1lib.models.inputs import collate, encode_prompt, render_chat
+from timer1lib.progress import Progress
+from timer1lib.schema import Prediction, Sample
+from timer1lib.video.store import FrameStore, open_store
 
 if TYPE_CHECKING:
+    from timer1lib.clock.frames import Frames
+    from timer1lib.inference.ledger import Ledger
     from timer1lib.models.load import LoadedModel
-    from timer1lib.video.frames import Frames
+    from timer1lib.params.sections import SharedParams
+
+log = logging.getLogger(__name__)
+
+ResolveVideo = Callable[[Sample], Path]
+"""The file of a sample's video."""
 
 KEPT = 8
 _TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids")
@@ -65,7 +86,7 @@ class PromptEncoder:
 
         tail = self._tail(prompt)
         ids = shared["input_ids"]
-        end = self.loaded.tokenizer.convert_tokens_to_ids("<|vision_end|>")
+        end = self.loaded.tokenizer.convert_tokens_to_ids(self.loaded.family.vision_end)
         marks = (ids[0] == end).nonzero()
         if tail is None or not len(marks):
             return None
@@ -82,6 +103,127 @@ class PromptEncoder:
     def _tail(self, prompt: Prompt) -> str | None:
         """What the chat template writes behind the video."""
         rendered = render_chat(self.loaded, prompt, [{"type": "video"}])
-        mark = "<|vision_end|>" if "<|vision_end|>" in rendered else "<|video_pad|>"
+        family = self.loaded.family
+        mark = family.vision_end if family.vision_end in rendered else family.video_token
         _, found, tail = rendered.rpartition(mark)
         return tail if found else None
+
+
+class Asker:
+    """Answers batches of samples; a subclass says what is asked and what becomes of the model's answer."""
+
+    def __init__(self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: FrameStore) -> None:
+        from timer1lib.models.fast_vision import speed_up_vision
+        from timer1lib.models.features import VideoFeatures
+
+        self.loaded, self.shared, self.resolve_video, self.store = loaded, shared, resolve_video, store
+        self.sampling = sampling_for(shared, loaded.name)
+        speed_up_vision(loaded.model)
+        self.encoder, self.features = PromptEncoder(loaded), VideoFeatures(loaded)
+
+    def answer(self, ready: Sequence[Sample], frames: dict[Hashable, Frames], number: int) -> list[list[Prediction]]:
+        """The predictions of each sample whose video could be read; `frames` are by `clip_key`, `number` is the batch's."""
+        raise NotImplementedError
+
+    def failed(self, sample: Sample, error: str) -> list[Prediction]:
+        """The predictions of a sample whose video could not be read."""
+        raise NotImplementedError
+
+    def prefetch(self, samples: Iterable[Sample]) -> None:
+        """Let the store decode ahead, in the order of need; files that are missing say so when they are asked for."""
+        requests: dict[Hashable, Any] = {}
+        for sample in samples:
+            if clip_key(sample) not in requests:
+                try:
+                    path = self.resolve_video(sample)
+                except Timer1Error:
+                    continue
+                requests[clip_key(sample)] = (path, self.sampling, (sample.video_start, sample.video_end))
+        self.store.prefetch(requests.values(), self.loaded.geometry.temporal_patch)
+
+    def frames(self, sample: Sample) -> Frames:
+        """The frames of a sample's clip.
+
+        Raises:
+            Timer1Error: the video cannot be read; names the file.
+        """
+        clip = (sample.video_start, sample.video_end)
+        return self.store.get(self.resolve_video(sample), self.sampling, clip, self.loaded.geometry.temporal_patch)
+
+    def inputs(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Encoded rows as one left-padded batch on the model's device, with features in the place of pixels."""
+        joined = {name: value.to(self.loaded.device) for name, value in collate(self.loaded, rows, side="left").items()}
+        return self.features.replace_pixels(joined, rows, [clip_key(sample) for sample in batch])
+
+    def ask(self, batch: Sequence[Sample], number: int) -> list[Prediction]:
+        """Predictions for each sample of batch `number`, in order; each has its share of the batch's time."""
+        started = time.perf_counter()
+        frames: dict[Hashable, Frames] = {}
+        errors: dict[Hashable, str] = {}
+        for sample in batch:
+            key = clip_key(sample)
+            if key not in frames and key not in errors:
+                try:
+                    frames[key] = self.frames(sample)
+                except (Timer1Error, OSError) as error:
+                    log.warning("%s: no answer: %s", sample.id, error)
+                    errors[key] = str(error)
+        ready = [sample for sample in batch if clip_key(sample) in frames]
+        said = iter(self.answer(ready, frames, number) if ready else [])
+        seconds = round((time.perf_counter() - started) / len(batch), 4)
+        answers = []
+        for sample in batch:
+            failure = errors.get(clip_key(sample))
+            for prediction in next(said) if failure is None else self.failed(sample, failure):
+                prediction.seconds = seconds
+                answers.append(prediction)
+        return answers
+
+
+def answer_all(
+    asked: Sequence[Sample],
+    ledger: Ledger,
+    make: Callable[[FrameStore], Asker],
+    shared: SharedParams,
+    batch_size: int,
+    label: str,
+    store: FrameStore | None = None,
+    *,
+    whole: bool = False,
+) -> list[Prediction]:
+    """Ask in batches whatever the ledger does not hold yet, and finish it.
+
+    Args:
+        make: the asker on a frame store, made where there is anything to ask.
+        store: decoded frames; None opens the run's own.
+        whole: ask a batch that was cut off as a whole again, since sampling draws for all of it.
+    """
+    done = ledger.open()
+    order = [sample.id for sample in asked]
+    work = [(n, batch) for n, batch in enumerate(batches(asked, batch_size)) if any(s.id not in done for s in batch)]
+    if work:
+        with nullcontext(store) if store is not None else open_store(shared) as frames:
+            asker = make(frames)
+            progress = Progress(label, len(order), done=len(done))
+            asker.prefetch(sample for _, batch in work for sample in batch if sample.id not in done)
+            with inference_mode(asker.loaded.model):
+                for number, batch in work:
+                    left = {sample.id: sample for sample in batch if sample.id not in done}
+                    answers = asker.ask(batch if whole else list(left.values()), number)
+                    ledger.add([answer for answer in answers if answer.id in left])
+                    progress.update(len(left))
+    return ledger.finish(order)
+
+
+@contextmanager
+def inference_mode(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients; the model's mode is given back afterwards."""
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)

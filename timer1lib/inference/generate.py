@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timer1lib import forms
-from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.files import resolve
 from timer1lib.forms.letters import parse_letter
-from timer1lib.inference.encoding import PromptEncoder
-from timer1lib.inference.features import VideoFeatures
-from timer1lib.inference.ledger import Ledger, weights_digest
-from timer1lib.inference.perturb import PERTURBATIONS, Perturbation, shuffle_frames, swap_videos
-from timer1lib.inference.plan import batches, clip_key, shard_path, take_shard
-from timer1lib.models.inputs import banned_token_ids, collate, sample_prompt
-from timer1lib.progress import Progress
+from timer1lib.inference.encoding import Asker, ResolveVideo, answer_all
+from timer1lib.inference.ledger import Ledger, settings_of
+from timer1lib.inference.plan import PERTURBATIONS, Perturbation, clip_key, shard_path, shuffle_frames, swap_videos, take_shard
+from timer1lib.models.inputs import banned_token_ids, sample_prompt
 from timer1lib.schema import Prediction, Sample
 
 if TYPE_CHECKING:
+    from timer1lib.clock.frames import Frames
     from timer1lib.models.load import LoadedModel
     from timer1lib.params.sections import SharedParams
-    from timer1lib.video.frame_store import FrameStore
-    from timer1lib.video.frames import Frames
-
-log = logging.getLogger(__name__)
-
-ResolveVideo = Callable[[Sample], Path]
+    from timer1lib.video.store import FrameStore
 
 
 def predict(
@@ -79,51 +67,25 @@ def predict(
     asked = swap_videos(samples) if perturb == "swap" else list(samples)
     asked = take_shard(asked, shard)
     seed = shared.seed if seed is None else seed
-    settings = {
-        "model": loaded.name,
-        "weights": weights_digest(loaded.model),
-        "rule": str(loaded.rule),
-        "samples": [[s.id, s.video, s.query, s.duration, s.video_start, s.video_end, s.options] for s in asked],
-        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "seed", "form"}),
-        "form": forms.load(shared.form).identity(),
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "num_samples": num_samples,
-        "seed": seed if temperature else None,
-        "perturb": perturb,
-        "grounded": grounded,
-        "shard": shard,
-    }
+    settings = settings_of(
+        loaded,
+        shared,
+        asked,
+        shard,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        num_samples=num_samples,
+        seed=seed if temperature else None,
+        perturb=perturb,
+        grounded=grounded,
+    )
     ledger = Ledger(shard_path(out_path, shard), settings, num_samples)
-    done = ledger.open()
-    order = [sample.id for sample in asked]
-    work = [(n, batch) for n, batch in enumerate(batches(asked, batch_size)) if any(s.id not in done for s in batch)]
-    if work:
-        own = None if store is not None else open_store(shared)
-        options = _Options(max_new_tokens, temperature, num_samples, perturb, grounded)
-        asker = _Asker(loaded, shared, resolve_video, store or own, options)
-        progress = Progress(label, len(order), done=len(done))
-        try:
-            asker.prefetch(sample for _, batch in work for sample in batch if sample.id not in done)
-            with inference_mode(loaded.model):
-                for number, batch in work:
-                    left = [sample for sample in batch if sample.id not in done]
-                    # Sampling draws for a batch as a whole: one that was cut off is drawn again from its own seed.
-                    answers = asker.ask(batch if temperature else left, seed + 1_000_003 * number)
-                    fresh = {sample.id for sample in left}
-                    ledger.add([answer for answer in answers if answer.id in fresh])
-                    progress.update(len(left))
-        finally:
-            if own is not None:
-                own.close()
-    return ledger.finish(order)
+    options = _Options(max_new_tokens, temperature, num_samples, perturb, grounded, seed)
 
+    def make(frames: FrameStore) -> Asker:
+        return _Asker(loaded, shared, resolve_video, frames, options)
 
-def open_store(shared: SharedParams) -> FrameStore:
-    """The frame cache that a params file asks for; close it after use."""
-    from timer1lib.video.frame_store import FrameStore
-
-    return FrameStore(resolve(shared.cache_dir), shared.cache_gb, shared.workers)
+    return answer_all(asked, ledger, make, shared, batch_size, label, store, whole=temperature > 0)
 
 
 def _check(
@@ -149,73 +111,38 @@ class _Options:
     num_samples: int
     perturb: Perturbation | None
     grounded: bool
+    seed: int
 
 
-class _Asker:
-    """Answers one batch: reads each video once, encodes it once, asks all its questions together."""
+class _Asker(Asker):
+    """Asks for text."""
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        shared: SharedParams,
-        resolve_video: ResolveVideo,
-        store: Any,
-        options: _Options,
+        self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: FrameStore, options: _Options
     ) -> None:
-        from timer1lib.models.fast_vision import speed_up_vision
-
-        self.loaded, self.shared, self.resolve_video, self.store = loaded, shared, resolve_video, store
+        super().__init__(loaded, shared, resolve_video, store)
         self.options = options
         self.form = forms.load(shared.form)
-        self.sampling = Sampling.from_shared(shared, model=loaded.name)
         self.banned = sorted(banned_token_ids(loaded))
         self.decoding: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "do_sample": options.temperature > 0}
         if options.temperature > 0:
             self.decoding |= {"temperature": options.temperature, "top_p": 1.0, "top_k": 0}
             self.decoding |= {"num_return_sequences": options.num_samples}
-        speed_up_vision(loaded.model)
-        self.encoder = PromptEncoder(loaded)
-        self.features = VideoFeatures(loaded)
 
-    def prefetch(self, samples: Iterable[Sample]) -> None:
-        """Let the store decode ahead, in the order of need; files that are missing say so when they are asked for."""
-        requests: dict[Any, tuple[Path, Sampling, tuple[float | None, float | None]]] = {}
-        for sample in samples:
-            if clip_key(sample) not in requests:
-                try:
-                    path = self.resolve_video(sample)
-                except Timer1Error:
-                    continue
-                requests[clip_key(sample)] = (path, self.sampling, (sample.video_start, sample.video_end))
-        self.store.prefetch(requests.values(), self.loaded.geometry.temporal_patch)
+    def answer(self, ready: Sequence[Sample], frames: dict[Hashable, Frames], number: int) -> list[list[Prediction]]:
+        texts = iter(self._generate(ready, frames, self.options.seed + 1_000_003 * number))
+        return [[self._prediction(sample, next(texts), None) for _ in range(self.options.num_samples)] for sample in ready]
 
-    def ask(self, batch: Sequence[Sample], seed: int) -> list[Prediction]:
-        """`num_samples` predictions for each sample of the batch, in order; each has its share of the batch's time."""
-        started = time.perf_counter()
-        frames: dict[Any, Frames] = {}
-        errors: dict[Any, str] = {}
-        for sample in batch:
-            key = clip_key(sample)
-            if key not in frames and key not in errors:
-                try:
-                    frames[key] = self._frames(sample)
-                except (Timer1Error, OSError) as error:
-                    log.warning("%s: no answer: %s", sample.id, error)
-                    errors[key] = str(error)
-        ready = [sample for sample in batch if clip_key(sample) in frames]
-        texts = self._generate(ready, frames, seed) if ready else []
-        seconds = round((time.perf_counter() - started) / len(batch), 4)
-        said = iter(texts)
-        answers = []
-        for sample in batch:
-            for _ in range(self.options.num_samples):
-                failure = errors.get(clip_key(sample))
-                answers.append(self._prediction(sample, None if failure else next(said), failure, seconds))
-        return answers
+    def failed(self, sample: Sample, error: str) -> list[Prediction]:
+        return [self._prediction(sample, None, error) for _ in range(self.options.num_samples)]
 
-    def _prediction(self, sample: Sample, text: str | None, error: str | None, seconds: float) -> Prediction:
+    def frames(self, sample: Sample) -> Frames:
+        frames = super().frames(sample)
+        return shuffle_frames(frames, sample.video) if self.options.perturb == "shuffle" else frames
+
+    def _prediction(self, sample: Sample, text: str | None, error: str | None) -> Prediction:
         form = self.form.of_sample(sample, grounded=self.options.grounded)
-        prediction = Prediction(sample.id, parser=form.reading.way, model=self.loaded.name, seconds=seconds, error=error)
+        prediction = Prediction(sample.id, parser=form.reading.way, model=self.loaded.name, error=error)
         if text is not None:
             prediction.completion = text
             prediction.start, prediction.end = form.span(text) or (None, None)
@@ -223,12 +150,7 @@ class _Asker:
                 prediction.answer = parse_letter(text, sample.options)
         return prediction
 
-    def _frames(self, sample: Sample) -> Frames:
-        clip = (sample.video_start, sample.video_end)
-        frames = self.store.get(self.resolve_video(sample), self.sampling, clip, self.loaded.geometry.temporal_patch)
-        return shuffle_frames(frames, sample.video) if self.options.perturb == "shuffle" else frames
-
-    def _generate(self, batch: Sequence[Sample], frames: Mapping[Any, Frames], seed: int) -> list[str]:
+    def _generate(self, batch: Sequence[Sample], frames: Mapping[Hashable, Frames], seed: int) -> list[str]:
         import torch
 
         rows = []
@@ -236,9 +158,7 @@ class _Asker:
             seen = frames[clip_key(sample)]
             text = sample_prompt(sample, self.shared, grounded=self.options.grounded, duration=seen.duration_s)
             rows.append(self.encoder.encode(seen, clip_key(sample), text))
-        inputs = collate(self.loaded, rows, side="left")
-        inputs = {name: value.to(self.loaded.device) for name, value in inputs.items()}
-        inputs = self.features.replace_pixels(inputs, rows, [clip_key(sample) for sample in batch])
+        inputs = self.inputs(batch, rows)
         tokenizer = self.loaded.tokenizer
         with torch.random.fork_rng(devices=_cuda(self.loaded.model)):
             torch.manual_seed(seed)
@@ -253,17 +173,3 @@ class _Asker:
 def _cuda(model: Any) -> list[int]:
     device = next(model.parameters()).device
     return [device.index or 0] if device.type == "cuda" else []
-
-
-@contextmanager
-def inference_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients; the model's mode is given back afterwards."""
-    import torch
-
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)

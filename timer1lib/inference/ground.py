@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timer1lib import forms
-from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
+from timer1lib.models.config import sampling_for
 from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample, finite
 from timer1lib.video.decode import Clip, read_frames
@@ -52,7 +52,7 @@ def ground(
     name = loaded.name if loaded is not None else str(model or SharedParams().model)
     settings = shared or shared_for(name)
     # The video first: a missing file is told at once, not after a model has been loaded.
-    frames = read_frames(video, Sampling.from_shared(settings, model=name), clip)
+    frames = read_frames(video, sampling_for(settings, name), clip)
     if loaded is None:
         loaded = load_shared(name, settings)
     sample = Sample(id="query", video=str(video), query=query, duration=frames.duration_s)

@@ -11,11 +11,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_json, atomic_write_jsonl, read_json, read_jsonl
-from timer1lib.schema import Prediction
+from timer1lib.params.base import result_parameters
+from timer1lib.schema import Prediction, Sample
+
+if TYPE_CHECKING:
+    from timer1lib.models.load import LoadedModel
+    from timer1lib.params.sections import SharedParams
 
 
 class Ledger:
@@ -107,6 +113,23 @@ def _plain(value: Any) -> Any:
 
 def digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def settings_of(
+    loaded: LoadedModel, shared: SharedParams, asked: Sequence[Sample], shard: tuple[int, int] | None, **more: Any
+) -> dict[str, Any]:
+    """What the answers of a model to some samples depend on, for a `Ledger`: model, samples, the run's settings, `more`."""
+    apart = ("device", "model", "seed", "form")  # the weights say which model; who samples gives the seed in `more`
+    return {
+        "model": loaded.name,
+        "weights": weights_digest(loaded.model),
+        "rule": str(loaded.rule),
+        "samples": [[s.id, s.video, s.query, s.duration, s.video_start, s.video_end, s.options] for s in asked],
+        "shared": {key: value for key, value in result_parameters(shared).items() if key not in apart},
+        "form": forms.load(shared.form).identity(),
+        **more,
+        "shard": shard,
+    }
 
 
 def weights_digest(model: Any, rows: int = 65_536) -> str:

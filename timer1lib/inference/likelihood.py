@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timer1lib import forms
-from timer1lib.clock.sampling import Sampling
 from timer1lib.errors import Timer1Error
 from timer1lib.forms.letters import letter
-from timer1lib.inference.encoding import PromptEncoder
-from timer1lib.inference.features import VideoFeatures
-from timer1lib.inference.generate import ResolveVideo, inference_mode, log, open_store
-from timer1lib.inference.ledger import Ledger, weights_digest
-from timer1lib.inference.plan import batches, clip_key, shard_path, take_shard
-from timer1lib.models.inputs import collate, sample_prompt
-from timer1lib.progress import Progress
+from timer1lib.inference.encoding import Asker, ResolveVideo, answer_all
+from timer1lib.inference.ledger import Ledger, settings_of
+from timer1lib.inference.plan import clip_key, shard_path, take_shard
+from timer1lib.models.inputs import sample_prompt
 from timer1lib.schema import Prediction, Sample
 
 if TYPE_CHECKING:
+    from timer1lib.clock.frames import Frames
     from timer1lib.models.load import LoadedModel
     from timer1lib.params.sections import SharedParams
-    from timer1lib.video.frame_store import FrameStore
+    from timer1lib.video.store import FrameStore
 
 
 def choose(
@@ -56,79 +51,41 @@ def choose(
         if sample.options is None or not 2 <= len(sample.options) <= 26:
             raise Timer1Error(f"sample {sample.id!r}: choosing by likelihood needs 2 to 26 options")
     asked = take_shard(samples, shard)
-    settings = {
-        "method": "likelihood",
-        "model": loaded.name,
-        "weights": weights_digest(loaded.model),
-        "rule": str(loaded.rule),
-        "samples": [[s.id, s.video, s.query, s.duration, s.video_start, s.video_end, s.options] for s in asked],
-        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "seed", "form"}),
-        "form": forms.load(shared.form).identity(),
-        "prefix": prefix,
-        "shard": shard,
-    }
+    settings = settings_of(loaded, shared, asked, shard, method="likelihood", prefix=prefix)
     ledger = Ledger(shard_path(out_path, shard), settings)
-    done = ledger.open()
-    order = [sample.id for sample in asked]
-    left = [sample for sample in asked if sample.id not in done]
-    if left:
-        own = None if store is not None else open_store(shared)
-        scorer = _Scorer(loaded, shared, resolve_video, store or own, prefix)
-        progress = Progress(label, len(order), done=len(done))
-        try:
-            with inference_mode(loaded.model):
-                for batch in batches(left, batch_size):
-                    ledger.add(scorer.score(batch))
-                    progress.update(len(batch))
-        finally:
-            if own is not None:
-                own.close()
-    return ledger.finish(order)
+
+    def make(frames: FrameStore) -> Asker:
+        return _Scorer(loaded, shared, resolve_video, frames, prefix)
+
+    return answer_all(asked, ledger, make, shared, batch_size, label, store)
 
 
-class _Scorer:
-    def __init__(self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: Any, prefix: str) -> None:
-        from timer1lib.models.fast_vision import speed_up_vision
+class _Scorer(Asker):
+    """Asks for the likelihood of the options' letters."""
 
-        self.loaded, self.shared, self.resolve_video, self.store, self.prefix = loaded, shared, resolve_video, store, prefix
-        self.sampling = Sampling.from_shared(shared, model=loaded.name)
-        speed_up_vision(loaded.model)
-        self.encoder, self.features = PromptEncoder(loaded), VideoFeatures(loaded)
+    def __init__(
+        self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: FrameStore, prefix: str
+    ) -> None:
+        super().__init__(loaded, shared, resolve_video, store)
+        self.prefix = prefix
 
-    def score(self, batch: Sequence[Sample]) -> list[Prediction]:
-        """Predictions for the batch, in order."""
-        started = time.perf_counter()
-        rows: list[dict[str, Any]] = []
-        ready: list[Sample] = []
-        errors: dict[str, str] = {}
-        for sample in batch:
-            try:
-                rows.append(self._row(sample))
-                ready.append(sample)
-            except (Timer1Error, OSError) as error:
-                log.warning("%s: no answer: %s", sample.id, error)
-                errors[sample.id] = str(error)
-        scores = self._log_probabilities(ready, rows) if ready else []
-        seconds = round((time.perf_counter() - started) / len(batch), 4)
-        found = dict(zip((sample.id for sample in ready), scores, strict=True))
+    def answer(self, ready: Sequence[Sample], frames: dict[Hashable, Frames], number: int) -> list[list[Prediction]]:
+        rows = [self._row(sample, frames[clip_key(sample)]) for sample in ready]
         answers = []
-        for sample in batch:
-            prediction = Prediction(sample.id, parser="likelihood", model=self.loaded.name, seconds=seconds)
-            if sample.id in found:
-                values = found[sample.id]
-                prediction.answer = max(range(len(values)), key=values.__getitem__)
-                said = ", ".join(f"{letter(i)} {value:.3f}" for i, value in enumerate(values))
-                prediction.completion = f"{letter(prediction.answer)} ({said})"
-            else:
-                prediction.error = errors[sample.id]
-            answers.append(prediction)
+        for sample, values in zip(ready, self._log_probabilities(ready, rows), strict=True):
+            best = max(range(len(values)), key=values.__getitem__)
+            said = ", ".join(f"{letter(i)} {value:.3f}" for i, value in enumerate(values))
+            prediction = Prediction(sample.id, parser="likelihood", model=self.loaded.name)
+            prediction.answer, prediction.completion = best, f"{letter(best)} ({said})"
+            answers.append([prediction])
         return answers
 
-    def _row(self, sample: Sample) -> dict[str, Any]:
+    def failed(self, sample: Sample, error: str) -> list[Prediction]:
+        return [Prediction(sample.id, parser="likelihood", model=self.loaded.name, error=error)]
+
+    def _row(self, sample: Sample, frames: Frames) -> dict[str, Any]:
         import torch
 
-        clip = (sample.video_start, sample.video_end)
-        frames = self.store.get(self.resolve_video(sample), self.sampling, clip, self.loaded.geometry.temporal_patch)
         row = dict(self.encoder.encode(frames, clip_key(sample), sample_prompt(sample, self.shared, duration=frames.duration_s)))
         if self.prefix:
             ids = row["input_ids"]
@@ -143,10 +100,7 @@ class _Scorer:
         """Log-probability of each option's letter as the next token."""
         import torch
 
-        device = next(self.loaded.model.parameters()).device
-        inputs = {name: value.to(device) for name, value in collate(self.loaded, rows, side="left").items()}
-        inputs = self.features.replace_pixels(inputs, rows, [clip_key(sample) for sample in batch])
-        logits = self.loaded.model(**inputs, logits_to_keep=1).logits[:, -1].float()
+        logits = self.loaded.model(**self.inputs(batch, rows), logits_to_keep=1).logits[:, -1].float()
         log_probabilities = torch.log_softmax(logits, dim=-1).cpu()
         result = []
         for row, sample in zip(log_probabilities, batch, strict=True):

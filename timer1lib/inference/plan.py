@@ -1,13 +1,26 @@
-"""In which order samples are asked, in which batches, and which machine asks which."""
+"""Which samples are asked in which order and batches, by which machine, and about which video.
+
+Taking the video away from a question (another in its place, or its frames in random order) tells a model that looks from
+one that follows its prior: see `evaluation.signatures`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+
+from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.schema import Prediction, Sample
+
+Perturbation = Literal["swap", "shuffle"]
+PERTURBATIONS: tuple[Perturbation, ...] = ("swap", "shuffle")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -88,3 +101,36 @@ def batches(samples: Sequence[Sample], size: int) -> list[list[Sample]]:
 
     ranked = sorted(samples, key=order)
     return [ranked[i : i + size] for i in range(0, len(ranked), size)]
+
+
+def swap_videos(samples: Sequence[Sample]) -> list[Sample]:
+    """Each sample on another sample's video, the one next in length, so that the stated duration changes little.
+
+    Every clip's questions go to one other clip; the last goes to the first. Ids and queries stay, `windows` stay those
+    of the true video.
+
+    Raises:
+        Timer1Error: all samples are about one clip.
+    """
+    clips: dict[tuple[str, float | None, float | None], Sample] = {}
+    for sample in samples:
+        clips.setdefault(clip_key(sample), sample)
+    order = sorted(clips.values(), key=lambda s: (s.duration or 0.0, s.video, s.video_start or 0.0))
+    if len(order) < 2:
+        raise Timer1Error("swapping videos needs samples on two videos at least")
+    other = {clip_key(mine): theirs for mine, theirs in zip(order, order[1:] + order[:1], strict=True)}
+
+    def swapped(sample: Sample) -> Sample:
+        theirs = other[clip_key(sample)]
+        return replace(
+            sample, video=theirs.video, duration=theirs.duration, video_start=theirs.video_start, video_end=theirs.video_end
+        )
+
+    return [swapped(sample) for sample in samples]
+
+
+def shuffle_frames(frames: Frames, name: str) -> Frames:
+    """The pictures in random order under unchanged times; the order depends on `name` (the video) alone."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    order = np.random.default_rng(seed).permutation(len(frames))
+    return replace(frames, pixels=frames.pixels[order])

@@ -1,4 +1,4 @@
-"""The vision towers of Qwen2.5-VL and Qwen3-VL, faster on unmodified classes and with the same numbers.
+"""The families' vision towers, faster on unmodified classes and with the same numbers.
 
 transformers runs one attention call a frame (or a window), a Conv3d for what is a matrix product, and computes index
 tables anew on every call. With many small frames, and on a CPU above all, that overhead is most of the time.
@@ -22,38 +22,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from timer1lib.models.config import family_of_model
+
 _MARK = "_timer1_fast_vision"
 GRIDS_KEPT = 64
 """How many grids' tables are kept a model."""
 
 
 def vision_tower(model: nn.Module) -> nn.Module:
-    """The vision tower of a (PEFT-wrapped) Qwen-VL model, or `model` itself where it is a tower.
+    """The vision tower of a (PEFT-wrapped) model, or `model` itself where it is a tower.
 
     Raises:
         TypeError: the model has none.
     """
-    for module in model.modules():
-        if hasattr(module, "patch_embed") and hasattr(module, "blocks") and hasattr(module, "merger"):
-            return module
-    raise TypeError(f"{type(model).__name__} has no vision tower of the Qwen2.5-VL or Qwen3-VL kind")
+    return family_of_model(model).tower(model)
 
 
 def speed_up_vision(model: nn.Module) -> nn.Module:
     """Speed up the vision tower of `model` in place; a second call changes nothing.
 
     Args:
-        model: Qwen2.5-VL or Qwen3-VL, wrapped in PEFT or not, or its vision tower.
+        model: of any family, wrapped in PEFT or not, or its vision tower.
 
     Returns:
         The same `model`.
     """
-    tower = vision_tower(model)
-    if getattr(tower, _MARK, False):
+    family = family_of_model(model)
+    tower: Any = family.tower(model)
+    if getattr(tower, _MARK, None):
         return model
-    setattr(tower, _MARK, True)
-    tower.patch_embed.forward = types.MethodType(_patch_embed, tower.patch_embed)  # type: ignore[union-attr]
-    for block in tower.blocks:  # type: ignore[union-attr]
+    setattr(tower, _MARK, family)
+    tower.patch_embed.forward = types.MethodType(_patch_embed, tower.patch_embed)
+    for block in tower.blocks:
         block.attn.forward = types.MethodType(_attention, block.attn)
     tower.register_forward_pre_hook(_add_tables, with_kwargs=True)
     return model
@@ -133,31 +133,8 @@ def _add_tables(tower: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     key = (tuple(map(tuple, grid.tolist())), grid.device)
     tables = kept.pop(key, None)
     if tables is None:
-        tables = _tables(tower, grid)
+        tables = getattr(tower, _MARK).tower_tables(tower, grid)
         if len(kept) >= GRIDS_KEPT:
             del kept[next(iter(kept))]
     kept[key] = tables
     return args, {**tables, **kwargs}
-
-
-def _tables(tower: Any, grid: Tensor) -> dict[str, Tensor]:
-    """What the tower's forward would compute from `grid` (videos, 3), under the names by which it takes them."""
-    from transformers import vision_utils
-
-    merge = tower.spatial_merge_size
-    tables = {
-        "position_ids": vision_utils.get_vision_position_ids(grid, merge),
-        "cu_seqlens": vision_utils.get_vision_cu_seqlens(grid),
-    }
-    if hasattr(tower, "window_size"):
-        window = {"window_size": tower.window_size, "patch_size": tower.patch_size}
-        index, bounds = vision_utils.get_vision_window_index(grid, spatial_merge_size=merge, **window)
-        tables |= {"window_index": index, "cu_window_seqlens": bounds}
-    else:
-        side, mode = tower.num_grid_per_side, tower.interpolation_mode
-        corners = tower.interpolation_align_corners
-        indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
-            grid, num_grid_per_side=side, mode=mode, align_corners=corners, spatial_merge_size=merge
-        )
-        tables |= {"interp_indices": indices, "interp_weights": weights}
-    return tables

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from timer1lib.clock.sampling import Sampling
-from timer1lib.clock.told import seconds_per_grid, told_times, video_metadata
+from timer1lib.clock.frames import Frames, Sampling
+from timer1lib.clock.told import video_metadata
 from timer1lib.errors import Timer1Error
 from timer1lib.forms import Prompt, load
 from timer1lib.models.load import LoadedModel
 from timer1lib.schema import Sample
-from timer1lib.video.frames import Frames
-from timer1lib.video.sizes import frame_size, resize
+from timer1lib.video.decode import frame_size, resize
 
 if TYPE_CHECKING:
     from timer1lib.params.sections import SharedParams
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of tokens that are not trained on."""
 
-VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 _PADDED = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}
 """Keys of shape [1, L] and what pads them; None is the tokenizer's pad token."""
 
@@ -47,8 +45,8 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt: Prompt | str, com
     """One video and one question as a batch of 1.
 
     Frames reach the model as they are: the processor neither samples nor resizes them again. Frames that are no
-    multiple of the model's patches are fitted once, here. A Qwen2.5-VL whose times are text gets every frame pair as
-    a video of its own, `<12.4 seconds>` before it.
+    multiple of the model's patches are fitted once, here. Where we write the times ourselves every frame pair is a video
+    of its own, `<12.4 seconds>` before it.
 
     Args:
         prompt: what is asked; plain text stands after the video, without a system message.
@@ -56,14 +54,14 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt: Prompt | str, com
 
     Returns:
         `input_ids`, `attention_mask`, `mm_token_type_ids` int64 [1, L]; `pixel_values_videos` float32 [patches, C];
-        `video_grid_thw` int64 [videos, 3]; for Qwen2.5-VL `second_per_grid_ts` float32 [videos]; `labels` where asked
+        `video_grid_thw` int64 [videos, 3]; where positions tell times `second_per_grid_ts` float32 [videos]; `labels` where asked
         for. There is one video, or one a frame pair (above).
 
     Raises:
         Timer1Error: the completion holds vision tokens.
     """
     frames = fit_frames(loaded, frames)
-    shown = _frame_pairs(loaded, frames) if loaded.interleaves else [(frames, [])]
+    shown = loaded.family.shown(frames, loaded.geometry)
     text = render_chat(loaded, prompt, [part for _, before in shown for part in (*before, {"type": "video"})])
     batch = loaded.processor(
         text=[text],
@@ -75,11 +73,8 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt: Prompt | str, com
         return_tensors="pt",
     )
     out = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
-    if loaded.family == "qwen2_5_vl":
-        step = seconds_per_grid(frames, loaded.geometry.temporal_patch)
-        out["second_per_grid_ts"] = torch.full((len(shown),), step, dtype=torch.float32)
-    else:
-        out.pop("second_per_grid_ts", None)
+    out.pop("second_per_grid_ts", None)  # the processor's own, of a frame rate that it only believes to know
+    out |= loaded.family.time_inputs(frames, loaded.geometry, len(shown))
     return out if completion is None else _with_completion(loaded, out, completion)
 
 
@@ -92,18 +87,6 @@ def render_chat(loaded: LoadedModel, prompt: Prompt | str, video: Sequence[dict[
         turns.insert(0, {"role": "system", "content": [{"type": "text", "text": clean_text(loaded, asked.system)}]})
     rendered: str = loaded.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     return rendered
-
-
-def _frame_pairs(loaded: LoadedModel, frames: Frames) -> list[tuple[Frames, list[dict[str, str]]]]:
-    """The frames of each temporal patch, with the text part that says when they are."""
-    size = loaded.geometry.temporal_patch
-    told = told_times(frames.times_s, frames.step_s, size, None, frames.time_scale)
-    pairs = []
-    for first in range(0, len(frames), size):
-        part = slice(first, first + size)
-        pair = replace(frames, pixels=frames.pixels[part], times_s=frames.times_s[part])
-        pairs.append((pair, [{"type": "text", "text": f"<{told[first]:.1f} seconds>"}]))
-    return pairs
 
 
 def fit_frames(loaded: LoadedModel, frames: Frames) -> Frames:
@@ -120,7 +103,7 @@ def fit_frames(loaded: LoadedModel, frames: Frames) -> Frames:
 def clean_text(loaded: LoadedModel, text: str) -> str:
     """Text from a data set without the tokenizer's control tokens, so that a query cannot end its own turn."""
     special = sorted((t for t in loaded.tokenizer.all_special_tokens if t.startswith("<|")), key=len, reverse=True)
-    names = [*special, *VISION_TOKENS]
+    names = [*special, *loaded.family.vision_tokens]
     return re.sub("|".join(map(re.escape, names)), " ", text)
 
 
@@ -155,7 +138,7 @@ def banned_token_ids(loaded: LoadedModel) -> list[int]:
     """
     tokenizer = loaded.tokenizer
     known = tokenizer.get_vocab()
-    named = {known[t] for t in (*VISION_TOKENS, "<|im_start|>") if t in known}
+    named = {known[t] for t in (*loaded.family.vision_tokens, loaded.family.turn_start) if t in known}
     config = loaded.model.config
     named |= {int(config.image_token_id), int(config.video_token_id)}
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import resolve
-from timer1lib.models.families import Family, Geometry, family_of, geometry_of
+from timer1lib.models.config import family_of, family_of_model
+from timer1lib.models.family import Family, Geometry
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +40,8 @@ class LoadedModel:
 
     @property
     def interleaves(self) -> bool:
-        """Whether a Qwen2.5-VL is shown each frame pair as a video of its own, its time written before it."""
-        return self.family == "qwen2_5_vl" and self.geometry.tokens_per_second is None
+        """Whether each frame pair is shown as a video of its own, its time written before it by us."""
+        return self.family.interleaves(self.geometry)
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +58,7 @@ def load_model(
     clock_rule: ClockRule = "auto",
     timestamps: Timestamps = "auto",
 ) -> LoadedModel:
-    """Load any Qwen2.5-VL or Qwen3-VL checkpoint in evaluation mode and install its position rule.
+    """Load a checkpoint of any family in `models.config.FAMILIES` in evaluation mode and install its position rule.
 
     Weights are read from safetensors only and no code of a checkpoint is ever run.
 
@@ -66,7 +67,7 @@ def load_model(
         dtype: `float32`, `bfloat16` or `float64`.
         attention: `sdpa`, `eager` or `flash_attention_2`.
         device: `auto` takes a GPU where there is one.
-        timestamps: how the model is told times (`clock.told.temporal_rate`).
+        timestamps: how the model is told times (`Family.temporal_rate`).
 
     Raises:
         Timer1Error: no such folder, a hub id that cannot be reached, another family, missing or broken files.
@@ -74,8 +75,6 @@ def load_model(
     import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText
-
-    from timer1lib.clock.rule import install_rule
 
     source = _source(str(name_or_path))
     name = str(name_or_path)
@@ -87,7 +86,7 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         family = family_of(config, name)
-        geometry = geometry_of(config, name, timestamps)
+        geometry = family.geometry(config, name, timestamps)
         model: Any = AutoModelForImageTextToText.from_pretrained(
             source, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False, use_safetensors=True
         )
@@ -95,7 +94,7 @@ def load_model(
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
     model = model.to(target).eval()
-    rule = install_rule(model, clock_rule)
+    rule = family.install_rule(model, clock_rule)
     return LoadedModel(model, processor, family, rule, name, geometry)
 
 
@@ -124,8 +123,6 @@ def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto", timesta
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    from timer1lib.clock.rule import install_rule
-
     name = str(name_or_path)
     source = _source(name)
     try:
@@ -135,8 +132,13 @@ def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto", timesta
             model: Any = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
-    rule = install_rule(model.eval(), clock_rule)
-    return LoadedModel(model, load_processor(source), family, rule, name, geometry_of(config, name, timestamps))
+    rule = family.install_rule(model.eval(), clock_rule)
+    return LoadedModel(model, load_processor(source), family, rule, name, family.geometry(config, name, timestamps))
+
+
+def install_rule(model: Any, rule: ClockRule = "auto") -> RuleInUse:
+    """Make a loaded model of any family go by a position rule in every path; see `clock.rule.install_rule`."""
+    return family_of_model(model).install_rule(model, rule)
 
 
 def load_processor(name_or_path: str | Path) -> Any:

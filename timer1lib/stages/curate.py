@@ -217,10 +217,10 @@ def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _told_times(stage: CurateStage) -> Callable[[Sample], Window]:
-    from timer1lib.clock.sampling import Sampling
     from timer1lib.data.toldtimes import told_window
+    from timer1lib.models.config import sampling_for
 
-    return told_window(stage.run.video, Sampling.from_shared(stage.shared), stage.shared.model, stage.shared.timestamps)
+    return told_window(stage.run.video, sampling_for(stage.shared), stage.shared.model, stage.shared.timestamps)
 
 
 def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
@@ -228,20 +228,20 @@ def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[st
 
     Written to `data/clock.json`; `id` names the sample, `over_limit` counts those with an unexplained difference.
     """
-    from timer1lib.clock.sampling import Sampling
-    from timer1lib.video.clock_report import max_clock_error
+    from timer1lib.inference.clock_report import max_clock_error
+    from timer1lib.models.config import sampling_for
 
     samples = [sample for rows in splits.values() for sample in rows]
     shared = stage.shared
-    report = max_clock_error(samples, stage.run.video_root, Sampling.from_shared(shared), shared.model, shared.timestamps)
+    report = max_clock_error(samples, stage.run.video_root, sampling_for(shared), shared.model, shared.timestamps)
     atomic_write_json(stage.run.data("clock.json"), report)
     return report
 
 
 def clock_of(stage: CurateStage, sample: Sample) -> dict[str, Any]:
     """What the model is told about one sample's frames, read back from its own tokens and positions."""
-    from timer1lib.clock.sampling import Sampling
-    from timer1lib.video.clock_report import clock_report
+    from timer1lib.inference.clock_report import clock_report
+    from timer1lib.models.config import sampling_for
 
     clip = (sample.video_start, sample.video_end)
     shared = stage.shared
@@ -249,7 +249,7 @@ def clock_of(stage: CurateStage, sample: Sample) -> dict[str, Any]:
         stage.run.video(sample),
         shared.model,
         clip=clip,
-        sampling=Sampling.from_shared(shared),
+        sampling=sampling_for(shared),
         clock_rule=shared.clock_rule,
         timestamps=shared.timestamps,
     )

@@ -13,7 +13,7 @@ from timer1lib.evaluation.measure import CHECKPOINTS, Material, measure_run
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json
-from timer1lib.inference.perturb import PERTURBATIONS, swap_videos
+from timer1lib.inference.plan import PERTURBATIONS, swap_videos
 from timer1lib.params.base import split_list
 from timer1lib.params.sections import EvaluateParams
 from timer1lib.schema import Prediction, Sample
@@ -21,7 +21,7 @@ from timer1lib.stages import Stage
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
-    from timer1lib.video.frame_store import FrameStore
+    from timer1lib.video.store import FrameStore
 
 EvaluateStage = Stage[EvaluateParams]
 
@@ -125,8 +125,8 @@ def answer(stage: EvaluateStage) -> bool:
         Whether every file of predictions is whole. With `evaluate.shard` this machine's share is done; a call without it,
         once all shares lie in `predictions/`, joins them and asks what is missing.
     """
-    from timer1lib.inference.generate import open_store
     from timer1lib.inference.plan import parse_shard
+    from timer1lib.video.store import open_store
 
     shard = parse_shard(stage.params.shard) if stage.params.shard else None
     todo = tasks(stage)

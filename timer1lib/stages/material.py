@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from timer1lib.clock.sampling import Sampling
-from timer1lib.inference.generate import open_store
+from timer1lib.models.config import sampling_for
 from timer1lib.models.inputs import encode_prompt, sample_prompt
 from timer1lib.params.sections import SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
+from timer1lib.video.store import open_store
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
@@ -22,7 +22,7 @@ class Material:
 
     def __init__(self, run: RunFolder, shared: SharedParams, *, grounded: bool = False) -> None:
         self._run, self._shared, self._grounded = run, shared, grounded
-        self._sampling = Sampling.from_shared(shared)
+        self._sampling = sampling_for(shared)
         self._store = open_store(shared)
 
     def __enter__(self) -> Self:

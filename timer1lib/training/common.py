@@ -1,21 +1,29 @@
-"""What SFT and GRPO share: which weights train, adapters, how a finished model is kept, and the training log."""
+"""What SFT and GRPO share: which weights train, adapters, checkpoints and going on after a kill, the training log."""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import TrainerCallback
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl
-from timer1lib.models.fast_vision import vision_tower
+from timer1lib.models.config import family_of_model
+from timer1lib.models.family import Family
 from timer1lib.progress import Progress
 
+logger = logging.getLogger(__name__)
+
 SETTINGS = "settings.json"
+_NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 # trl 1.16 uses the old name of a setting that transformers 5.23 renames; nothing a user can mend
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
@@ -23,12 +31,14 @@ warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category
 
 def freeze_vision_tower(model: Any) -> None:
     """Freeze the vision tower but for its mergers, which belong to the language side (Time-R1 trains merger + LLM)."""
-    tower = vision_tower(model)
-    for name, parameter in tower.named_parameters():
-        parameter.requires_grad_("merger" in name)
+    family = family_of_model(model)
+    tower = family.tower(model)
+    tower.requires_grad_(False)
+    for merger in family.mergers(tower):
+        merger.requires_grad_(True)
 
 
-def lora_config(rank: int) -> Any:
+def lora_config(rank: int, family: Family) -> Any:
     """LoRA on every linear layer of the text model, alpha twice the rank; None for rank 0."""
     if rank == 0:
         return None
@@ -38,7 +48,7 @@ def lora_config(rank: int) -> Any:
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
-        target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+        target_modules=family.lora_targets,
         task_type="CAUSAL_LM",
     )
 
@@ -65,6 +75,70 @@ def open_work_folder(folder: Path, settings: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_json(path, wanted)
     return folder
+
+
+def resume_point(output_dir: str | Path) -> Path | None:
+    """The newest complete `checkpoint-N` in `output_dir`, or None where there is none.
+
+    A checkpoint that a kill left half written is passed over, with a warning that says what is wrong with it.
+    """
+    folders = {}
+    for folder in Path(output_dir).glob("checkpoint-*"):
+        if match := re.fullmatch(r"checkpoint-(\d+)", folder.name):
+            folders[int(match[1])] = folder
+    for step in sorted(folders, reverse=True):
+        fault = _fault(folders[step], step)
+        if fault is None:
+            return folders[step]
+        logger.warning("%s is passed over: %s", folders[step], fault)
+    return None
+
+
+def _fault(folder: Path, step: int) -> str | None:
+    """What makes a checkpoint unusable, or None."""
+    for name in _NEEDED:
+        if not (folder / name).is_file():
+            return f"no {name}"
+    try:
+        state = json.loads((folder / "trainer_state.json").read_text())
+        if state["global_step"] != step:
+            return f"its state is of step {state['global_step']}"
+        torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
+        torch.load(folder / "scheduler.pt", map_location="cpu", weights_only=True)
+    except Exception as error:
+        return f"it cannot be read: {' '.join(str(error).split())[:200]}"
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        return "no weights"
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        for file in weights:
+            with safe_open(file, framework="pt") as tensors:
+                tensors.keys()
+    except (SafetensorError, OSError) as error:
+        return f"{file.name} cannot be read: {error}"
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        parts = set(json.loads(index.read_text())["weight_map"].values())
+        if missing := parts - {file.name for file in weights}:
+            return f"no {sorted(missing)[0]}"
+    return None
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
+    """Give `model` the checkpoint's weights, every one of them.
+
+    `Trainer` loads a checkpoint by the names in its file and only warns where they are not the model's. A
+    checkpoint may be saved under other names than the modules have (for Qwen2.5-VL 1 of 81 keys agrees), so that a run
+    would go on from its base weights. `from_pretrained` knows the renaming.
+
+    Raises:
+        RuntimeError: a weight is missing.
+    """
+    fresh: Any = type(model).from_pretrained(str(checkpoint), dtype=next(model.parameters()).dtype)  # type: ignore[attr-defined]
+    model.load_state_dict(fresh.state_dict(), strict=True)
 
 
 class TrainingLog(TrainerCallback):

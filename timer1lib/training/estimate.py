@@ -9,35 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from timer1lib.clock.sampling import Sampling
-from timer1lib.errors import Timer1Error
+from timer1lib.clock.frames import Sampling
+from timer1lib.models.architecture import ROLLOUT_TOKENS, Architecture
+from timer1lib.models.config import architecture_of, temporal_geometry
 from timer1lib.params.sections import Params
-from timer1lib.training.architecture import Architecture, from_config, known
-from timer1lib.training.limits import ROLLOUT_TOKENS
-from timer1lib.video.sizes import frame_size, model_config
+from timer1lib.video.decode import frame_size
 
 GB = 1e9
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
 TEXT_TOKENS = 80
 """Question, answer form and chat marks of a prompt."""
 STAMP_TOKENS = 9
-"""`<12.4 seconds>` and the marks around a frame pair in Qwen3-VL's prompts; the tiny tokenizer's are fewer."""
+"""`<12.4 seconds>` and the marks around a frame pair where times are text; the tiny tokenizer's are fewer."""
+MARK_TOKENS = 2
+"""Around the one run of video tokens where times are positions."""
 WIDE_VIDEO = (720, 1280)
-
-
-def architecture_of(model: str) -> Architecture:
-    """Sizes of a model: from its folder or the local hub cache, else from what is known of the published ones.
-
-    Raises:
-        Timer1Error: neither.
-    """
-    config = model_config(model)
-    if config:
-        return from_config(config, model)
-    sizes = known(model)
-    if sizes is None:
-        raise Timer1Error(f"model {model!r}: its config.json is not on this machine; fetch the model, or name a published size")
-    return sizes
 
 
 def estimate(params: Params) -> dict[str, Any]:
@@ -53,7 +39,8 @@ def estimate(params: Params) -> dict[str, Any]:
     forward = grpo.groups_per_forward or grpo.prompts_per_step
     patches, frame_patches, steps = _video(sizes, params)
     visual = patches // sizes.merge**2
-    prompt = visual + TEXT_TOKENS + (steps * STAMP_TOKENS if sizes.qwen3 else 2)
+    _, rate = temporal_geometry(shared.model, shared.timestamps)
+    prompt = visual + TEXT_TOKENS + (steps * STAMP_TOKENS if rate is None else MARK_TOKENS)
 
     lora = _lora_parameters(sizes, grpo.lora_rank)
     whole = sizes.parameters()

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from timer1lib.clock.rule import install_rule
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.forms import AnswerForm, load
+from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids
 from timer1lib.models.load import LoadedModel, load_shared
 from timer1lib.params.base import split_list
@@ -29,11 +29,10 @@ from timer1lib.training.common import (
     no_printing,
     open_work_folder,
     precision,
+    resume_point,
     save_model,
 )
-from timer1lib.training.features import FeatureCache
 from timer1lib.training.video_grpo import VideoGRPOConfig, VideoGRPOTrainer
-from timer1lib.training.video_grpo.resume import resume_point
 
 Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]
 
@@ -144,13 +143,13 @@ def train_phase(
         on_rollouts=_RolloutLog(phase.rollouts_path, samples, form, params.log_rollouts_every, offset),
         train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in phase.ids]),
         processing_class=loaded.processor,
-        peft_config=lora_config(params.lora_rank),
+        peft_config=lora_config(params.lora_rank, loaded.family),
         callbacks=[log, StopAfter(phase.steps), *([_Carry(phase.carry_from)] if phase.carry_from and not checkpoint else [])],
     )
     no_printing(trainer)
     if trainer.ref_model is not None:
         trainer.ref_model.to(loaded.model.dtype)
-        install_rule(trainer.ref_model, shared.clock_rule)
+        loaded.family.install_rule(trainer.ref_model, shared.clock_rule)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     log.write(trainer.state.log_history)
     save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, phase.out_dir)

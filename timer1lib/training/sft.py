@@ -27,9 +27,9 @@ from timer1lib.training.common import (
     no_printing,
     open_work_folder,
     precision,
+    resume_point,
     save_model,
 )
-from timer1lib.training.video_grpo.resume import resume_point
 
 Encode = Callable[[LoadedModel, str], dict[str, torch.Tensor]]
 """From a model and a row's id to the batch of 1 with labels that it learns from."""
@@ -103,7 +103,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
         train_dataset=Dataset.from_list([{"id": name} for name in job.ids]),
         data_collator=_Collator(loaded, job.encode),
         processing_class=loaded.processor,
-        peft_config=lora_config(params.lora_rank),
+        peft_config=lora_config(params.lora_rank, loaded.family),
         callbacks=[log],
     )
     no_printing(trainer)

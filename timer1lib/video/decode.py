@@ -1,21 +1,18 @@
-"""Decoding: decord where it can, PyAV where it cannot, the same frames at the same times from both."""
+"""Decoding: decord where it can, PyAV where it cannot, the same frames at the same times and sizes from both."""
 
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timer1lib.clock.sampling import Sampling, choose_frames
+from timer1lib.clock.frames import Frames, Sampling, choose_frames
 from timer1lib.errors import Timer1Error
-from timer1lib.video.frames import Frames
 from timer1lib.video.probe import Timeline, open_container, timeline
-from timer1lib.video.sizes import frame_size, resize
-
-__all__ = ["Clip", "Frames", "read_frames"]
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +79,39 @@ def clip_frames(line: Timeline, clip: Clip) -> tuple[NDArray[np.int64], NDArray[
     if not len(inside):
         inside = np.array([max(0, int(np.searchsorted(times, start, side="right")) - 1)])
     return inside, np.maximum(times[inside] - start, 0.0), end - start
+
+
+def frame_size(height: int, width: int, count: int, sampling: Sampling, temporal_patch: int = 2) -> tuple[int, int]:
+    """Height and width in pixels of each of `count` frames: multiples of `sampling.factor`, within the budget.
+
+    The budget per frame is that of Qwen's own pipeline, min(max_frame_pixels, total_pixels x temporal_patch / count),
+    and never under 1.05 x min_frame_pixels. The aspect ratio is kept as far as the multiple allows.
+    """
+    factor = sampling.factor
+    share = sampling.total_pixels * temporal_patch / count
+    largest = max(min(sampling.max_frame_pixels, share), 1.05 * sampling.min_frame_pixels, factor * factor)
+    smallest = sampling.min_frame_pixels
+    new_height, new_width = max(factor, round(height / factor) * factor), max(factor, round(width / factor) * factor)
+    if new_height * new_width > largest:
+        shrink = math.sqrt(height * width / largest)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < smallest:
+        grow = math.sqrt(smallest / (height * width))
+        new_height, new_width = math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
+    return new_height, new_width
+
+
+def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bicubic with antialiasing, uint8 [N, H, W, 3] to [N, height, width, 3]; the same on every path."""
+    if pixels.shape[1:3] == (height, width):
+        return np.ascontiguousarray(pixels)
+    from PIL import Image
+
+    out = np.empty((len(pixels), height, width, 3), dtype=np.uint8)
+    for target, frame in zip(out, pixels, strict=True):
+        target[...] = np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((width, height), Image.Resampling.BICUBIC))
+    return out
 
 
 def _decode(

@@ -7,24 +7,22 @@ key frames close enough for quick seeks. Everything else becomes h264, yuv420p, 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, read_json
 from timer1lib.schema import Sample
+from timer1lib.video.cache import DiskCache
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 MAX_SIDE = 640
 MAX_FRAMES = 6000
 SEEK_BUDGET = 60 * 640 * 360
@@ -36,22 +34,18 @@ _AS_IS = {("mp4", "h264"): "video/mp4", ("webm", "vp8"): "video/webm", ("webm", 
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """A file to hand to a browser.
+    """A file's content to hand to a browser.
 
     `frames` holds the time of each frame in seconds, rising, from the start of the sample (of its clip, where it has
     one); the media time in the file is the same number. `duration` is in seconds, `width` and `height` in pixels.
     """
 
-    path: Path
+    content: bytes = field(repr=False)
     mime: str
     frames: list[float]
     duration: float
     width: int
     height: int
-
-    @property
-    def content(self) -> bytes:
-        return self.path.read_bytes()
 
 
 def playable(
@@ -69,19 +63,17 @@ def playable(
         raise Timer1Error(f"{video}: no such video")
     stat = video.stat()
     identity = json.dumps([VERSION, str(video.resolve()), stat.st_size, stat.st_mtime_ns, clip, max_bytes, MAX_SIDE])
-    key = hashlib.sha256(identity.encode()).hexdigest()[:24]
-    folder = cache / "playable"
-    facts = folder / f"{key}.json"
-    if facts.is_file():
-        known = read_json(facts)
-        path = Path(known.pop("path"))
-        if path.is_file():
-            os.utime(facts)
-            return Playable(path=path, **known)
-    made = _make(video, folder / f"{key}.mp4", clip, max_bytes)
-    atomic_write_json(facts, asdict(made) | {"path": str(made.path)})
-    _prune(folder)
-    return made
+    key = hashlib.sha256(identity.encode()).hexdigest()
+    kept = DiskCache(cache / "playable", CACHE_BYTES)
+    entry = kept.get(key)
+    if entry is None:
+        made, as_is = _make(video, clip, max_bytes)
+        facts = {"mime": made.mime, "frames": made.frames, "duration": made.duration, "width": made.width, "height": made.height}
+        # a file that is served as it is has only its facts kept
+        kept.put(key, json.dumps(facts).encode() + b"\n" + (b"" if as_is else made.content))
+        return made
+    described, _, content = entry.partition(b"\n")
+    return Playable(content or video.read_bytes(), **json.loads(described))
 
 
 def playable_sample(sample: Sample, video: Path, cache: Path, max_bytes: int = 12_000_000) -> Playable:
@@ -89,7 +81,8 @@ def playable_sample(sample: Sample, video: Path, cache: Path, max_bytes: int = 1
     return playable(video, cache, (sample.video_start, sample.video_end), max_bytes)
 
 
-def _make(video: Path, target: Path, clip: tuple[float | None, float | None], max_bytes: int) -> Playable:
+def _make(video: Path, clip: tuple[float | None, float | None], max_bytes: int) -> tuple[Playable, bool]:
+    """What a browser plays, and whether that is the file as it is."""
     import av
 
     try:
@@ -103,8 +96,8 @@ def _make(video: Path, target: Path, clip: tuple[float | None, float | None], ma
             small = video.stat().st_size <= max_bytes and gap * pixels <= SEEK_BUDGET and len(times) <= MAX_FRAMES
             plain = stream.codec_context.pix_fmt == "yuv420p" and times[:1] == [0.0] and clip == (None, None)
             if mime and small and plain and not _rotation(video):
-                return Playable(video.resolve(), mime, times, _duration(times), stream.width, stream.height)
-        return _encode(video, target, clip, max_bytes, times)
+                return Playable(video.read_bytes(), mime, times, _duration(times), stream.width, stream.height), True
+        return _encode(video, clip, max_bytes, times), False
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise Timer1Error(f"{video}: cannot be decoded for the browser: {error}") from error
 
@@ -144,8 +137,8 @@ def _rotation(video: Path) -> int:
     return 0
 
 
-def _encode(video: Path, target: Path, clip: tuple[float | None, float | None], max_bytes: int, times: list[float]) -> Playable:
-    """Decode, turn upright, scale, thin out and encode; written beside the target and renamed."""
+def _encode(video: Path, clip: tuple[float | None, float | None], max_bytes: int, times: list[float]) -> Playable:
+    """Decode, turn upright, scale, thin out and encode."""
     import av
     import numpy as np
 
@@ -155,10 +148,8 @@ def _encode(video: Path, target: Path, clip: tuple[float | None, float | None], 
     seconds = max(0.04, end - start)
     step = max(1 / 60, seconds / MAX_FRAMES)
     rate = int(0.85 * max_bytes * 8 / seconds)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".mp4")
-    os.close(handle)
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = str(Path(folder) / "copy.mp4")
         with av.open(str(video)) as source, av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink:
             stream = source.streams.video[0]
             stream.thread_type = "AUTO"
@@ -213,28 +204,12 @@ def _encode(video: Path, target: Path, clip: tuple[float | None, float | None], 
         with av.open(temporary) as copy:
             kept, _ = _packet_times(copy, copy.streams.video[0])
             width, height = copy.streams.video[0].width, copy.streams.video[0].height
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    log.info("%s: browser copy of %d frames, %.1f MB", video.name, len(kept), target.stat().st_size / 1e6)
-    return Playable(target.resolve(), "video/mp4", kept, max(_duration(kept), round(end - start, 6)), width, height)
+        content = Path(temporary).read_bytes()
+    log.info("%s: browser copy of %d frames, %.1f MB", video.name, len(kept), len(content) / 1e6)
+    return Playable(content, "video/mp4", kept, max(_duration(kept), round(end - start, 6)), width, height)
 
 
 def _size(width: int, height: int) -> tuple[int, int]:
     """Even sides, the longer at most `MAX_SIDE` pixels."""
     scale = min(1.0, MAX_SIDE / max(width, height))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
-
-
-def _prune(folder: Path) -> None:
-    """Drop the copies used longest ago until the folder holds no more than `CACHE_BYTES`."""
-    entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    total = 0
-    for facts in entries:
-        copy = facts.with_suffix(".mp4")
-        total += copy.stat().st_size if copy.is_file() else 0
-        if total > CACHE_BYTES:
-            copy.unlink(missing_ok=True)
-            facts.unlink(missing_ok=True)

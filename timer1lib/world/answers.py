@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from timer1lib.clock.told import patch_means
 from timer1lib.schema import Window
 from timer1lib.world.render import FPS
 
@@ -21,8 +22,8 @@ def sampled_times(duration: float, frames: int = 32) -> NDArray[np.float64]:
 
 
 def told_times(duration: float, frames: int = 32, temporal_patch: int = 2) -> list[float]:
-    """Seconds that a textual-timestamp model is told: one time a temporal patch, the mean of its frames' times."""
-    return [float(t) for t in sampled_times(duration, frames).reshape(-1, temporal_patch).mean(1)]
+    """Seconds that a textual-timestamp model is told, one a temporal patch, before they are rounded to a tenth."""
+    return [float(t) for t in patch_means(sampled_times(duration, frames), temporal_patch)]
 
 
 def seen(window: Window, told: Sequence[float]) -> Window:

@@ -7,7 +7,6 @@
 """
 
 from timer1lib.training.video_grpo.config import VideoGRPOConfig
-from timer1lib.training.video_grpo.resume import resume_point
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 
-__all__ = ["VideoGRPOConfig", "VideoGRPOTrainer", "resume_point"]
+__all__ = ["VideoGRPOConfig", "VideoGRPOTrainer"]

@@ -33,7 +33,7 @@ class Layout(Protocol):
 
 
 def install(model: Any) -> None:
-    """Let the text part of a Qwen-VL model take `shared_prefix` layouts; without one its attention is sdpa.
+    """Let the text part of a model take `shared_prefix` layouts; without one its attention is sdpa.
 
     Raises:
         ValueError: the text model has sliding-window layers, which a shared prefix does not describe.

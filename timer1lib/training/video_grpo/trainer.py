@@ -30,14 +30,22 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
+from timer1lib.models.architecture import ROLLOUT_TOKENS
 from timer1lib.models.fast_vision import speed_up_vision
-from timer1lib.training.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
-from timer1lib.training.limits import ROLLOUT_TOKENS
+from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
+from timer1lib.training.common import load_weights
 from timer1lib.training.video_grpo import attention, repeated, rollouts, shared_prefix
 from timer1lib.training.video_grpo.config import VideoGRPOConfig
-from timer1lib.training.video_grpo.encoded import EncodeAhead, EncodedPrompt, EncodePrompt, Row, base_model, encode
-from timer1lib.training.video_grpo.groups import GroupSource, flat_groups
-from timer1lib.training.video_grpo.resume import load_weights
+from timer1lib.training.video_grpo.encoded import (
+    EncodeAhead,
+    EncodedPrompt,
+    EncodePrompt,
+    GroupSource,
+    Row,
+    base_model,
+    encode,
+    flat_groups,
+)
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
 """Called after every generation with the step and a row a group: step, id, completions (text), rewards (weighted sums)."""
@@ -61,7 +69,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO whose prompts hold videos.
 
     Args:
-        model: a Qwen2.5-VL or Qwen3-VL model, from a path where `beta > 0` without PEFT (trl reloads the reference).
+        model: a model of any family, from a path where `beta > 0` without PEFT (trl reloads the reference).
         reward_funcs: as trl's.
         args: `VideoGRPOConfig`.
         encode_prompt: turns a row into the processor's output for its prompt. Called in threads; where it raises, the

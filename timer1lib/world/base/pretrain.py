@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from timer1lib.clock.rule import install_rule
 from timer1lib.clock.told import NUDGE
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl
 from timer1lib.models.fast_vision import speed_up_vision
+from timer1lib.models.load import install_rule
 from timer1lib.progress import Progress
 from timer1lib.world.base.lessons import Lesson, Mix, build_lesson, lesson_pixels, lesson_scene
 from timer1lib.world.base.muon import BatchedMuon

@@ -1,15 +1,12 @@
-"""Which frames a model sees, chosen by the frames' own timestamps."""
+"""The frames that a model sees: which of a video, chosen by the frames' own timestamps, and each with its time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from timer1lib.params.sections import SharedParams
 
 MAX_FRAME_PIXELS = 768 * 28 * 28
 """No frame is larger than this: the per-frame cap of the pipeline that Qwen2.5-VL was trained with."""
@@ -39,27 +36,34 @@ class Sampling:
     factor: int = 28
     time_scale: float = 1.0
 
-    @classmethod
-    def from_shared(cls, shared: SharedParams, *, model: str | None = None) -> Sampling:
-        """The sampling of a params file; `factor` is read from the model's own configuration.
-
-        Args:
-            model: another model than `shared.model`, a folder or a hub id.
-        """
-        from timer1lib.video.sizes import pixel_factor
-
-        return cls(
-            policy=shared.sampling,
-            fps=shared.fps,
-            frames=shared.frames,
-            min_frame_pixels=shared.min_frame_pixels,
-            total_pixels=shared.total_pixels,
-            factor=pixel_factor(model or shared.model),
-            time_scale=shared.time_scale,
-        )
-
     def with_factor(self, factor: int) -> Sampling:
         return replace(self, factor=factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """What was decoded of a video or clip.
+
+    Attributes:
+        pixels: uint8 [N, H, W, 3], RGB, upright, already at the size that the model sees.
+        times_s: float64 [N], each frame's own timestamp, in seconds from the start of the video or clip.
+        duration_s: seconds of the video or clip, the last frame's display time included.
+        step_s: seconds between neighbours of the grid that the frames were chosen on.
+        decoder: `decord` or `pyav`.
+        reason: why it was not decord; empty where it was.
+        time_scale: what the model is told is this times the truth (1.0 but in the wrong-clock experiment).
+    """
+
+    pixels: NDArray[np.uint8]
+    times_s: NDArray[np.float64]
+    duration_s: float
+    step_s: float
+    decoder: str
+    reason: str = ""
+    time_scale: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.times_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,11 @@ STALE_SECONDS = 3600.0
 
 
 class DiskCache:
-    """Entries by name; each file is the SHA-256 of its content and the content.
+    """Entries by name; each file is the SHA-256 of name and content, and the content.
 
-    Writes are atomic, reads verify, and a damaged entry is removed and counts as absent. Where the folder grows
-    past its limit the entries that were used longest ago go first, down to nine tenths of the limit.
+    Writes are atomic, reads verify, and a damaged entry is removed and counts as absent. A disk that cannot be written is
+    logged, and the work goes on without. Where the folder grows past its limit the entries that were used longest ago go
+    first, down to nine tenths of the limit. Several processes may share a folder.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
@@ -46,7 +47,7 @@ class DiskCache:
             raw = path.read_bytes()
         except OSError:
             return None
-        if len(raw) <= DIGEST_BYTES or hashlib.sha256(raw[DIGEST_BYTES:]).digest() != raw[:DIGEST_BYTES]:
+        if len(raw) <= DIGEST_BYTES or _digest(name, memoryview(raw)[DIGEST_BYTES:]) != raw[:DIGEST_BYTES]:
             log.warning("cache entry %s is damaged; it is removed and made again", path)
             path.unlink(missing_ok=True)
             return None
@@ -57,7 +58,11 @@ class DiskCache:
         return raw[DIGEST_BYTES:]
 
     def put(self, name: str, content: bytes) -> None:
-        atomic_write_bytes(self.path(name), hashlib.sha256(content).digest() + content)
+        try:
+            atomic_write_bytes(self.path(name), _digest(name, content) + content)
+        except OSError as error:
+            log.warning("cache %s: cannot write: %s", self.folder, error)
+            return
         self._writes += 1
         self._written_bytes += len(content)
         if self._writes % CHECK_EVERY == 1 or self._written_bytes > self.limit_bytes // 10:
@@ -103,3 +108,10 @@ class DiskCache:
             except OSError:
                 continue
         return found
+
+
+def _digest(name: str, content: bytes | memoryview) -> bytes:
+    """Of the name too, so that an entry under another's name is not believed."""
+    hasher = hashlib.sha256(name.encode())
+    hasher.update(content)
+    return hasher.digest()

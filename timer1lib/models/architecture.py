@@ -1,12 +1,16 @@
-"""Sizes of a Qwen-VL model, and what follows from them by arithmetic: parameters, activations, keys and values, FLOPs."""
+"""Sizes of a model, and what follows from them by arithmetic: parameters, activations, keys and values, FLOPs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from timer1lib.errors import Timer1Error
+
+ROLLOUT_TOKENS = 32_768
+"""Prompt tokens that are sampled from together at most, in training and in its estimate; what is sampled does not depend
+on it."""
 
 
 @dataclass(frozen=True)
@@ -14,15 +18,14 @@ class Architecture:
     """Sizes as in a model's `config.json`.
 
     Attributes:
-        qkv_bias: biases in the text's q, k and v projections (Qwen2.5-VL).
-        head_norms: RMS norms on queries and keys (Qwen3-VL).
-        gated_vision: the tower's MLP has a gate (Qwen2.5-VL).
-        position_table: learned positions of the tower (Qwen3-VL); 0 for none.
-        deepstack: further mergers (Qwen3-VL).
         patch, temporal_patch, merge: pixels, frames, and patches a side to a token.
+        qkv_bias: biases in the text's q, k and v projections.
+        head_norms: RMS norms on queries and keys.
+        gated_vision: the tower's MLP has a gate, and its norms are RMS norms; else two layers and layer norms.
+        position_table: learned positions of the tower; 0 for none.
+        deepstack: further mergers.
     """
 
-    family: str
     hidden: int
     layers: int
     heads: int
@@ -37,12 +40,11 @@ class Architecture:
     patch: int
     temporal_patch: int = 2
     merge: int = 2
+    qkv_bias: bool = False
+    head_norms: bool = False
+    gated_vision: bool = False
     position_table: int = 0
     deepstack: int = 0
-
-    @property
-    def qwen3(self) -> bool:
-        return self.family == "qwen3_vl"
 
     @property
     def query_width(self) -> int:
@@ -57,15 +59,15 @@ class Architecture:
     def text_parameters(self) -> int:
         """The language model, its head included; a tied head counts once."""
         h, q, k = self.hidden, self.query_width, self.key_width
-        attention = h * (q + 2 * k) + q * h + (2 * self.head_dim if self.qwen3 else q + 2 * k)
+        attention = h * (q + 2 * k) + q * h + (2 * self.head_dim if self.head_norms else 0) + (q + 2 * k if self.qkv_bias else 0)
         layer = attention + 3 * h * self.intermediate + 2 * h
         return self.layers * layer + h + self.vocabulary * h * (1 if self.tied else 2)
 
     def merger_parameters(self) -> int:
-        """The merger, and Qwen3-VL's deepstack mergers."""
+        """The merger and the deepstack mergers."""
         v, wide = self.vision_hidden, self.vision_hidden * self.merge**2
         projection = wide * wide + wide + wide * self.hidden + self.hidden
-        if not self.qwen3:
+        if self.gated_vision:
             return projection + v
         return projection + 2 * v + self.deepstack * (projection + 2 * wide)
 
@@ -73,9 +75,9 @@ class Architecture:
         """The vision tower up to its mergers."""
         v, i = self.vision_hidden, self.vision_intermediate
         attention = 3 * v * v + 3 * v + v * v + v
-        mlp = (3 * v * i + 2 * i + v) if not self.qwen3 else (2 * v * i + i + v)
-        norms = 4 * v if self.qwen3 else 2 * v
-        embedding = 3 * self.temporal_patch * self.patch**2 * v + (v if self.qwen3 else 0) + self.position_table * v
+        mlp = (3 * v * i + 2 * i + v) if self.gated_vision else (2 * v * i + i + v)
+        norms = 2 * v if self.gated_vision else 4 * v
+        embedding = 3 * self.temporal_patch * self.patch**2 * v + (0 if self.gated_vision else v) + self.position_table * v
         return self.vision_layers * (attention + mlp + norms) + embedding
 
     def parameters(self) -> int:
@@ -90,9 +92,9 @@ class Architecture:
         return 2.0 * self.layers * (per_token * tokens + 2 * self.query_width * pairs) + 2.0 * h * self.vocabulary * scored
 
     def tower_flops(self, patches: float, frame_patches: float) -> float:
-        """Vision tower and mergers; every patch sees its frame (Qwen2.5-VL's windows see less, which is left out)."""
+        """Vision tower and mergers; every patch sees its frame (windows see less, which is left out)."""
         v = self.vision_hidden
-        mlp = (2 if self.qwen3 else 3) * v * self.vision_intermediate
+        mlp = (3 if self.gated_vision else 2) * v * self.vision_intermediate
         blocks = self.vision_layers * (patches * (4 * v * v + mlp) + 2 * v * patches * frame_patches)
         embedding = patches * 3 * self.temporal_patch * self.patch**2 * v
         wide = v * self.merge**2
@@ -108,8 +110,8 @@ class Architecture:
     def layer_bytes(self, size: int) -> float:
         """What one text layer keeps for the backward pass a token, by the saved tensors of transformers' classes."""
         q, k = self.query_width, self.key_width
-        kept = 6 * self.hidden + (2 * (q + k) if self.qwen3 else 0) + 3 * q + 2 * k + 4 * self.intermediate
-        widened = 0 if size >= 4 else 4 * (2 * self.hidden + ((q + k) if self.qwen3 else 0))  # norms compute in float32
+        kept = 6 * self.hidden + (2 * (q + k) if self.head_norms else 0) + 3 * q + 2 * k + 4 * self.intermediate
+        widened = 0 if size >= 4 else 4 * (2 * self.hidden + ((q + k) if self.head_norms else 0))  # norms compute in float32
         return float(kept * size + widened)
 
     def activation_bytes(self, tokens: float, size: int, checkpointing: bool, copied: float = 0) -> float:
@@ -123,43 +125,15 @@ class Architecture:
         return self.layers * layer if not checkpointing else self.layers * self.hidden * size * tokens + layer
 
 
-# Facts of the published configurations.
-_SEVEN = Architecture(
-    family="qwen2_5_vl", hidden=3584, layers=28, heads=28, key_heads=4, head_dim=128, intermediate=18944, vocabulary=152064,
-    tied=False, vision_hidden=1280, vision_layers=32, vision_intermediate=3420, patch=14,
-)  # fmt: skip
-KNOWN: dict[str, Architecture] = {
-    "qwen2.5-vl-3b": replace(
-        _SEVEN, hidden=2048, layers=36, heads=16, key_heads=2, intermediate=11008, vocabulary=151936, tied=True
-    ),
-    "qwen2.5-vl-7b": _SEVEN,
-    "qwen3-vl-8b": Architecture(
-        family="qwen3_vl", hidden=4096, layers=36, heads=32, key_heads=8, head_dim=128, intermediate=12288, vocabulary=151936,
-        tied=False, vision_hidden=1152, vision_layers=27, vision_intermediate=4304, patch=16, position_table=2304, deepstack=3,
-    ),
-}  # fmt: skip
-
-
-def known(model: str) -> Architecture | None:
-    """The architecture of a hub id such as `Qwen/Qwen2.5-VL-7B-Instruct`; None for one that is not known here."""
-    name = model.lower().rsplit("/", 1)[-1]
-    return next((value for key, value in KNOWN.items() if name == key or name.startswith(key + "-")), None)
-
-
-def from_config(config: Mapping[str, Any], where: str) -> Architecture:
-    """The architecture in a `config.json`.
+def read_sizes(config: Mapping[str, Any], where: str, **more: Any) -> Architecture:
+    """The sizes that every family writes alike in its `config.json`, and `more` that it knows of itself.
 
     Raises:
-        Timer1Error: another family, or a size is missing.
+        Timer1Error: a size is missing.
     """
-    family = config.get("model_type")
-    if family not in ("qwen2_5_vl", "qwen3_vl"):
-        raise Timer1Error(f"{where}: a model of type {family!r}; sizes are known of qwen2_5_vl and qwen3_vl")
     text, vision = config.get("text_config", config), config.get("vision_config", {})
     try:
-        qwen3 = family == "qwen3_vl"
         return Architecture(
-            family=family,
             hidden=text["hidden_size"],
             layers=text["num_hidden_layers"],
             heads=text["num_attention_heads"],
@@ -174,8 +148,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
             patch=vision["patch_size"],
             temporal_patch=vision.get("temporal_patch_size", 2),
             merge=vision.get("spatial_merge_size", 2),
-            position_table=vision.get("num_position_embeddings", 2304) if qwen3 else 0,
-            deepstack=len(vision.get("deepstack_visual_indexes", (8, 16, 24))) if qwen3 else 0,
+            **more,
         )
     except KeyError as error:
         raise Timer1Error(f"{where}: the configuration lacks {error.args[0]!r}") from None

@@ -1,4 +1,7 @@
-"""Frames of every video decoded once: from disk where they are, else by workers ahead of need or in place."""
+"""Frames of every video decoded once: from disk where they are, else by workers ahead of need or in place.
+
+Workers are plain subprocesses of this module that speak JSON lines: no pickle, no fork.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import hashlib
 import json
 import logging
 import os
+import queue
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -14,23 +20,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timer1lib.clock.sampling import Sampling
+from timer1lib.clock.frames import Frames, Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, read_json, sha256_file
+from timer1lib.files import atomic_write_json, read_json, resolve, sha256_file
+from timer1lib.video.cache import DiskCache
 from timer1lib.video.decode import Clip, read_frames
-from timer1lib.video.disk_cache import DiskCache
-from timer1lib.video.frames import Frames
-from timer1lib.video.workers import WorkerDied, WorkerPool
+
+if TYPE_CHECKING:
+    from timer1lib.params.sections import SharedParams
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Part of every key; raise it where decoding or resizing changes."""
+FORMAT = 2
+"""Part of every key; raise it where decoding, resizing or an entry's form changes."""
 
 AHEAD = 64
 """Decoded but not yet asked for, at most: workers run ahead of need without filling the disk."""
@@ -193,6 +200,11 @@ class FrameStore:
             self._reset()
 
 
+def open_store(shared: SharedParams) -> FrameStore:
+    """The frame cache that a params file asks for; close it after use."""
+    return FrameStore(resolve(shared.cache_dir), shared.cache_gb, shared.workers)
+
+
 def pack(frames: Frames) -> bytes:
     """Frames as safetensors bytes."""
     from safetensors.numpy import save
@@ -212,3 +224,105 @@ def unpack(content: bytes) -> Frames:
     described = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["frames"])
     tensors = load(content)
     return Frames(pixels=tensors["pixels"], times_s=tensors["times_s"], **described)
+
+
+class WorkerDied(Exception):
+    """A worker ended in the middle of a request."""
+
+
+class WorkerPool:
+    """At most `count` workers, started when they are first needed. `run` may be called from several threads."""
+
+    def __init__(self, count: int) -> None:
+        self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
+        for _ in range(count):
+            self._idle.put(None)
+        self._all: list[subprocess.Popen[str]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(self, message: dict[str, Any]) -> None:
+        """Decode one request into the cache. A file that cannot be decoded leaves no entry, so `get` meets the error.
+
+        Raises:
+            WorkerDied: the process ended (a crash in a decoder, a lack of memory).
+        """
+        worker = self._idle.get()
+        try:
+            if self._closed:
+                return
+            if worker is None or worker.poll() is not None:
+                worker = self._start()
+            try:
+                answer = _ask(worker, message)
+            except (OSError, ValueError):
+                answer = ""
+            if not answer:
+                code = worker.wait()
+                worker = None
+                if not self._closed:
+                    raise WorkerDied(f"exit status {code}")
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """End all workers, busy ones too; what they had not finished is decoded again when it is needed."""
+        with self._lock:
+            self._closed = True
+            workers = list(self._all)
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _start(self) -> subprocess.Popen[str]:
+        package_root = str(Path(__file__).resolve().parents[2])
+        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        with self._lock:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "timer1lib.video.store"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
+            )  # fmt: skip
+            self._all.append(worker)
+        return worker
+
+
+def _ask(worker: subprocess.Popen[str], message: dict[str, Any]) -> str:
+    """Its answer line; empty where it ended."""
+    if worker.stdin is None or worker.stdout is None:
+        return ""
+    worker.stdin.write(json.dumps(message) + "\n")
+    worker.stdin.flush()
+    return worker.stdout.readline()
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Decode requests until the other side closes; one answer line each."""
+    caches: dict[tuple[str, int], DiskCache] = {}
+    for line in requests:
+        request = json.loads(line)
+        where = (request["folder"], request["limit"])
+        cache = caches.setdefault(where, DiskCache(*where))
+        answer = {"key": request["key"], "error": ""}
+        try:
+            start, end = request["clip"]
+            frames = read_frames(request["path"], Sampling(**request["sampling"]), (start, end), request["patch"])
+            cache.put(request["key"], pack(frames))
+        except (Timer1Error, OSError) as error:
+            answer["error"] = str(error)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Serve on stdin and stdout; whatever a decoder prints goes to stderr instead."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,39 +1,43 @@
-"""What a frozen vision tower makes of a video, computed once and kept: in memory, and on disk across epochs and runs.
+"""What a vision tower makes of a video, computed once and kept: while it is asked about, or across epochs and runs.
 
-Kept is the tower's output before the merger (and before Qwen3-VL's deepstack mergers), in the order of the patches,
-Qwen2.5-VL's window permutation undone. So the mergers may still be trained. `accept_features` lets an unmodified
-Hugging Face model take such features in the place of pixels: a call with features of shape (patches, 1, width) runs
-the mergers alone.
+Training keeps the tower's output *before* its mergers, in the order of the patches, so that the mergers may still be
+trained. Asking keeps what the mergers made of it as well. `accept_features` lets an unmodified Hugging Face model take
+either in the place of pixels, in every version of transformers, since that runs through the tower's own forward:
+
+    (patches, 1, width)      before the mergers: a call runs the mergers alone
+    (patches, 1, 1, width)   after them: a call runs nothing
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 import types
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from timer1lib.files import atomic_write_bytes
+from timer1lib.models.config import family_of_model
 from timer1lib.models.fast_vision import vision_tower
+from timer1lib.video.cache import DiskCache
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from timer1lib.models.load import LoadedModel
 
 _MARK = "_timer1_accepts_features"
 PATCHES_A_CALL = 65_536
 """Patches that the tower is given in one call at most, where they are of several videos."""
+KEPT = 8
+"""Videos whose merged features are kept while questions are asked: those of a batch and a few before it."""
 
 
-def mergers(tower: Any) -> list[nn.Module]:
-    """The tower's merger and then its deepstack mergers."""
-    return [tower.merger, *getattr(tower, "deepstack_merger_list", [])]
+def mergers(tower: nn.Module) -> list[nn.Module]:
+    """What makes tokens of a tower's patches, the one that feeds the text model's input first."""
+    return family_of_model(tower).mergers(tower)
 
 
 def tower_is_frozen(model: nn.Module) -> bool:
@@ -71,11 +75,12 @@ def tower_features(model: nn.Module, pixels: Tensor, grid: Tensor) -> Tensor:
         grid: (videos, 3).
 
     Returns:
-        (patches, 1, hidden * (1 + deepstack taps)): the last layer's output, then the taps'.
+        (patches, 1, hidden * mergers): what each merger is given, side by side, in the order of the patches.
     """
-    tower: Any = vision_tower(model)
+    family = family_of_model(model)
+    tower: Any = family.tower(model)
     taps: dict[int, Tensor] = {}
-    heads = mergers(tower)
+    heads = family.mergers(tower)
 
     def keep(index: int) -> Any:
         return lambda _, args: taps.__setitem__(index, args[0])
@@ -87,55 +92,95 @@ def tower_features(model: nn.Module, pixels: Tensor, grid: Tensor) -> Tensor:
         for hook in hooks:
             hook.remove()
     features = torch.cat([taps[i] for i in range(len(heads))], dim=-1)
-    if hasattr(tower, "window_size"):
-        from transformers.vision_utils import get_vision_window_index
-
-        merge = tower.spatial_merge_size
-        order, _ = get_vision_window_index(
-            grid, spatial_merge_size=merge, window_size=tower.window_size, patch_size=tower.patch_size
-        )
-        blocks = features.view(-1, merge * merge, features.shape[-1])
+    order = family.patch_order(tower, grid)
+    if order is not None:
+        blocks = features.view(-1, tower.spatial_merge_size**2, features.shape[-1])
         features = blocks[torch.argsort(order)].reshape(features.shape)
     return features[:, None, :]
 
 
-def accept_features(model: nn.Module) -> nn.Module:
-    """Let `model` take features of `tower_features` wherever it takes `pixel_values_videos`; twice is once.
+def merged_features(model: nn.Module, pixels: Tensor, grid: Tensor) -> Tensor:
+    """Run the tower and its mergers.
 
     Returns:
-        The same model. Its classes, weights and configuration are untouched, and pixels are taken as before.
+        (patches, 1, 1, width): the merged tokens of all mergers side by side, each spread over the rows of its patches,
+        since whatever copies or splits a batch counts a video in patches.
     """
-    tower: Any = vision_tower(model)
-    if not getattr(tower, _MARK, False):
-        setattr(tower, _MARK, True)
+    family = family_of_model(model)
+    tower: Any = family.tower(model)
+    parts = family.merged_parts(tower(pixels.to(tower.dtype), grid_thw=grid, return_dict=True))
+    return torch.cat(parts, dim=-1).reshape(pixels.shape[0], 1, 1, -1)
+
+
+def accept_features(model: nn.Module) -> nn.Module:
+    """Let `model` take what `tower_features` and `merged_features` give wherever it takes `pixel_values_videos`.
+
+    Returns:
+        The same model. Its classes, weights and configuration are untouched, and pixels are taken as before; a second
+        call changes nothing.
+    """
+    family = family_of_model(model)
+    tower: Any = family.tower(model)
+    if not getattr(tower, _MARK, None):
+        setattr(tower, _MARK, family)
         tower.forward = types.MethodType(_forward, tower)
     return model
 
 
 def _forward(self: Any, hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
-    """The tower's forward, or its mergers alone where it is given features."""
-    if hidden_states.ndim != 3:
+    """The tower's forward, or what is left of it where it is given features."""
+    if hidden_states.ndim < 3:
         return type(self).forward(self, hidden_states, grid_thw=grid_thw, **kwargs)
-    heads = mergers(self)
-    parts = [part.contiguous() for part in hidden_states[:, 0].split(hidden_states.shape[-1] // len(heads), dim=-1)]
-    merged = [head(part) for head, part in zip(heads, parts, strict=True)]
-    if not hasattr(self, "deepstack_merger_list"):
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
+    family = getattr(self, _MARK)
+    heads = family.mergers(self)
+    if hidden_states.ndim == 4:
+        tokens = hidden_states.reshape(hidden_states.shape[0] // self.spatial_merge_size**2, -1)
+        merged = list(tokens.chunk(len(heads), dim=-1))
+        return family.tower_output(hidden_states[:, 0, 0], merged)
+    parts = [part.contiguous() for part in hidden_states[:, 0].chunk(len(heads), dim=-1)]
+    return family.tower_output(parts[0], [head(part) for head, part in zip(heads, parts, strict=True)])
 
-        return BaseModelOutputWithPooling(last_hidden_state=parts[0], pooler_output=merged[0])
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-    return BaseModelOutputWithDeepstackFeatures(
-        last_hidden_state=parts[0], pooler_output=merged[0], deepstack_features=merged[1:]
-    )
+class VideoFeatures:
+    """Puts merged features in the place of pixels, so that the tower runs once a video however many questions there are."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.model = accept_features(loaded.model)
+        self.kept: dict[Hashable, Tensor] = {}
+        self.computed = 0
+
+    def replace_pixels(
+        self, inputs: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], keys: Sequence[Hashable]
+    ) -> dict[str, Any]:
+        """`inputs` of a batch with features under `pixel_values_videos`.
+
+        Args:
+            inputs: the collated batch.
+            rows: its rows as encoded, each with `pixel_values_videos` and `video_grid_thw` of one clip.
+            keys: which clip each row is about; rows with one key must hold the same pixels.
+        """
+        batch = dict(inputs)
+        if "pixel_values_videos" in batch:
+            batch["pixel_values_videos"] = torch.cat([self._of(row, key) for row, key in zip(rows, keys, strict=True)])
+            while len(self.kept) > max(KEPT, len(set(keys))):
+                del self.kept[next(iter(self.kept))]
+        return batch
+
+    def _of(self, row: Mapping[str, Any], key: Hashable) -> Tensor:
+        if key in self.kept:
+            self.kept[key] = self.kept.pop(key)
+            return self.kept[key]
+        device = next(self.model.parameters()).device
+        pixels, grid = row["pixel_values_videos"].to(device), row["video_grid_thw"].to(device)
+        self.kept[key] = merged_features(self.model, pixels, grid)
+        self.computed += 1
+        return self.kept[key]
 
 
 class FeatureCache:
     """Features by key: the newest in memory, the rest in a folder of bounded size.
 
-    A file is one safetensors tensor with a digest of its bytes. It is written beside and renamed, so a killed process
-    leaves no half file; it is verified when read, and a damaged one is removed and its video computed again. When the
-    folder grows over its bound the files that were used longest ago go first. Several processes may share a folder.
+    What lies on disk is as safe as `video.cache.DiskCache` makes it; a damaged entry is computed again.
 
     Args:
         folder: where files lie; None keeps features in memory only.
@@ -144,11 +189,10 @@ class FeatureCache:
     """
 
     def __init__(self, folder: str | Path | None = None, *, disk_gb: float = 4.0, memory_gb: float = 0.5) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self._disk_bytes, self._memory_bytes = int(disk_gb * 1e9), int(memory_gb * 1e9)
+        self.disk = None if folder is None else DiskCache(folder, int(disk_gb * 1e9))
+        self._memory_bytes = int(memory_gb * 1e9)
         self._memory: OrderedDict[str, Tensor] = OrderedDict()
         self._held = 0
-        self._written: int | None = None
         self.from_memory = self.from_disk = self.computed = 0
 
     def features(
@@ -166,7 +210,7 @@ class FeatureCache:
             (patches, 1, width) each, on the pixels' device.
         """
         names = [
-            f"{tower}-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else pixels_key(*video)}"
+            f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else pixels_key(*video)}-{tower}"
             for video, key in zip(videos, keys or [None] * len(videos), strict=True)
         ]
         found = [self.get(name) for name in names]
@@ -186,27 +230,24 @@ class FeatureCache:
             self._memory.move_to_end(name)
             self.from_memory += 1
             return self._memory[name]
-        value = self._read(name)
-        if value is not None:
-            self.from_disk += 1
-            self._remember(name, value)
+        content = None if self.disk is None else self.disk.get(name)
+        if content is None:
+            return None
+        from safetensors.torch import load
+
+        value = load(content)["features"]
+        self.from_disk += 1
+        self._remember(name, value)
         return value
 
     def put(self, name: str, value: Tensor) -> None:
-        """Keep a tensor in memory and on disk. A full or unwritable disk is logged, and training goes on."""
+        """Keep a tensor in memory and on disk."""
         value = value.detach().cpu().contiguous()
         self._remember(name, value)
-        if self.folder is None:
-            return
-        from safetensors.torch import save
+        if self.disk is not None:
+            from safetensors.torch import save
 
-        digest = hashlib.blake2b(_bytes(value), digest_size=16).hexdigest()
-        content = save({"features": value}, metadata={"digest": digest, "name": name})
-        try:
-            atomic_write_bytes(self._path(name), content)
-            self._make_room(len(content))
-        except OSError as error:
-            logger.warning("feature cache %s: cannot write: %s", self.folder, error)
+            self.disk.put(name, save({"features": value}))
 
     def _remember(self, name: str, value: Tensor) -> None:
         size = value.numel() * value.element_size()
@@ -217,50 +258,6 @@ class FeatureCache:
         while self._held > self._memory_bytes:
             _, oldest = self._memory.popitem(last=False)
             self._held -= oldest.numel() * oldest.element_size()
-
-    def _path(self, name: str) -> Path:
-        assert self.folder is not None
-        return self.folder / name[-2:] / f"{name}.safetensors"
-
-    def _read(self, name: str) -> Tensor | None:
-        if self.folder is None:
-            return None
-        path = self._path(name)
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        value = _verified(content, name)
-        if value is None:
-            logger.warning("feature cache: %s is damaged; removed, to be computed again", path)
-            path.unlink(missing_ok=True)
-            return None
-        try:
-            os.utime(path)
-        except OSError:
-            pass
-        return value
-
-    def _make_room(self, added: int) -> None:
-        """Remove the files used longest ago while the folder is over its bound."""
-        assert self.folder is not None
-        self._written = None if self._written is None else self._written + added
-        if self._written is not None and self._written <= self._disk_bytes:
-            return
-        files = []
-        for path in self.folder.glob("*/*.safetensors"):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            files.append((stat.st_mtime_ns, stat.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self._disk_bytes:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
-        self._written = total
 
 
 def _computed(model: nn.Module, videos: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -275,21 +272,6 @@ def _computed(model: nn.Module, videos: Sequence[tuple[Tensor, Tensor]]) -> list
             out += joined.split([p.shape[0] for p, _ in chunk])
             start, patches = i + 1, 0
     return out
-
-
-def _verified(content: bytes, name: str) -> Tensor | None:
-    """The tensor in a cache file's bytes, or None where anything about them is wrong."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        expected = header["__metadata__"]
-        value = load(content)["features"]
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
-        return None
-    digest = hashlib.blake2b(_bytes(value), digest_size=16).hexdigest()
-    return value if expected.get("digest") == digest and expected.get("name") == name else None
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -1,0 +1,164 @@
+"""What a model's `config.json` says, read without loading anything heavy, and which family it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timer1lib.clock.frames import Sampling
+from timer1lib.clock.told import Timestamps
+from timer1lib.errors import Timer1Error
+from timer1lib.files import read_json, resolve
+from timer1lib.models.architecture import Architecture
+from timer1lib.models.family import Family
+from timer1lib.models.qwen2_5_vl import Qwen25VL
+from timer1lib.models.qwen3_vl import Qwen3VL
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from timer1lib.params.sections import SharedParams
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (Qwen25VL(), Qwen3VL())}
+"""By `model_type`. A model whose configuration is not at hand and whose name tells nothing counts as of the first."""
+
+
+KNOWN: dict[str, Architecture] = {name: sizes for family in FAMILIES.values() for name, sizes in family.sizes.items()}
+"""Sizes of the published models, by the start of the hub id's last part."""
+
+
+def family_of(config: Any, name: str) -> Family:
+    """The family of a configuration: Hugging Face's object or the content of a `config.json`.
+
+    Raises:
+        Timer1Error: another architecture.
+    """
+    kind = config.get("model_type") if isinstance(config, Mapping) else getattr(config, "model_type", None)
+    if kind in FAMILIES:
+        return FAMILIES[kind]
+    raise Timer1Error(f"model {name!r} is of type {kind!r}; this project runs {' and '.join(FAMILIES)}")
+
+
+def family_of_model(model: nn.Module) -> Family:
+    """The family of a loaded model, wrapped (PEFT, DDP) or not, or of a vision tower.
+
+    Raises:
+        TypeError: none of the families.
+    """
+    towers = {family.tower_type: family for family in reversed(FAMILIES.values())}
+    for module in model.modules():
+        kind = getattr(getattr(module, "config", None), "model_type", None)
+        if kind in FAMILIES or kind in towers:
+            return FAMILIES.get(kind) or towers[kind]
+    titles = " or ".join(family.title for family in FAMILIES.values())
+    raise TypeError(f"{type(model).__name__} has no vision tower of the {titles} kind")
+
+
+def model_config(model: str) -> dict[str, Any]:
+    """A model's `config.json` from its folder or the local hub cache; empty where it is not on this machine.
+
+    Raises:
+        Timer1Error: the file is not JSON.
+    """
+    path = _config_file(model)
+    if path is None or not path.is_file():
+        return {}
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise Timer1Error(f"{path}: not the configuration of a model")
+    return config
+
+
+def temporal_rate(config: Mapping[str, Any], name: str, timestamps: Timestamps = "auto") -> float | None:
+    """Temporal positions a second of a model; None where its times are written as text.
+
+    Args:
+        config: its `config.json`; empty where that is not at hand, then the name tells the family.
+
+    Raises:
+        Timer1Error: as `Family.temporal_rate`, or another architecture.
+    """
+    return _family(config, name).temporal_rate(config, name, timestamps)
+
+
+def temporal_geometry(model: str, timestamps: Timestamps = "auto") -> tuple[int, float | None]:
+    """Frames of a temporal patch, and temporal positions a second (None where times are text), from `config.json` alone.
+
+    Raises:
+        Timer1Error: as `temporal_rate`.
+    """
+    config = model_config(model)
+    return int(config.get("vision_config", {}).get("temporal_patch_size", 2)), temporal_rate(config, model, timestamps)
+
+
+def pixel_factor(model: str) -> int:
+    """Patch size x spatial merge of a model.
+
+    A hub id that is not in the local cache yet is answered by its family's name; `encode_prompt` fits frames of
+    another size to the loaded model once, so that a wrong guess costs a resize and nothing else.
+    """
+    config = model_config(model)
+    vision = config.get("vision_config", {})
+    if "patch_size" in vision:
+        return int(vision["patch_size"]) * int(vision.get("spatial_merge_size", 2))
+    return _family(config, model).factor
+
+
+def sampling_for(shared: SharedParams, model: str | None = None) -> Sampling:
+    """The sampling of a params file, with frames cut to fit the model.
+
+    Args:
+        model: another model than `shared.model`, a folder or a hub id.
+    """
+    return Sampling(
+        policy=shared.sampling,
+        fps=shared.fps,
+        frames=shared.frames,
+        min_frame_pixels=shared.min_frame_pixels,
+        total_pixels=shared.total_pixels,
+        factor=pixel_factor(model or shared.model),
+        time_scale=shared.time_scale,
+    )
+
+
+def known_sizes(model: str) -> Architecture | None:
+    """Sizes of a hub id such as `Qwen/Qwen2.5-VL-7B-Instruct`; None for one that is not known here."""
+    name = model.lower().rsplit("/", 1)[-1]
+    return next((value for key, value in KNOWN.items() if name == key or name.startswith(key + "-")), None)
+
+
+def architecture_of(model: str) -> Architecture:
+    """Sizes of a model: from its folder or the local hub cache, else from what is known of the published ones.
+
+    Raises:
+        Timer1Error: neither, or another architecture.
+    """
+    config = model_config(model)
+    if config:
+        return family_of(config, model).architecture(config, model)
+    sizes = known_sizes(model)
+    if sizes is None:
+        raise Timer1Error(f"model {model!r}: its config.json is not on this machine; fetch the model, or name a published size")
+    return sizes
+
+
+def _family(config: Mapping[str, Any], name: str) -> Family:
+    """By the configuration, or by the name where there is none."""
+    if config.get("model_type") is not None:
+        return family_of(config, name)
+    families = list(FAMILIES.values())
+    return next((family for family in families if family.hub_mark in name.lower()), families[0])
+
+
+def _config_file(model: str) -> Path | None:
+    folder = resolve(model)
+    if folder.is_dir():
+        return folder / "config.json"
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "config.json")
+    except (ImportError, ValueError):
+        return None
+    return Path(cached) if isinstance(cached, str) else None
