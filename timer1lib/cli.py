@@ -156,8 +156,7 @@ def _add_score(commands: Commands) -> None:
 
 
 def _score(options: argparse.Namespace) -> Outcome:
-    from timer1lib.evaluation.score import score_files
-    from timer1lib.evaluation.score_text import score_text
+    from timer1lib.evaluation.score import score_files, score_text
 
     value = score_files(options.predictions, options.annotations, options.format, options.parser, options.repair)
     return Outcome(score_text(value), value)

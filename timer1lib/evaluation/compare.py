@@ -12,8 +12,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import questions
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.measure import CHECKPOINTS
-from timer1lib.evaluation.metrics import Comparison, summary
-from timer1lib.evaluation.paired import as_json, paired
+from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
 from timer1lib.evaluation.scored import join
 from timer1lib.evaluation.tables import html_table, paired_rows, percent, text_table, with_interval
 from timer1lib.files import project_root, read_json

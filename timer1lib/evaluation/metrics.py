@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, percentile
+from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.scored import Bools, Floats, Scored
 from timer1lib.schema import Sample
 
@@ -179,3 +179,37 @@ _ORDER = {
     "window_length": [label for _, label in _SHARES],
     "window_position": [label for _, label in _PLACES],
 }
+
+
+PAIRED = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "mean_relative_length", "boundary_error_s")
+
+
+def paired(
+    first: Scored,
+    second: Scored,
+    comparison: Comparison = ">=",
+    *,
+    metrics: Sequence[str] = PAIRED,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """{metric: {difference, interval, p, n}}: second minus first, over the rows that both have a value for.
+
+    Percent points for mIoU and R1@m, shares of the video for lengths, seconds for the boundary error. The rows of the
+    two must be the same samples in the same order.
+    """
+    assert first.ids == second.ids, "paired comparison needs the same samples"
+    one, two = columns(first, comparison), columns(second, comparison)
+    result = {}
+    for metric in metrics:
+        row = paired_difference(one[metric], two[metric], first.video, resamples, seed)
+        result[metric] = as_json(row)
+    return result
+
+
+def as_json(row: dict[str, float]) -> dict[str, Any]:
+    """`intervals.paired_difference`'s row with None for what is not known."""
+    known = math.isfinite(row["difference"])
+    interval = [row["low"], row["high"]] if known else None
+    p = row["p"] if known else None
+    return {"difference": row["difference"] if known else None, "interval": interval, "p": p, "n": int(row["n"])}

@@ -233,7 +233,7 @@ def of_kind(metrics: dict[str, Any], kind: str) -> list[str]:
 
 
 def by_checkpoint(metrics: dict[str, Any], measure: str) -> dict[str, dict[str, Any]]:
-    """{checkpoint: {split: scores}} of the splits that have a measure, for `view.plots.by_group`."""
+    """{checkpoint: {split: scores}} of the splits that have a measure, for `view.figures.by_group`."""
     table: dict[str, dict[str, Any]] = {}
     for split, rows in metrics["splits"].items():
         for name, row in rows.items():

@@ -2,18 +2,119 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json, read_jsonl
-from timer1lib.parsing import Policy, follows_form, parse
+from timer1lib.parsing import MAX_CHARACTERS, Policy, follows_form, parse
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample, Window
 from timer1lib.spans import iou
-from timer1lib.view.palette import TRUTH_COLOUR, Style, styles
-from timer1lib.view.ranges import linked_text
+
+Pattern = Literal["solid", "diagonal", "dots", "back", "vertical", "cross"]
+
+TRUTH_COLOUR = "#7a7f87"
+THINKING_COLOUR = "#cc79a7"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Fill of one row's bars."""
+
+    colour: str
+    pattern: Pattern
+
+
+_KNOWN: dict[str, Style] = {
+    "base": Style("#e69f00", "diagonal"),
+    "sft": Style("#56b4e9", "dots"),
+    "grpo": Style("#009e73", "solid"),
+}
+_SPARE: tuple[Style, ...] = (
+    Style("#0072b2", "back"),
+    Style("#d55e00", "vertical"),
+    Style("#b8a500", "cross"),
+    Style("#cc79a7", "diagonal"),
+    Style("#8a6fd1", "dots"),
+)
+
+
+def styles(checkpoints: list[str]) -> dict[str, Style]:
+    """A style for each checkpoint: base, sft and grpo always have the same one."""
+    spare = [name for name in checkpoints if name not in _KNOWN]
+    return {name: _KNOWN.get(name) or _SPARE[spare.index(name) % len(_SPARE)] for name in checkpoints}
+
+
+RangeKind = Literal["thinking", "answer"]
+
+_TIME = r"(?:\d{1,2}:\d{2}(?::\d{2})?(?:\.\d{1,3})?|\d{1,7}(?:\.\d{1,7})?)"
+_UNIT = r"(?:\s{0,2}(?:seconds|second|secs|sec|s)\b)?"
+_RANGE = re.compile(
+    rf"(?<![\w.:])({_TIME}){_UNIT}\s{{0,3}}(?:to|and|until|till|through|-|–|—|,)\s{{0,3}}({_TIME})(?![\d:]){_UNIT}", re.IGNORECASE
+)
+_ANSWER = re.compile(r"<(answer|time)>", re.IGNORECASE)
+MAX_RANGES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRange:
+    """A range in seconds, and the characters [`first`, `last`) of the text that name it."""
+
+    start: float
+    end: float
+    first: int
+    last: int
+    kind: RangeKind
+
+
+def named_ranges(text: str) -> list[NamedRange]:
+    """Ranges such as "3.2 to 8", "[3.2, 8.0]", "3s - 8s" or "0:03 to 0:08", in the order of the text.
+
+    A range whose end does not lie after its start ("2 and 1") is no range and is left out. Only the first
+    `MAX_CHARACTERS` are read, and at most `MAX_RANGES` ranges are returned.
+    """
+    text = text[:MAX_CHARACTERS]
+    opened = [match.start() for match in _ANSWER.finditer(text)]
+    answer_from = opened[-1] if opened else len(text) if "</think>" not in text else text.rfind("</think>")
+    found = []
+    for match in _RANGE.finditer(text):
+        start, end = _seconds(match[1]), _seconds(match[2])
+        if end <= start:
+            continue
+        kind: RangeKind = "answer" if match.start() > answer_from else "thinking"
+        found.append(NamedRange(start, end, match.start(), match.end(), kind))
+        if len(found) == MAX_RANGES:
+            break
+    return found
+
+
+def _seconds(text: str) -> float:
+    total = 0.0
+    for part in text.split(":"):
+        total = total * 60 + float(part)
+    return total
+
+
+def linked_text(text: str) -> list[dict[str, object]]:
+    """`text` cut into pieces for display: {"text"}, with "start", "end" and "kind" where a piece names a range.
+
+    The pieces joined are the text again (its first `MAX_CHARACTERS`).
+    """
+    pieces: list[dict[str, object]] = []
+    at = 0
+    shown = text[:MAX_CHARACTERS]
+    for found in named_ranges(shown):
+        if found.first > at:
+            pieces.append({"text": shown[at : found.first]})
+        pieces.append({"text": shown[found.first : found.last], "start": found.start, "end": found.end, "kind": found.kind})
+        at = found.last
+    if at < len(shown):
+        pieces.append({"text": shown[at:]})
+    return pieces
+
 
 ORDER = ("base", "sft", "grpo")
 

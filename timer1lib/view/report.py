@@ -13,7 +13,7 @@ from timer1lib.files import atomic_write_text, read_json, read_jsonl, resolve
 from timer1lib.runfolder import RunFolder
 from timer1lib.view import report_parts as parts
 from timer1lib.view import report_tables as tables
-from timer1lib.view.plotly_html import loader_html
+from timer1lib.view.figures import loader_html
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from timer1lib.files import read_json, read_jsonl
 from timer1lib.runfolder import RunFolder
-from timer1lib.view import plots
+from timer1lib.view import figures
+from timer1lib.view.figures import figure_html
 from timer1lib.view.items import Item, load_items
-from timer1lib.view.plotly_html import figure_html
 from timer1lib.view.report_tables import display_name, grounding, number, plain, table
 from timer1lib.view.scrubber import static_strip
 from timer1lib.view.static_view import item_html
@@ -121,7 +121,7 @@ def training(run: RunFolder, missing: list[str]) -> str:
                 )
             )[:5]
         if present:
-            made.append(figure_html(plots.training_curve(rows, present, title, unit, smooth=max(3, len(rows) // 20))))
+            made.append(figure_html(figures.training_curve(rows, present, title, unit, smooth=max(3, len(rows) // 20))))
     note = (
         '<p class="soft">Thin lines are what was logged, thick ones a running mean. A reward that rises '
         "while IoU on the test split does not is being exploited: compare with the results above.</p>"
@@ -140,13 +140,13 @@ def data(run: RunFolder) -> str:
             if run.data("selected").is_file()
             else []
         )
-        made.append(figure_html(plots.difficulty_histogram(list(ious.values()), chosen)))
+        made.append(figure_html(figures.difficulty_histogram(list(ious.values()), chosen)))
     epochs = {
         int(path.stem.removeprefix("filter_epoch")): list(read_jsonl(path))
         for path in (run.root / "data").glob("filter_epoch*.jsonl")
     }
     if epochs:
-        made.append(figure_html(plots.epoch_flow(dict(sorted(epochs.items())))))
+        made.append(figure_html(figures.epoch_flow(dict(sorted(epochs.items())))))
     return f'<div class="two">{"".join(f"<div>{one}</div>" for one in made)}</div>' if made else ""
 
 
@@ -159,14 +159,14 @@ def errors(run: RunFolder, metrics: Mapping[str, Any]) -> str:
             items = load_items(run, [split])
             ious = [item.ious() for item in items]
             by_name = {name: [row[name] for row in ious] for name in ious[0]}
-            made.append(figure_html(plots.iou_histogram(by_name, f"IoU of every answer, {split}")))
+            made.append(figure_html(figures.iou_histogram(by_name, f"IoU of every answer, {split}")))
         groups = {
             name: row["by_type"]
             for name, row in rows.items()
             if isinstance(row.get("by_type"), Mapping) and len(row["by_type"]) > 1
         }
         if groups:
-            wide = figure_html(plots.by_group(groups, "R1@0.5", f"R1@0.5 by type of query, {split}"))
+            wide = figure_html(figures.by_group(groups, "R1@0.5", f"R1@0.5 by type of query, {split}"))
     columns = f'<div class="two">{"".join(f"<div>{one}</div>" for one in made)}</div>' if made else ""
     return columns + wide
 

@@ -6,8 +6,7 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from timer1lib.view.items import ORDER
-from timer1lib.view.palette import styles
+from timer1lib.view.items import ORDER, styles
 
 NAMES = {"base": "base", "sft": "SFT", "grpo": "GRPO"}
 HEADLINE = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7")

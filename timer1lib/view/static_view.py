@@ -6,9 +6,7 @@ import html
 from collections.abc import Sequence
 
 from timer1lib.schema import Window
-from timer1lib.view.items import Item, Row
-from timer1lib.view.palette import THINKING_COLOUR, TRUTH_COLOUR, Pattern
-from timer1lib.view.ranges import linked_text, named_ranges
+from timer1lib.view.items import THINKING_COLOUR, TRUTH_COLOUR, Item, Pattern, Row, linked_text, named_ranges
 
 WIDTH, LEFT, RIGHT = 960, 96, 118
 STRIP_HEIGHT, LANE, GAP = 40, 20, 5
