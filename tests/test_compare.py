@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.compare import compare_html, compare_runs, compare_text
 from timer1lib.evaluation.measure import Material, measure_run, pairs
 from timer1lib.evaluation.published import PUBLISHED, published_rows
-from timer1lib.evaluation.tables import html_table, markdown_table, results_rows, text_table
+from timer1lib.evaluation.tables import Cell, html_table, markdown_table, results_table, table_of, text_table
 from timer1lib.files import atomic_write_json, atomic_write_jsonl
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
@@ -144,19 +145,31 @@ def test_metrics_hold_baselines_differences_signatures_and_failures(tmp_path: Pa
         metrics["signatures"]["test_id"]["base"]["scale_bias"]["flagged"]
         or metrics["signatures"]["test_id"]["base"]["one_answer"]["flagged"]
     )
-    rows = results_rows(metrics, "test_id")
-    assert [row["model"] for row in rows] == ["base", "sft", "(whole video)", "(window prior)", "(query words + prior)"]
+    table = results_table(metrics, "test_id")
+    assert [row.cells[0].shown for row in table.rows] == [
+        "base",
+        "SFT",
+        "(whole video)",
+        "(window prior)",
+        "(query words + prior)",
+    ]
+    assert [head.title for head in table.head][:6] == ["checkpoint", "n", "answered", "unparsable", "mIoU", "R1@0.3"]
+    assert table.rows[1].cells[4].shown == f"{100 * 59 / 60:.1f}"
+    assert [row.kind for row in table.rows] == ["", "best", "baseline", "baseline", "baseline"]
     assert pairs(["base", "sft", "grpo"]) == [("base", "sft"), ("sft", "grpo"), ("base", "grpo")]
     json.dumps(metrics, allow_nan=False)
 
 
 def test_tables_escape_what_they_are_given() -> None:
-    rows = [{"run": "<b>|x", "mIoU": "1.0"}, {"run": "y"}]
-    assert "<b>" not in html_table(rows)
-    assert markdown_table(rows).splitlines()[2] == "| <b>\\|x | 1.0 |"
-    lines = text_table(rows).splitlines()
+    table = table_of([{"run": "<b>|x", "mIoU": Cell(1.0, (0.5, 1.5), note="<i>")}, {"run": "y"}], title="<h1>")
+    html = html_table(table)
+    assert "&lt;b&gt;|x" in html
+    assert not {"<b>", "<i>", "<h1>"} & set(re.findall(r"<\w+>", html))
+    assert markdown_table(table).splitlines()[2] == "| <b>\\|x | 1.0 [0.5, 1.5] (<i>) |"
+    lines = text_table(table).splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert text_table([]) == html_table([]) == markdown_table([]) == ""
+    empty = table_of([])
+    assert text_table(empty) == html_table(empty) == markdown_table(empty) == ""
 
 
 def test_published_facts_have_sources() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from timer1lib.data.bias import blind_answers, usable
 from timer1lib.evaluation import questions
+from timer1lib.evaluation.columns import CHECKPOINTS
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.evaluation.signatures import find_signatures
@@ -40,10 +41,6 @@ def baseline_predictions(samples: Sequence[Sample], train: Sequence[Sample] | No
         name: [Prediction(s.id, float(start), float(end), model=name) for s, (start, end) in zip(asked, spans, strict=True)]
         for name, spans in answers.items()
     }
-
-
-CHECKPOINTS = ("base", "sft", "grpo")
-"""In the order of training; differences go from left to right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation import columns as listed
+from timer1lib.evaluation.columns import paired_keys
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.scored import Bools, Floats, Scored
 from timer1lib.schema import Sample
@@ -59,7 +61,7 @@ def columns(scored: Scored, comparison: Comparison = ">=") -> dict[str, Floats]:
     result["true_relative_length"] = np.asarray(true_length / scored.duration, dtype=np.float64)
     result["boundary_error_s"] = np.where(proper, error, np.nan)
     result["boundary_error_relative"] = np.where(proper, error / scored.duration, np.nan)
-    return result
+    return result | {column.key: column.of(scored) for column in listed.COLUMNS if column.of is not None}
 
 
 def counts(scored: Scored) -> dict[str, int]:
@@ -181,15 +183,12 @@ _ORDER = {
 }
 
 
-PAIRED = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "mean_relative_length", "boundary_error_s")
-
-
 def paired(
     first: Scored,
     second: Scored,
     comparison: Comparison = ">=",
     *,
-    metrics: Sequence[str] = PAIRED,
+    metrics: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
@@ -201,7 +200,7 @@ def paired(
     assert first.ids == second.ids, "paired comparison needs the same samples"
     one, two = columns(first, comparison), columns(second, comparison)
     result = {}
-    for metric in metrics:
+    for metric in paired_keys() if metrics is None else metrics:
         row = paired_difference(one[metric], two[metric], first.video, resamples, seed)
         result[metric] = as_json(row)
     return result

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.answers import answered, predicted
+from timer1lib.evaluation.columns import in_order
 from timer1lib.files import read_json, read_jsonl
 from timer1lib.parsing import MAX_CHARACTERS, Policy, follows_form, parse
 from timer1lib.runfolder import RunFolder
@@ -116,9 +118,6 @@ def linked_text(text: str) -> list[dict[str, object]]:
     return pieces
 
 
-ORDER = ("base", "sft", "grpo")
-
-
 @dataclass(slots=True)
 class Row:
     """One line of the timeline: who says it, its segment in seconds (None: no answer), and its text."""
@@ -162,22 +161,16 @@ class Item:
 
 def checkpoints_of(run: RunFolder, splits: list[str] | None = None) -> list[str]:
     """Checkpoints that have predictions: base, sft, grpo first, then the others by name."""
-    found = {
-        path.name.split(".", 1)[0] for path in _prediction_files(run) if not splits or path.name.split(".", 1)[1][:-6] in splits
-    }
-    return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+    found = {name for split, names in predicted(run).items() if not splits or split in splits for name in names}
+    return in_order(sorted(found))
 
 
 def grounding_splits(run: RunFolder) -> list[str]:
     """Splits with grounding samples and at least one checkpoint's predictions, in the order of `data/splits.json`."""
-    predicted = {path.name.split(".", 1)[1].removesuffix(".jsonl") for path in _prediction_files(run)}
+    given = set(predicted(run))
     kinds = run.splits() if run.data("splits.json").is_file() else {}
-    names = [name for name, facts in kinds.items() if facts.get("kind", "grounding") == "grounding" and name in predicted]
-    return names + sorted(name for name in predicted - set(kinds) if run.data(name).is_file())
-
-
-def _prediction_files(run: RunFolder) -> list[Any]:
-    return sorted(path for path in (run.root / "predictions").glob("*.*.jsonl") if not path.name.startswith("."))
+    names = [name for name, facts in kinds.items() if facts.get("kind", "grounding") == "grounding" and name in given]
+    return names + sorted(name for name in given - set(kinds) if run.data(name).is_file())
 
 
 def load_items(
@@ -199,7 +192,7 @@ def load_items(
         answers: dict[str, dict[str, Prediction]] = {}
         for name in names:
             path = run.predictions(name, split)
-            answers[name] = {row.id: row for row in run.read_predictions(name, split)} if path.is_file() else {}
+            answers[name] = {row.id: row for row in answered(run, name, split)}
             if checkpoints and not path.is_file():
                 raise Timer1Error(f"{path}: no predictions of checkpoint {name!r} for split {split!r}")
         for sample in run.read_samples(split):
