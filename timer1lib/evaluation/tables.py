@@ -293,3 +293,19 @@ def signatures_table(by_checkpoint: Mapping[str, Any]) -> Table:
             row[display_name(checkpoint)] = Cell(number(entry), ends, form=".3g", found=found)
         rows.append(row)
     return table_of(rows)
+
+
+def questions_table(splits: Mapping[str, Any]) -> Table:
+    """Multiple choice, in percent, a row for each split and checkpoint: {split: {checkpoint: {name: number or
+    {value, interval}}}}."""
+    rows = []
+    for split, by_checkpoint in splits.items():
+        for checkpoint, entries in by_checkpoint.items() if isinstance(by_checkpoint, Mapping) else ():
+            row: dict[str, Any] = {}
+            for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+                if name != "n" and number(entry) is not None:
+                    interval = _pair(entry.get("interval")) if isinstance(entry, Mapping) else None
+                    row[name.replace("_", " ")] = Cell(number(entry), interval)
+            if row:
+                rows.append({"split": split, "checkpoint": display_name(checkpoint), **row})
+    return table_of(rows, 2)

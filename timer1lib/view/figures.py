@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import html
 import itertools
 import json
 from collections import Counter
@@ -16,15 +15,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 from plotly.subplots import make_subplots
 
-from timer1lib.data.audit import AuditReport
 from timer1lib.data.findings import CODES
+from timer1lib.view import templates
 from timer1lib.view.items import styles
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
+    from timer1lib.data.audit import AuditReport
 
 _numbers = itertools.count(1)
 _first_cell: dict[str, Any] = {}
@@ -37,33 +36,20 @@ def _packed_plotly() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
 
 
-def loader_html() -> str:
+def _macros() -> Any:
+    return templates().get_template("figures.html").module
+
+
+def loader_html() -> Markup:
     """A script with plotly.js (1.9 MB compressed) that later figures on the page wait for."""
-    return (
-        "<script>window.timer1Plotly ??= (async () => {"
-        f'const packed = Uint8Array.from(atob("{_packed_plotly()}"), (c) => c.charCodeAt(0));'
-        'const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));'
-        "const text = await new Response(stream).text();"
-        'new Function("define", "exports", "module", text).call(window);'
-        "return window.Plotly; })();</script>"
-    )
+    return Markup(_macros().loader(_packed_plotly()))
 
 
-def figure_html(fig: go.Figure, label: str = "") -> str:
+def figure_html(fig: go.Figure, label: str = "") -> Markup:
     """The figure's place on the page and a script that draws it once `loader_html`'s script has run."""
-    identity = f"t1-figure-{next(_numbers)}"
     title = label or str(getattr(fig.layout.title, "text", "") or "figure")
-    height = int(fig.layout.height or 360)
     data = str(fig.to_json()).replace("</", "<\\/").replace("<!--", "<\\!--")
-    return (
-        f'<div id="{identity}" class="t1-figure" role="img" aria-label="{html.escape(title, quote=True)}" '
-        f'style="width:100%;min-height:{height}px"></div>'
-        "<script>(async () => { const Plotly = await window.timer1Plotly;"
-        f"const place = document.getElementById({json.dumps(identity)});"
-        "if (!Plotly || !place) return;"
-        f"const figure = {data};"
-        "await Plotly.newPlot(place, figure.data, figure.layout, { displaylogo: false, responsive: true }); })();</script>"
-    )
+    return Markup(_macros().figure(f"t1-figure-{next(_numbers)}", title, int(fig.layout.height or 360), Markup(data)))
 
 
 def needs_loader() -> bool:
@@ -122,14 +108,13 @@ def show(fig: go.Figure) -> None:
     """
     from IPython import display as notebook
 
-    html = (loader_html() if needs_loader() else "") + figure_html(fig)
-    bundle = {"application/vnd.plotly.v1+json": _json(fig), "text/html": html}
+    html = (loader_html() if needs_loader() else Markup()) + figure_html(fig)
+    bundle = {"application/vnd.plotly.v1+json": _json(fig), "text/html": str(html)}
     publish: Any = notebook.display
     publish(bundle, raw=True)
 
 
 def _json(fig: go.Figure) -> Any:
-    import json
 
     return json.loads(str(fig.to_json())) | {"config": {"displaylogo": False, "responsive": True}}
 
@@ -351,10 +336,7 @@ def blind_figure(reports: Reports, metric: str = "R1@0.5") -> go.Figure:
 def warnings_html(reports: Reports) -> str:
     """Every warning of the quality reports, in red; a calm sentence where there is none."""
     lines = [(name, text) for name, report in reports.items() for text in report["warnings"]]
-    if not lines:
-        return "<p>No warning: no blind answer comes near enough to doubt the splits.</p>"
-    items = "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(text)}</li>" for name, text in lines)
-    return f'<ul style="color:{RED};font-weight:600">{items}</ul>'
+    return str(_macros().warnings(lines, RED))
 
 
 def weight_figure(table: Sequence[Mapping[str, Any]], rule: str) -> go.Figure:

@@ -16,7 +16,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item, table_row
 from timer1lib.view.scrubber import SegmentScrubber, static_strip
-from timer1lib.view.static_view import item_html
+from timer1lib.view.static_view import item_html, items_html
 
 HERE = Path(__file__).parent
 
@@ -191,8 +191,7 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         scrubber = self.scrubber
         parts = [item_html(item, static_strip(scrubber.run, item, scrubber.cache, scrubber.max_bytes)) for item in shown]
         more = len(self.items) - len(shown)
-        tail = f"<p><em>{more} more samples: open the notebook in JupyterLab to scrub through them.</em></p>" if more else ""
-        return f"<div>{''.join(parts)}{tail}</div>"
+        return items_html(parts, more)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return {**super()._repr_mimebundle_(**kwargs), "text/html": self.static_html()}
