@@ -86,7 +86,7 @@ COLUMNS: list[Column] = [
     Column("mean_relative_length", "length", unit="%", scale=100.0, beside=("true_relative_length", "true"), interval=False,
            tip="mean length of the answer over the video's, percent; beside it the truth's", paired=True),
     Column("boundary_error_s", "edge error", unit="s", digits=2, better="less", interval=False, paired=True,
-           tip="mean distance of an answer's edges from the true ones, seconds"),
+           tip="mean distance of an answer's edges from the true ones, seconds", places=WIDE - {"compare"}),
 ]  # fmt: skip
 """In the order of every table. A column that no row of a table has is left out there."""
 

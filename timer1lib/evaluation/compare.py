@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import questions
 from timer1lib.evaluation.answers import answered, asked, form_of, split_kinds
-from timer1lib.evaluation.columns import column_of, in_order, number, shown
+from timer1lib.evaluation.columns import Kind, column_of, in_order, number, shown
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
 from timer1lib.evaluation.scored import join
@@ -40,7 +40,7 @@ class _Run:
     folder: RunFolder
     checkpoint: str
     parser: Policy
-    kinds: dict[str, str]
+    kinds: dict[str, Kind]
 
 
 def compare_runs(
@@ -212,7 +212,7 @@ def compare_table(value: dict[str, Any], split: str) -> Table:
         head += [Head(f"{main.title} - first", f"paired difference from {value['reference']}"), Head("p")]
     rows = []
     for row, entry in zip(part["rows"], differences, strict=True):
-        cells = [Cell(row["run"]), Cell(row["checkpoint"]), *(score_cell(row, column) for column in columns)]
+        cells = [Cell(row["run"]), Cell(row["checkpoint"]), *(replace(score_cell(row, column), note="") for column in columns)]
         if several:
             cells += [difference_cell(entry, main), Cell(number(entry.get("p")), form=".4f")]
         rows.append(Row(tuple(cells)))

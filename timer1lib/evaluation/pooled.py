@@ -178,7 +178,7 @@ def pooled_text(value: Mapping[str, Any]) -> str:
         ]
         parts.append(f"{split}, means over seeds\n{text_table(table_of(means))}")
         if differences:
-            table = text_table(table_of(differences, 2))
+            table = text_table(table_of(differences))
             parts.append(f"{split}, paired by seed, intervals over seeds and videos\n{table}")
     return "\n\n".join(parts)
 
@@ -211,7 +211,7 @@ def means_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for (split, variant, checkpoint), values in sorted(found.items(), key=lambda item: item[0][0]):
         cells = {c.title: _over_seeds(values.get(c.key, []), f".{c.digits}f", c.unit) for c in shown_columns}
         made.append({"split": split, "row": variant, "checkpoint": checkpoint, **cells})
-    return text_table(table_of(made, 3))
+    return text_table(table_of(made))
 
 
 def _over_seeds(values: Sequence[float], form: str, unit: str) -> Cell:

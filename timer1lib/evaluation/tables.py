@@ -55,7 +55,7 @@ class Cell:
     def __str__(self) -> str:
         interval = f" [{self.interval[0]:{self.form}}, {self.interval[1]:{self.form}}]" if self.interval else ""
         note = f" ({self.note})" if self.note else ""
-        return f"{self.shown or '-'}{interval}{note}"
+        return f"{'-' if self.value is None else self.shown}{interval}{note}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,20 @@ class Table:
         return html_table(self)
 
 
-def table_of(rows: Sequence[Mapping[str, Any]], left: int = 1, title: str = "") -> Table:
-    """A table of {heading: Cell, text or None}; every heading that some row has, in order of appearance.
+def table_of(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    """A table of {heading: Cell, number, text or None}; every heading that some row has, in order of appearance.
 
-    Args:
-        left: how many of the first columns hold words.
+    A column of nothing but text stands to the left.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = tuple(Head(name, "", "left" if i < left else "") for i, name in enumerate(names))
-    return Table(head, tuple(Row(tuple(_cell(row.get(name)) for name in names)) for row in rows), title)
+    made = tuple(Row(tuple(_cell(row.get(name)) for name in names)) for row in rows)
+    head = tuple(Head(name, "", _kind([row.cells[i].value for row in made])) for i, name in enumerate(names))
+    return Table(head, made, title)
+
+
+def _kind(values: Sequence[float | str | None]) -> Literal["left", ""]:
+    known = [value for value in values if value is not None]
+    return "left" if known and all(isinstance(value, str) for value in known) else ""
 
 
 def _cell(value: Any) -> Cell:
@@ -253,7 +258,7 @@ def paired_table(by_pair: Mapping[str, Any], title: str = "") -> Table:
             p = Cell(number(entry.get("p")), form=".4f")
             n = Cell(number(entry.get("n")), form=".0f")
             rows.append({"paired": pair, "metric": column.title, "difference, 95% interval": change, "p": p, "n": n})
-    return table_of(rows, 2, title)
+    return table_of(rows, title)
 
 
 def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:
@@ -271,7 +276,7 @@ def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> 
                 "note": str(row.get("note", "")),
             }
         )
-    return table_of(rows, 1, title)
+    return table_of(rows, title)
 
 
 def signatures_table(by_checkpoint: Mapping[str, Any]) -> Table:
@@ -308,4 +313,4 @@ def questions_table(splits: Mapping[str, Any]) -> Table:
                     row[name.replace("_", " ")] = Cell(number(entry), interval)
             if row:
                 rows.append({"split": split, "checkpoint": display_name(checkpoint), **row})
-    return table_of(rows, 2)
+    return table_of(rows)
