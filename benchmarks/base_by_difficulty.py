@@ -17,8 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from timer1lib.evaluation.baselines import WHOLE_VIDEO, baseline_predictions
 from timer1lib.evaluation.intervals import mean_interval
+from timer1lib.evaluation.measure import WHOLE_VIDEO, baseline_predictions
 from timer1lib.evaluation.scored import join
 from timer1lib.inference.generate import predict
 from timer1lib.models.load import load_model

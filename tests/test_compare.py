@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation import columns
 from timer1lib.evaluation.compare import compare_html, compare_runs, compare_text
 from timer1lib.evaluation.measure import Material, measure_run, pairs
+from timer1lib.evaluation.pooled import pool, pooled_text
 from timer1lib.evaluation.published import PUBLISHED, published_rows
-from timer1lib.evaluation.tables import html_table, markdown_table, results_rows, text_table
-from timer1lib.files import atomic_write_json, atomic_write_jsonl
+from timer1lib.evaluation.scored import Floats, Scored
+from timer1lib.evaluation.tables import Cell, brief_table, html_table, markdown_table, results_table, table_of, text_table
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
+from timer1lib.view.report import write_report
 
 
 def world(count: int = 60) -> list[Sample]:
@@ -144,19 +149,79 @@ def test_metrics_hold_baselines_differences_signatures_and_failures(tmp_path: Pa
         metrics["signatures"]["test_id"]["base"]["scale_bias"]["flagged"]
         or metrics["signatures"]["test_id"]["base"]["one_answer"]["flagged"]
     )
-    rows = results_rows(metrics, "test_id")
-    assert [row["model"] for row in rows] == ["base", "sft", "(whole video)", "(window prior)", "(query words + prior)"]
+    table = results_table(metrics, "test_id")
+    assert [row.cells[0].shown for row in table.rows] == [
+        "base",
+        "SFT",
+        "(whole video)",
+        "(window prior)",
+        "(query words + prior)",
+    ]
+    assert [head.title for head in table.head][:6] == ["checkpoint", "n", "answered", "unparsable", "mIoU", "R1@0.3"]
+    assert table.rows[1].cells[4].shown == f"{100 * 59 / 60:.1f}"
+    assert [row.kind for row in table.rows] == ["", "best", "baseline", "baseline", "baseline"]
     assert pairs(["base", "sft", "grpo"]) == [("base", "sft"), ("sft", "grpo"), ("base", "grpo")]
     json.dumps(metrics, allow_nan=False)
 
 
+def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric that answers are early in: counted here by hand, 40 of 60, and the whole video (base) always starts early."""
+
+    def early(scored: Scored) -> Floats:
+        return 100.0 * (scored.span[:, 0] < scored.window[:, 0])
+
+    entry = columns.Column("early", "early starts", better="less", tip="answers that start too early", of=early, digits=3)
+    samples = world()
+    monkeypatch.setattr(columns, "COLUMNS", [*columns.COLUMNS, entry])
+    run = make_run(tmp_path / "one", samples, lambda i: -1.0 if i % 3 else 1.0)
+    two = make_run(tmp_path / "two", samples, lambda i: -1.0 if i % 2 else 1.0)
+    metrics = read_json(run.metrics)
+    row = metrics["splits"]["test_id"]["grpo"]
+    low, high = row["interval"]["early"]
+    assert row["early"] == pytest.approx(100 * 40 / 60)
+    assert low < row["early"] < high
+    table = results_table(metrics, "test_id")
+    comparison = compare_runs([run.root, two.root], resamples=100)
+    pooled = pooled_text(pool([("a", 0, run.root), ("b", 0, two.root)], resamples=100))
+    report = write_report(run, tmp_path / "cache").read_text()
+    for text in (
+        text_table(table),
+        html_table(table),
+        markdown_table(table),
+        report,
+        compare_text(comparison),
+        compare_html(comparison),
+        pooled,
+    ):
+        assert "early starts" in text
+        assert "66.667" in text
+    assert f"66.667 [{low:.3f}, {high:.3f}]" in markdown_table(table)
+    for html in (html_table(table), report, compare_html(comparison)):
+        assert 'title="answers that start too early; less is better"' in html
+    assert "50.000" in compare_text(comparison)  # every second answer of the other run
+    monkeypatch.undo()
+    assert "early starts" not in text_table(results_table(metrics, "test_id"))
+
+
+def test_every_table_has_the_checkpoints_in_the_order_of_training() -> None:
+    scores = {"grpo": {"mIoU": 3.0, "n": 4}, "other": {"mIoU": 4.0}, "base": {"mIoU": 1.0}, "sft": {"mIoU": 2.0}}
+    metrics = {"splits": {"test_id": scores}, "baselines": {"test_id": {"whole video": {"mIoU": 0.5}}}}
+    for table, place in ((results_table(metrics, "test_id"), 0), (brief_table(metrics), 1)):
+        names = [row.cells[place].shown for row in table.rows]
+        assert names[:4] == ["base", "SFT", "GRPO", "other"]
+    assert [line.split()[-1] for line in text_table(brief_table(metrics)).splitlines()[2:]] == ["1.0", "2.0", "3.0", "4.0"]
+
+
 def test_tables_escape_what_they_are_given() -> None:
-    rows = [{"run": "<b>|x", "mIoU": "1.0"}, {"run": "y"}]
-    assert "<b>" not in html_table(rows)
-    assert markdown_table(rows).splitlines()[2] == "| <b>\\|x | 1.0 |"
-    lines = text_table(rows).splitlines()
+    table = table_of([{"run": "<b>|x", "mIoU": Cell(1.0, (0.5, 1.5), note="<i>")}, {"run": "y"}], title="<h1>")
+    html = html_table(table)
+    assert "&lt;b&gt;|x" in html
+    assert not {"<b>", "<i>", "<h1>"} & set(re.findall(r"<\w+>", html))
+    assert markdown_table(table).splitlines()[2] == "| <b>\\|x | 1.0 [0.5, 1.5] (<i>) |"
+    lines = text_table(table).splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert text_table([]) == html_table([]) == markdown_table([]) == ""
+    empty = table_of([])
+    assert text_table(empty) == html_table(empty) == markdown_table(empty) == ""
 
 
 def test_published_facts_have_sources() -> None:

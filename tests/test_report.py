@@ -13,8 +13,7 @@ from view_run import make_run
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import load_items
-from timer1lib.view.report import write_report
-from timer1lib.view.report_parts import choose
+from timer1lib.view.report import choose, write_report
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_by_video_and_query(tmp_path: Path, truth: Path) -> None:
     assert result["mIoU"] == pytest.approx(100 * 1.5 / 4)
     assert result["comparison"] == ">="
     assert result["form"] == "timer1"
-    assert result["repair_policy"] == "keep"
+    assert result["treatment"] == "keep"
     assert score_files(path, truth, comparison=">")["R1@0.5"] == 25
     json.dumps(result, allow_nan=False)
 
@@ -72,23 +72,23 @@ def test_repairs_are_asked_for_and_listed(tmp_path: Path, truth: Path) -> None:
     assert kept["n"] == 4
     assert kept["mIoU"] == pytest.approx(100 * (15 / 20) / 4)
     assert kept["repaired"] == {}
-    clipped = score_files(path, truth, policy="clip")
+    clipped = score_files(path, truth, treatment="clip")
     assert clipped["n"] == 4
     assert clipped["mIoU"] == pytest.approx(25)
     assert clipped["repaired"]["past_end"]["n"] == 1
-    swapped = score_files(path, truth, policy="swap")
+    swapped = score_files(path, truth, treatment="swap")
     assert swapped["n"] == 4
     assert swapped["repaired"]["reversed"]["n"] == 1
-    dropped = score_files(path, truth, policy="drop")
+    dropped = score_files(path, truth, treatment="drop")
     assert dropped["n"] == 1
     assert dropped["answered"] == 0
     assert dropped["left_out"]["n"] == 3
-    mended = score_files(path, truth, policy="repair")
+    mended = score_files(path, truth, treatment="repair")
     assert mended["n"] == 3
     assert mended["mIoU"] == pytest.approx(100 * 2 / 3)
     assert mended["left_out"]["empty_window"]["n"] == mended["left_out"]["n"] == 1
     with pytest.raises(Timer1Error, match="repairs 'mend'"):
-        score_files(path, truth, policy="mend")  # type: ignore[arg-type]
+        score_files(path, truth, treatment="mend")  # type: ignore[arg-type]
 
 
 def test_duplicates_and_strangers_are_reported_and_the_first_answer_counts(tmp_path: Path, truth: Path) -> None:
@@ -228,6 +228,6 @@ def test_tvgbench_answered_with_its_own_windows(tmp_path: Path) -> None:
     assert result["mIoU"] == pytest.approx(100 * 789 / 800)
     assert result["duplicates"]["n"] == 0
     assert len(result["by_type"]) == 11
-    mended = score_files(write(tmp_path, rows), TVGBENCH, resamples=0, policy="repair")
+    mended = score_files(write(tmp_path, rows), TVGBENCH, resamples=0, treatment="repair")
     assert mended["repaired"]["past_end"]["n"] == 27 - mended["left_out"].get("past_end", {"n": 0})["n"]
     assert mended["n"] == 800 - mended["left_out"]["n"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from timer1lib.evaluation.exploitation import reward_without_iou
-from timer1lib.evaluation.misalignment import unlike
 from timer1lib.evaluation.scored import join
-from timer1lib.evaluation.signature import Signature
 from timer1lib.evaluation.signatures import MEANING, find_signatures
+from timer1lib.evaluation.signatures.exploitation import reward_without_iou
+from timer1lib.evaluation.signatures.misplaced import unlike
+from timer1lib.evaluation.signatures.signature import Signature
 from timer1lib.schema import Prediction, Sample, Window
 
 WORDS = ("red", "blue", "green", "circle", "square", "star")

@@ -11,6 +11,7 @@ import yaml
 from stub_project import BODIES, make_project
 
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.pooled import means_table
 from timer1lib.params.sections import Params
 from timer1lib.runs import sweep as sweep_module
 from timer1lib.runs.graph import find_stage
@@ -18,7 +19,6 @@ from timer1lib.runs.runner import Project, run
 from timer1lib.runs.store import Store
 from timer1lib.runs.sweep import sweep
 from timer1lib.runs.sweep_file import read_sweep
-from timer1lib.runs.sweep_table import means_table
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from timer1lib.data.notes import read_notes as read_by_curate
+from timer1lib.data.notes import notes_by_sample, read_notes, save_note
 from timer1lib.errors import Timer1Error
-from timer1lib.view.notes import read_notes, save_note
 
 
 def test_a_proposed_window_reaches_01_curate(tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
     save_note(path, "a", "wrong_label", "starts too early", (3.456, 8.0))
     save_note(path, "b", "ambiguous")
-    (first, second) = read_by_curate(path)
+    (first, second) = read_notes(path)
     assert (first.id, first.label, first.window) == ("a", "wrong_label", (3.46, 8.0))
     assert (second.id, second.label, second.window) == ("b", "ambiguous", None)
 
@@ -27,7 +26,7 @@ def test_a_new_note_takes_the_old_ones_place(tmp_path: Path) -> None:
     assert notes["a"].text == "x; better 1.50 to 2.50"
     assert len(path.read_text().splitlines()) == 1
     assert save_note(path, "a", "", "  ") == {}
-    assert read_notes(path) == {}
+    assert notes_by_sample(path) == {}
 
 
 def test_bad_notes_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -37,8 +36,8 @@ def test_bad_notes_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
         save_note(path, "b", "nonsense")
     with pytest.raises(Timer1Error, match="end after it starts"):
         save_note(path, "b", "wrong_label", "", (3.0, 3.0))
-    assert list(read_notes(path)) == ["a"]
+    assert list(notes_by_sample(path)) == ["a"]
 
 
 def test_no_file_is_no_notes(tmp_path: Path) -> None:
-    assert read_notes(tmp_path / "notes.jsonl") == {}
+    assert notes_by_sample(tmp_path / "notes.jsonl") == {}

@@ -11,9 +11,8 @@ from view_run import make_run, write_video
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json
 from timer1lib.params.cells import current_source
-from timer1lib.view.elsewhere import run_from_predictions
 from timer1lib.view.items import load_items
-from timer1lib.view.open import lab_command, prepare
+from timer1lib.view.open import lab_command, prepare, run_from_predictions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

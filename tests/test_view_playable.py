@@ -10,8 +10,7 @@ import pytest
 from view_run import BITS, BLOCK, write_video
 
 from timer1lib.errors import Timer1Error
-from timer1lib.view.playable import playable
-from timer1lib.view.thumbnails import strip
+from timer1lib.view.playable import playable, strip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "videos"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timer1lib.forms import MAX_CHARACTERS
-from timer1lib.view.ranges import linked_text, named_ranges
+from timer1lib.view.items import linked_text, named_ranges
 
 
 @pytest.mark.parametrize(

@@ -184,8 +184,7 @@ def score(
     json: Json = False,
 ) -> Outcome:
     """Score a file of predictions against an annotation file."""
-    from timer1lib.evaluation.score import score_files
-    from timer1lib.evaluation.score_text import score_text
+    from timer1lib.evaluation.score import score_files, score_text
 
     value = score_files(predictions, annotations, format, form, repair)  # type: ignore[arg-type]
     return Outcome(score_text(value), value)

@@ -42,6 +42,29 @@ _AUDIO = re.compile(
 )  # fmt: skip
 
 
+def faults(window: Window, duration: float | None, tolerance: float = 0.0) -> list[str]:
+    """Codes of what is wrong with a window: not_finite, reversed, empty_window, negative, past_end.
+
+    The one judge of windows: the audit allows for a `tolerance` (seconds) at the video's end, `timer1 score` for none, as
+    published tables count.
+    """
+    start, end = window
+    if not (math.isfinite(start) and math.isfinite(end)):
+        return ["not_finite"]
+    found = ["reversed"] if end < start else ["empty_window"] if end == start else []
+    if min(start, end) < 0:
+        found.append("negative")
+    if duration is not None and max(start, end) > duration + tolerance:
+        found.append("past_end")
+    return found
+
+
+def clip(window: Window, duration: float | None) -> Window:
+    """The window cut to the video."""
+    limit = math.inf if duration is None else duration
+    return min(max(window[0], 0.0), limit), min(max(window[1], 0.0), limit)
+
+
 def check_row(record: Record, limits: Limits) -> None:
     """All checks of a single row, in an order in which each sees the repairs of those before it."""
     if not _finite(record):
@@ -96,22 +119,23 @@ def _check_window(record: Record, window: Window, limits: Limits, several: bool)
     duration = record.sample.duration
     shown = f"[{window[0]:g}, {window[1]:g}] s"
     start, end = window
-    if start == end:
+    wrong = faults(window, duration if duration is not None and duration > 0 else None, limits.end_tolerance)
+    if "empty_window" in wrong:
         dropped = record.dropped_by
         if record.find("empty_window", f"window {shown} is empty") == "drop" and several:
             record.dropped_by = dropped
             record.change("empty_window", "windows", list(window), None)
             return None
-    if start > end and record.find("reversed", f"window {shown} ends before it starts") == "swap":
+    if "reversed" in wrong and record.find("reversed", f"window {shown} ends before it starts") == "swap":
         start, end = end, start
         record.change("reversed", "windows", list(window), [start, end])
-    if min(start, end) < 0 and record.find("negative", f"window {shown} starts before the video") == "clip":
+    if "negative" in wrong and record.find("negative", f"window {shown} starts before the video") == "clip":
         before = [start, end]
-        start, end = max(0.0, start), max(0.0, end)
+        start, end = clip((start, end), None)
         record.change("negative", "windows", before, [start, end])
         if start == end and window[0] != window[1]:
             record.dropped_by = record.dropped_by or "negative"
-    if duration is not None and duration > 0 and max(start, end) > duration + limits.end_tolerance:
+    if "past_end" in wrong and duration is not None:
         start, end = _past_end(record, window, (start, end), duration)
     length = abs(end - start)
     if 0 < length < limits.short_window:

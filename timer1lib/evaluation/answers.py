@@ -1,4 +1,4 @@
-"""Prediction files from anywhere: a row names its sample by id or by video + query, and answers by span or by text."""
+"""Answers: those in a run's folder, and prediction files from anywhere, whose rows name samples by id or by video + query."""
 
 from __future__ import annotations
 
@@ -8,12 +8,50 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.columns import Kind, in_order
 from timer1lib.files import read_jsonl
-from timer1lib.forms import FORMS, AnswerForm
+from timer1lib.forms import FORMS, AnswerForm, from_identity
+from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 EXAMPLES = 5
+
+
+def predicted(run: RunFolder) -> dict[str, list[str]]:
+    """{split: checkpoints that answered it, in the order of training} of the files in a run's `predictions/`."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((run.root / "predictions").glob("*.*.jsonl")):
+        checkpoint, _, split = path.name.removesuffix(".jsonl").partition(".")
+        if checkpoint:
+            found.setdefault(split, []).append(checkpoint)
+    return {split: in_order(names) for split, names in found.items()}
+
+
+def split_kinds(metrics: Mapping[str, Any]) -> dict[str, Kind]:
+    """What each split of a metrics file holds."""
+    return {
+        split: "grounding" if "mIoU" in next(iter(rows.values()), {}) else "questions"
+        for split, rows in metrics["splits"].items()
+        if rows
+    }
+
+
+def form_of(metrics: Mapping[str, Any]) -> AnswerForm:
+    """The form in which the run's answers were asked for and read; older files name how they were read alone."""
+    if "asked" in metrics:
+        return from_identity(metrics["form"], metrics["asked"])
+    return FORMS.get(metrics.get("parser", "timer1"), FORMS["timer1"])
+
+
+def asked(samples: Sequence[Sample], kind: str) -> list[Sample]:
+    """The samples that have what a split of this kind is scored by."""
+    return [s for s in samples if (s.is_question if kind == "questions" else bool(s.windows))]
+
+
+def answered(run: RunFolder, checkpoint: str, split: str) -> list[Prediction]:
+    """A checkpoint's predictions on a split; none where it was not asked."""
+    return run.read_predictions(checkpoint, split) if run.predictions(checkpoint, split).is_file() else []
 
 
 @dataclass(slots=True)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import questions
+from timer1lib.evaluation.answers import answered, asked, form_of, split_kinds
+from timer1lib.evaluation.columns import Kind, column_of, in_order, number, shown
 from timer1lib.evaluation.intervals import RESAMPLES
-from timer1lib.evaluation.measure import CHECKPOINTS
-from timer1lib.evaluation.metrics import Comparison, summary
-from timer1lib.evaluation.paired import as_json, paired
+from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
 from timer1lib.evaluation.scored import join
-from timer1lib.evaluation.tables import html_table, paired_rows, percent, text_table, with_interval
+from timer1lib.evaluation.tables import (
+    TEMPLATES,
+    Cell,
+    Head,
+    Row,
+    Table,
+    difference_cell,
+    environment,
+    heads_of,
+    paired_table,
+    present,
+    score_cell,
+    text_table,
+)
 from timer1lib.files import project_root, read_json
-from timer1lib.forms import FORMS, AnswerForm, from_identity
+from timer1lib.forms import AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
-
-PAIRED = ("mIoU", "R1@0.5", "R1@0.7", "boundary_error_s")
 
 
 @dataclass(slots=True)
@@ -30,7 +40,7 @@ class _Run:
     folder: RunFolder
     checkpoint: str
     form: AnswerForm
-    kinds: dict[str, str]
+    kinds: dict[str, Kind]
 
 
 def compare_runs(
@@ -105,40 +115,14 @@ def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
         if not isinstance(metrics, dict) or not isinstance(metrics.get("splits"), dict):
             raise Timer1Error(f"{run.metrics}: not a metrics file of 05_evaluate")
         by_checkpoint = [name for rows in metrics["splits"].values() for name in rows]
-        present = [one for one in CHECKPOINTS if one in by_checkpoint]
-        if checkpoint and checkpoint not in present:
-            raise Timer1Error(f"{folder}: no predictions of checkpoint {checkpoint!r}; there are {', '.join(present) or 'none'}")
-        if not present:
+        found = in_order(by_checkpoint)
+        if checkpoint and checkpoint not in found:
+            raise Timer1Error(f"{folder}: no predictions of checkpoint {checkpoint!r}; there are {', '.join(found) or 'none'}")
+        if not found:
             raise Timer1Error(f"{run.metrics}: no checkpoint was evaluated")
         kinds = split_kinds(metrics)
-        opened.append(_Run(name, run, checkpoint or present[-1], form_of(metrics), kinds))
+        opened.append(_Run(name, run, checkpoint or found[-1], form_of(metrics), kinds))
     return opened
-
-
-def split_kinds(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """What each split of a metrics file holds: `grounding` or `questions`."""
-    return {
-        split: "grounding" if "mIoU" in next(iter(rows.values()), {}) else "questions"
-        for split, rows in metrics["splits"].items()
-        if rows
-    }
-
-
-def form_of(metrics: Mapping[str, Any]) -> AnswerForm:
-    """The form in which the run's answers were asked for and read; older files name how they were read alone."""
-    if "asked" in metrics:
-        return from_identity(metrics["form"], metrics["asked"])
-    return FORMS.get(metrics.get("parser", "timer1"), FORMS["timer1"])
-
-
-def asked(folder: RunFolder, split: str, kind: str) -> list[Sample]:
-    """A split's samples that have what a split of this kind is scored by."""
-    return [s for s in folder.read_samples(split) if (s.is_question if kind == "questions" else bool(s.windows))]
-
-
-def answered(folder: RunFolder, checkpoint: str, split: str) -> list[Prediction]:
-    """A checkpoint's predictions on a split; none where it was not asked."""
-    return folder.read_predictions(checkpoint, split) if folder.predictions(checkpoint, split).is_file() else []
 
 
 def _folder(run: str | Path) -> Path:
@@ -163,7 +147,7 @@ def _split(
     runs: Sequence[_Run], split: str, kind: str, comparison: Comparison, resamples: int, seed: int, notes: list[str]
 ) -> dict[str, Any]:
     rows, differences = [], {}
-    read = [(run, asked(run.folder, split, kind), answered(run.folder, run.checkpoint, split)) for run in runs]
+    read = [(run, asked(run.folder.read_samples(split), kind), answered(run.folder, run.checkpoint, split)) for run in runs]
     for run, samples, answers in read:
         if kind == "grounding":
             scored = join(samples, answers, run.form)
@@ -185,7 +169,7 @@ def _split(
         name = f"{first.name} → {run.name}"
         if kind == "grounding":
             one, two = join(ours, first_answers, first.form), join(ours, renamed, run.form)
-            differences[name] = paired(one, two, comparison, metrics=PAIRED, resamples=resamples, seed=seed)
+            differences[name] = paired(one, two, comparison, resamples=resamples, seed=seed)
         else:
             given = questions.pair(ours, first_answers), questions.pair(theirs, answers)
             row = questions.compare(ours, given[0], given[1], resamples=resamples, seed=seed)
@@ -216,43 +200,36 @@ def _renamed(answers: Sequence[Prediction], names: dict[str, str]) -> list[Predi
     return result
 
 
-def table_rows(value: dict[str, Any], split: str) -> list[dict[str, str]]:
-    """One split of a comparison as cells: scores with intervals, and the difference from the first run with its p-value."""
+def compare_table(value: dict[str, Any], split: str) -> Table:
+    """One split of a comparison: scores with intervals, and the difference from the first run with its p-value."""
     part = value["splits"][split]
-    main = "mIoU" if part["kind"] == "grounding" else "accuracy"
-    shown = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7") if part["kind"] == "grounding" else ("accuracy",)
+    main = column_of("mIoU" if part["kind"] == "grounding" else "accuracy")
+    columns = present(shown("compare", part["kind"]), part["rows"])
+    differences = [part["paired"].get(f"{value['reference']} → {row['run']}", {}).get(main.key, {}) for row in part["rows"]]
+    head = [Head("run", kind="left"), Head("checkpoint", kind="left"), *heads_of(columns)]
+    if several := any(number(entry.get("difference")) is not None for entry in differences):
+        head += [Head(f"{main.title} - first", f"paired difference from {value['reference']}"), Head("p")]
     rows = []
-    for row in part["rows"]:
-        cells = {"run": row["run"], "checkpoint": row["checkpoint"], "n": str(row["n"]), "answered": str(row["answered"])}
-        cells |= {metric: with_interval(row, metric) for metric in shown}
-        if part["kind"] == "questions":
-            cells["chance"] = percent(row.get("chance"))
-        else:
-            length = row.get("mean_relative_length")
-            cells["length"] = "-" if length is None else f"{100 * length:.1f}%"
-        difference = part["paired"].get(f"{value['reference']} → {row['run']}", {}).get(main, {})
-        if difference.get("difference") is not None:
-            low, high = difference["interval"]
-            cells[f"{main} - first"] = f"{difference['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-            cells["p"] = f"{difference['p']:.4f}"
-        rows.append(cells)
-    return rows
+    for row, entry in zip(part["rows"], differences, strict=True):
+        cells = [Cell(row["run"]), Cell(row["checkpoint"]), *(replace(score_cell(row, column), note="") for column in columns)]
+        if several:
+            cells += [difference_cell(entry, main), Cell(number(entry.get("p")), form=".4f")]
+        rows.append(Row(tuple(cells)))
+    return Table(tuple(head), tuple(rows))
 
 
 def compare_text(value: dict[str, Any]) -> str:
-    """A comparison as text tables, one a split."""
+    """A comparison as text tables, one for each split."""
     parts = []
     for split in value["splits"]:
         ruler = f"R1@m counts IoU {value['comparison']} m; " if value["splits"][split]["kind"] == "grounding" else ""
         head = f"{split}  ({ruler}percent, 95% intervals over videos)"
-        parts.append(f"{head}\n{text_table(table_rows(value, split))}")
+        parts.append(f"{head}\n{text_table(compare_table(value, split))}")
     return "\n\n".join([*parts, *(f"note: {note}" for note in value["notes"])])
 
 
 def compare_html(value: dict[str, Any]) -> str:
-    """A comparison as HTML: a table a split, the paired differences below it."""
-    parts = []
-    for split, part in value["splits"].items():
-        paired_table = html_table(paired_rows(part["paired"]))
-        parts.append(f"<h3>{html.escape(split)}</h3>{html_table(table_rows(value, split))}{paired_table}")
-    return "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in value["notes"])])
+    """A comparison as HTML: a table for each split, the paired differences below it."""
+    splits = [(split, compare_table(value, split), paired_table(part["paired"])) for split, part in value["splits"].items()]
+    page = environment(TEMPLATES).get_template("comparison.html")
+    return page.render(splits=splits, notes=value["notes"])

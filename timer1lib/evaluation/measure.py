@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from timer1lib.data.bias import blind_answers, usable
 from timer1lib.evaluation import questions
-from timer1lib.evaluation.baselines import baseline_predictions
-from timer1lib.evaluation.metrics import Comparison, summary
-from timer1lib.evaluation.paired import as_json, paired
+from timer1lib.evaluation.columns import CHECKPOINTS
+from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.evaluation.signatures import find_signatures
 from timer1lib.files import read_jsonl
@@ -19,8 +19,28 @@ from timer1lib.forms import AnswerForm
 from timer1lib.progress import Progress
 from timer1lib.schema import Prediction, Sample
 
-CHECKPOINTS = ("base", "sft", "grpo")
-"""In the order of training; differences go from left to right."""
+WHOLE_VIDEO = "whole video"
+
+
+def baseline_predictions(samples: Sequence[Sample], train: Sequence[Sample] | None = None) -> dict[str, list[Prediction]]:
+    """Predictions of each baseline.
+
+    `whole video` answers everything; `window prior` the one relative window that does best on the training split;
+    `query words + prior` the window that the query's words and the video's length suggest, fitted there too. A sample
+    without a duration or a window gets no answer.
+
+    Args:
+        train: training samples. None or none usable: the priors are fitted on the other videos of `samples` (5 folds).
+    """
+    asked = usable(samples)
+    if not asked:
+        return {WHOLE_VIDEO: []}
+    fitted = train if train and usable(train) else None
+    answers = blind_answers(asked, fitted)
+    return {
+        name: [Prediction(s.id, float(start), float(end), model=name) for s, (start, end) in zip(asked, spans, strict=True)]
+        for name, spans in answers.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, percentile
+from timer1lib.evaluation import columns as listed
+from timer1lib.evaluation.columns import paired_keys
+from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.scored import Bools, Floats, Scored
 from timer1lib.schema import Sample
 
@@ -59,7 +61,7 @@ def columns(scored: Scored, comparison: Comparison = ">=") -> dict[str, Floats]:
     result["true_relative_length"] = np.asarray(true_length / scored.duration, dtype=np.float64)
     result["boundary_error_s"] = np.where(proper, error, np.nan)
     result["boundary_error_relative"] = np.where(proper, error / scored.duration, np.nan)
-    return result
+    return result | {column.key: column.of(scored) for column in listed.COLUMNS if column.of is not None}
 
 
 def counts(scored: Scored) -> dict[str, int]:
@@ -179,3 +181,34 @@ _ORDER = {
     "window_length": [label for _, label in _SHARES],
     "window_position": [label for _, label in _PLACES],
 }
+
+
+def paired(
+    first: Scored,
+    second: Scored,
+    comparison: Comparison = ">=",
+    *,
+    metrics: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """{metric: {difference, interval, p, n}}: second minus first, over the rows that both have a value for.
+
+    Percent points for mIoU and R1@m, shares of the video for lengths, seconds for the boundary error. The rows of the
+    two must be the same samples in the same order.
+    """
+    assert first.ids == second.ids, "paired comparison needs the same samples"
+    one, two = columns(first, comparison), columns(second, comparison)
+    result = {}
+    for metric in paired_keys() if metrics is None else metrics:
+        row = paired_difference(one[metric], two[metric], first.video, resamples, seed)
+        result[metric] = as_json(row)
+    return result
+
+
+def as_json(row: dict[str, float]) -> dict[str, Any]:
+    """`intervals.paired_difference`'s row with None for what is not known."""
+    known = math.isfinite(row["difference"])
+    interval = [row["low"], row["high"]] if known else None
+    p = row["p"] if known else None
+    return {"difference": row["difference"] if known else None, "interval": interval, "p": p, "n": int(row["n"])}

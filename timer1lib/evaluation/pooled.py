@@ -7,31 +7,23 @@ holds for new seeds and new videos, not for these seeds alone. With five seeds i
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from timer1lib.evaluation import columns as listed
 from timer1lib.evaluation import questions
-from timer1lib.evaluation.compare import PAIRED, answered, asked, form_of, split_kinds
+from timer1lib.evaluation.answers import answered, asked, form_of, split_kinds
+from timer1lib.evaluation.columns import column_of, in_order, paired_keys, shown
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, percentile
-from timer1lib.evaluation.measure import CHECKPOINTS
 from timer1lib.evaluation.metrics import Comparison, columns, mean
 from timer1lib.evaluation.scored import Floats, join
-from timer1lib.evaluation.tables import text_table
+from timer1lib.evaluation.tables import Cell, difference_cell, score_cell, scores_of, table_of, text_table
 from timer1lib.files import read_json
 from timer1lib.runfolder import RunFolder
-
-METRICS = (
-    "mIoU",
-    "R1@0.5",
-    "R1@0.7",
-    "form_rate",
-    "mean_relative_length",
-    "true_relative_length",
-    "boundary_error_s",
-)
 
 Rows = dict[str, tuple[str, dict[str, float]]]
 """By sample: its video and its metrics."""
@@ -102,13 +94,13 @@ def _read(run: RunFolder, comparison: Comparison) -> list[tuple[str, str, Rows]]
     metrics = read_json(run.metrics)
     result: list[tuple[str, str, Rows]] = []
     for split, kind in split_kinds(metrics).items():
-        present = [name for name in CHECKPOINTS if name in metrics["splits"][split]]
-        samples = asked(run, split, kind)
+        present = in_order(metrics["splits"][split])
+        samples = asked(run.read_samples(split), kind)
         for checkpoint in present:
             answers = answered(run, checkpoint, split)
             if kind == "grounding":
                 every = columns(join(samples, answers, form_of(metrics)), comparison)
-                table = {metric: every[metric] for metric in METRICS}
+                table = {metric: every[metric] for metric in pooled_keys()}
             else:
                 table = {"accuracy": 100.0 * questions.correct(samples, questions.pair(samples, answers))}
             rows: Rows = {s.id: (s.video, {m: float(table[m][i]) for m in table}) for i, s in enumerate(samples)}
@@ -136,7 +128,7 @@ def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: in
     videos = {v: i for i, v in enumerate(dict.fromkeys(video for s in shared for video, _ in first[s].values()))}
     example = next((values for table in first.values() for _, values in table.values()), {})
     result: dict[str, Any] = {}
-    for metric in [m for m in (*PAIRED, "accuracy") if m in example]:
+    for metric in [m for m in (*paired_keys("grounding"), *paired_keys("questions")) if m in example]:
         sums, counts = np.zeros((len(shared), len(videos))), np.zeros((len(shared), len(videos)))
         for row, number in enumerate(shared):
             for key in first[number].keys() & second[number].keys():
@@ -159,35 +151,71 @@ def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: in
     return result
 
 
+def pooled_keys() -> list[str]:
+    """The metrics of grounding that are averaged over seeds, with those that stand beside them."""
+    return [key for c in shown("pooled", "grounding") for key in ([c.key, c.beside[0]] if c.beside else [c.key])]
+
+
 def pooled_text(value: Mapping[str, Any]) -> str:
-    """Two text tables a split: means over seeds, and paired differences with their intervals and each seed's own."""
+    """Two text tables for each split: means over seeds, and paired differences with their intervals and each seed's own."""
     parts = []
     for split, part in value.items():
+        columns = shown("pooled")
         means = [
-            {"row": name, "seeds": str(row["seeds"]), "queries": str(row["queries"])}
-            | {m: _shown(row[m], m) for m in row if m not in ("seeds", "queries", "by_seed")}
+            {"row": name, "seeds": row["seeds"], "queries": row["queries"]}
+            | {c.title: score_cell(row, c) for c in columns if c.key in row}
             for name, row in part["variants"].items()
         ]
         differences = [
             {
                 "difference": name,
-                "metric": metric,
-                "mean": f"{row['difference']:+.2f}",
-                "95% interval": f"{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}",
-                "by seed": " ".join(f"{d:+.1f}" for d in row["by_seed"]),
+                "metric": column_of(metric).title,
+                "mean, 95% interval": difference_cell(row, column_of(metric), 2),
+                "by seed": " ".join(f"{column_of(metric).scale * d:+.1f}" for d in row["by_seed"]),
             }
             for name, metrics in part["paired"].items()
             for metric, row in metrics.items()
         ]
-        parts.append(f"{split}, means over seeds\n{text_table(means)}")
+        parts.append(f"{split}, means over seeds\n{text_table(table_of(means))}")
         if differences:
-            parts.append(f"{split}, paired by seed, intervals over seeds and videos\n{text_table(differences)}")
+            table = text_table(table_of(differences))
+            parts.append(f"{split}, paired by seed, intervals over seeds and videos\n{table}")
     return "\n\n".join(parts)
 
 
-def _shown(value: float | None, metric: str) -> str:
-    if value is None:
-        return "-"
-    if metric.endswith("_length"):
-        return f"{100 * value:.1f}%"
-    return f"{value:.2f} s" if metric.endswith("_s") else f"{value:.1f}"
+def means_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Text: each variant's last checkpoint, averaged over seeds, with the seeds' standard deviation where several.
+
+    Args:
+        rows: {variant, run (its folder), error} of each run of a sweep; those that failed are left out.
+    """
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    columns = shown("brief")
+    by_variant = {name: [row for row in rows if row["variant"] == name] for name in dict.fromkeys(r["variant"] for r in rows)}
+    for variant, members in by_variant.items():
+        for row in members:
+            metrics = Path(row["run"]) / "metrics.json"
+            if row["error"] or not metrics.is_file():
+                continue
+            for split, given in read_json(metrics).get("splits", {}).items():
+                scores = scores_of(given)
+                if not scores:
+                    continue
+                last = list(scores)[-1]
+                for column in columns:
+                    if (value := listed.number(scores[last].get(column.key))) is not None:
+                        key = (split, variant, last)
+                        found.setdefault(key, {}).setdefault(column.key, []).append(column.scale * value)
+    shown_columns = [column for column in columns if any(column.key in values for values in found.values())]
+    made = []
+    for (split, variant, checkpoint), values in sorted(found.items(), key=lambda item: item[0][0]):
+        cells = {c.title: _over_seeds(values.get(c.key, []), f".{c.digits}f", c.unit) for c in shown_columns}
+        made.append({"split": split, "row": variant, "checkpoint": checkpoint, **cells})
+    return text_table(table_of(made))
+
+
+def _over_seeds(values: Sequence[float], form: str, unit: str) -> Cell:
+    if not values:
+        return Cell(None)
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(statistics.fmean(values), None, spread, "", form, unit)

@@ -1,21 +1,86 @@
-"""Scoring a predictions file against an annotation file, as `timer1 score` does."""
+"""Scoring a predictions file against an annotation file, as `timer1 score` does: repairs, numbers, and the text of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from timer1lib import forms
+from timer1lib.data.checks import clip, faults
 from timer1lib.data.readers import read_annotations
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import qvhighlights
 from timer1lib.evaluation.answers import EXAMPLES, Answer, Matched, match, read_answers
+from timer1lib.evaluation.columns import shown
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, summary
-from timer1lib.evaluation.repairs import Repaired, RepairPolicy, repair
 from timer1lib.evaluation.scored import score_pairs
-from timer1lib.schema import Prediction, Sample
+from timer1lib.evaluation.tables import present, score_cell, table_of, text_table
+from timer1lib.schema import Sample, Window
+
+Treatment = Literal["keep", "clip", "swap", "drop", "repair"]
+
+
+@dataclass(slots=True)
+class Repaired:
+    """`samples` with None where a sample was left out; what happened, by code, as sample ids."""
+
+    samples: list[Sample | None]
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+
+def repair(samples: Sequence[Sample], treatment: Treatment = "keep") -> Repaired:
+    """Treat every window in one way.
+
+    Treatments:
+        keep: nothing; a window that no answer can meet scores 0, as published tables count it.
+        clip: cut to the video (past_end, negative).
+        swap: exchange the ends (reversed).
+        drop: leave out samples whose window has any fault.
+        repair: swap, clip, then leave out what is still broken (empty, not finite, outside the video).
+
+    Raises:
+        Timer1Error: no such treatment.
+    """
+    if treatment not in get_args(Treatment):
+        raise Timer1Error(f"repairs {treatment!r}: one of {', '.join(get_args(Treatment))}")
+    result = Repaired([])
+    for sample in samples:
+        result.samples.append(sample if treatment == "keep" or not sample.windows else _repair(sample, treatment, result))
+    return result
+
+
+def _repair(sample: Sample, treatment: Treatment, result: Repaired) -> Sample | None:
+    windows: list[Window] = []
+    for window in sample.windows:
+        found = faults(window, sample.duration)
+        if treatment in ("swap", "repair") and "reversed" in found:
+            window = (window[1], window[0])
+            _note(result.changed, "reversed", sample)
+        if treatment in ("clip", "repair"):
+            for code in {"past_end", "negative"} & set(found):
+                _note(result.changed, code, sample)
+            window = clip(window, sample.duration) if {"past_end", "negative"} & set(found) else window
+        if treatment in ("drop", "repair") and (still := faults(window, sample.duration)):
+            for code in still:
+                _note(result.left_out, code, sample)
+            continue
+        windows.append(window)
+    if not windows:
+        for ids in result.changed.values():
+            ids[:] = [name for name in ids if name != sample.id]
+        result.changed = {code: ids for code, ids in result.changed.items() if ids}
+        return None
+    return replace(sample, windows=windows)
+
+
+def _note(table: dict[str, list[str]], code: str, sample: Sample) -> None:
+    ids = table.setdefault(code, [])
+    if not ids or ids[-1] != sample.id:
+        ids.append(sample.id)
 
 
 def score_files(
@@ -23,7 +88,7 @@ def score_files(
     annotations: str | Path,
     format: str | None = None,
     form: str | None = None,
-    policy: RepairPolicy = "keep",
+    treatment: Treatment = "keep",
     comparison: Comparison = ">=",
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -36,7 +101,7 @@ def score_files(
         format: the annotations' format; None recognises it from the file.
         form: how completions are read, a name of `forms.FORMS` or a file; None is `timer1`, and only where a row has no
             start and end.
-        policy: what to do with broken windows (`repairs.repair`).
+        treatment: what to do with broken windows (`repair`).
         comparison: whether R1@m counts IoU >= m or IoU > m.
         resamples: of the bootstrap over videos; 0 leaves the intervals out.
 
@@ -46,7 +111,7 @@ def score_files(
         predictions are ranked windows.
 
     Raises:
-        Timer1Error: an unreadable file; no prediction that fits the annotations; an unknown form or policy.
+        Timer1Error: an unreadable file; no prediction that fits the annotations; an unknown form or treatment.
     """
     read_as = forms.load(form or "timer1")
     answers = read_answers(predictions, read_as if form else None)
@@ -59,7 +124,7 @@ def score_files(
             f"{predictions}: none of its {len(answers)} predictions is about a sample of {annotations}; "
             f"the first is {_name(answers[0])}, the annotations' first sample is {_sample_name(samples)}"
         )
-    repaired = repair(samples, policy)
+    repaired = repair(samples, treatment)
     keep = [i for i, sample in enumerate(repaired.samples) if sample is not None and sample.windows]
     asked = [sample for sample in (repaired.samples[i] for i in keep) if sample is not None]
     rows = [matched.rows[i] for i in keep]
@@ -70,7 +135,7 @@ def score_files(
     if any(row is not None and row.windows for row in rows):
         result.update(qvhighlights.evaluate(asked, rows, comparison))
     result["form"] = read_as.name
-    result["repair_policy"] = policy
+    result["treatment"] = treatment
     result["format"] = read.format
     result["rows"] = {"annotations": read.rows_in, "asked": len(asked), "predictions": len(answers)}
     result["unreadable"] = {"n": read.dropped, "examples": unreadable[:EXAMPLES]}
@@ -108,6 +173,53 @@ def _sample_name(samples: Sequence[Sample]) -> str:
     return f"id {samples[0].id!r}, video {samples[0].video!r}" if samples else "none"
 
 
-def failures(rows: Sequence[Prediction | None]) -> list[dict[str, str]]:
-    """Samples that got no answer because something broke: {id, error} of each."""
-    return [{"id": row.id, "error": row.error} for row in rows if row is not None and row.error is not None]
+_BREAKDOWNS = {
+    "by_type": "query type",
+    "by_video_length": "video length",
+    "by_window_length": "window length",
+    "by_window_position": "window position",
+    "by_source": "source",
+    "by_length": "window length (QVHighlights)",
+}
+
+
+def score_text(value: Mapping[str, Any]) -> str:
+    """Lines for the result of `score_files`; percent, with 95% intervals over videos where they were drawn."""
+    columns = present(shown("score", "grounding"), [value])
+    head = [{"measure": column.title, "percent, 95% interval": score_cell(value, column)} for column in columns]
+    parts = [
+        f"{value['n']} asked, {value['answered']} answered, {value['unparsable']} unparsable, {value.get('missing', 0)} missing; "
+        f"R1@m counts IoU {value['comparison']} m; answers read as {value['form']}, annotations read as {value['format']}",
+        text_table(table_of(head)),
+    ]
+    for key, title in _BREAKDOWNS.items():
+        groups = value.get(key)
+        if isinstance(groups, Mapping) and groups:
+            parts.append(_breakdown(title, groups))
+    parts += _fates(value)
+    return "\n\n".join(parts)
+
+
+def _breakdown(title: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = present(shown("score", "grounding"), list(groups.values()))
+    rows = [
+        {title: group, "n": row.get("n"), **{column.title: score_cell(row, column, brief=True) for column in columns}}
+        for group, row in groups.items()
+    ]
+    return text_table(table_of(rows))
+
+
+def _fates(value: Mapping[str, Any]) -> list[str]:
+    """One line for everything that did not simply fit."""
+    lines = []
+    for code, few in value.get("repaired", {}).items():
+        lines.append(f"repaired ({value['treatment']}) {code}: {few['n']}, such as {', '.join(map(str, few['examples']))}")
+    for code, few in value.get("left_out", {}).items():
+        if isinstance(few, Mapping):
+            lines.append(f"left out {code}: {few['n']}, such as {', '.join(map(str, few['examples']))}")
+    titles = {"unreadable": "unreadable rows", "duplicates": "answered twice", "unknown": "about no known sample"}
+    for name, words in titles.items():
+        few = value.get(name, {})
+        if few.get("n"):
+            lines.append(f"{words}: {few['n']}, such as {', '.join(map(str, few['examples']))}")
+    return ["\n".join(lines)] if lines else []

@@ -1,139 +1,316 @@
-"""Results as tables: rows of text cells first, then text, Markdown or HTML of them."""
+"""Results as tables: one `Table` of typed cells, and one writer for each kind of output (text, Markdown, HTML)."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-Row = Mapping[str, str]
+from timer1lib.evaluation.columns import Column, Place, column_of, display_name, in_order, number, shown
 
-RESULT_COLUMNS = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
-
-def results_rows(metrics: Mapping[str, Any], split: str) -> list[dict[str, str]]:
-    """One split of a `metrics.json`: a row a checkpoint, then a row a baseline; intervals in brackets."""
-    rows = [_result_row(name, row) for name, row in metrics.get("splits", {}).get(split, {}).items()]
-    rows += [_result_row(f"({name})", row) for name, row in metrics.get("baselines", {}).get(split, {}).items()]
-    return rows
-
-
-def _result_row(name: str, row: Mapping[str, Any]) -> dict[str, str]:
-    cells = {
-        "model": name,
-        "n": str(row.get("n", "")),
-        "answered": str(row.get("answered", "")),
-        "unparsable": str(row.get("unparsable", "")),
-    }
-    if "accuracy" in row:
-        cells["accuracy"] = with_interval(row, "accuracy")
-        cells["chance"] = percent(row.get("chance"))
-    if "mIoU" in row:
-        cells |= {metric: with_interval(row, metric) for metric in RESULT_COLUMNS}
-    if "mean_relative_length" in row:
-        cells["length"] = _share(row.get("mean_relative_length"))
-        cells["true length"] = _share(row.get("true_relative_length"))
-        cells["edge error"] = "-" if row.get("boundary_error_s") is None else f"{row['boundary_error_s']:.2f} s"
-    return cells
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-def paired_rows(by_pair: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, str]]:
-    """Paired differences of one split: {pair: {metric: {difference, interval, p, n}}}."""
-    rows = []
-    for name, by_metric in by_pair.items():
-        for metric, row in by_metric.items():
-            if row.get("difference") is None:
-                continue
-            low, high = row.get("interval") or (None, None)
-            ends = f"[{low:+.2f}, {high:+.2f}]" if low is not None and high is not None else "-"
-            p = row.get("p")
-            cells = {"pair": name, "metric": metric, "difference": f"{row['difference']:+.2f}", "95% interval": ends}
-            rows.append(cells | {"p": "-" if p is None else f"{p:.4f}", "n": str(row.get("n", ""))})
-    return rows
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One value of a table.
+
+    Attributes:
+        value: None where it is not known.
+        interval: its 95% interval, in the value's unit.
+        spread: its standard deviation over seeds.
+        note: a word beside it.
+        form: how a number is written, as in `format`.
+        unit: behind the number.
+        found: whether it is set out, as a failure signature that was found.
+    """
+
+    value: float | str | None
+    interval: tuple[float, float] | None = None
+    spread: float | None = None
+    note: str = ""
+    form: str = ".1f"
+    unit: str = ""
+    found: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The value in words, empty where there is none."""
+        if self.value is None or isinstance(self.value, str):
+            return self.value or ""
+        unit = self.unit if self.unit in ("", "%") else f" {self.unit}"
+        spread = "" if self.spread is None else f" +-{self.spread:{self.form}}"
+        return f"{self.value:{self.form}}{unit}{spread}"
+
+    @property
+    def ends(self) -> str:
+        """The interval in words, empty where there is none."""
+        return f"{self.interval[0]:{self.form}} to {self.interval[1]:{self.form}}" if self.interval else ""
+
+    def __str__(self) -> str:
+        interval = f" [{self.interval[0]:{self.form}}, {self.interval[1]:{self.form}}]" if self.interval else ""
+        note = f" ({self.note})" if self.note else ""
+        return f"{'-' if self.value is None else self.shown}{interval}{note}"
 
 
-def group_rows(row: Mapping[str, Any], grouping: str) -> list[dict[str, str]]:
-    """One checkpoint's scores by group: `grouping` is type, video_length, window_length, window_position or source."""
-    return [
-        {
-            grouping.replace("_", " "): name,
-            "n": str(part["n"]),
-            **{metric: with_interval(part, metric) for metric in RESULT_COLUMNS},
-        }
-        for name, part in row.get(f"by_{grouping}", {}).items()
-    ]
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A column's heading. `kind` is `left` over words, `wrap` over long ones, "" over numbers."""
+
+    title: str
+    tip: str = ""
+    kind: Literal["left", "wrap", ""] = ""
 
 
-def signature_rows(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Signatures of one checkpoint on one split: {name: Signature as JSON}."""
-    rows = []
-    for name, row in found.items():
-        value, ends = row.get("value"), row.get("interval")
-        rows.append(
-            {
-                "signature": name.replace("_", " "),
-                "value": "not measured" if value is None else f"{value:.2f} {row.get('unit', '')}",
-                "95% interval": f"[{ends[0]:.2f}, {ends[1]:.2f}]" if ends else "-",
-                "flagged": "YES" if row.get("flagged") else "no",
-                "samples": str(len(row.get("samples", ()))),
-                "note": str(row.get("note", "")),
-            }
-        )
-    return rows
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`kind` sets a row out (`best`, `baseline`); `colour` is that of a checkpoint in the figures."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+    colour: str = ""
 
 
-def with_interval(row: Mapping[str, Any], metric: str) -> str:
-    """`45.2 [41.0, 49.3]`, without the brackets where there is no interval."""
-    ends = (row.get("interval") or {}).get(metric)
-    value = percent(row.get(metric))
-    return f"{value} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends and value != "-" else value
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under their headings; in a notebook it shows itself as HTML."""
+
+    head: tuple[Head, ...]
+    rows: tuple[Row, ...]
+    title: str = ""
+
+    def _repr_html_(self) -> str:
+        return html_table(self)
 
 
-def percent(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, (int, float)) else "-"
+def table_of(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    """A table of {heading: Cell, number, text or None}; every heading that some row has, in order of appearance.
+
+    A column of nothing but text stands to the left.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    made = tuple(Row(tuple(_cell(row.get(name)) for name in names)) for row in rows)
+    head = tuple(Head(name, "", _kind([row.cells[i].value for row in made])) for i, name in enumerate(names))
+    return Table(head, made, title)
 
 
-def _share(value: Any) -> str:
-    return f"{100 * value:.1f}%" if isinstance(value, (int, float)) else "-"
+def _kind(values: Sequence[float | str | None]) -> Literal["left", ""]:
+    known = [value for value in values if value is not None]
+    return "left" if known and all(isinstance(value, str) for value in known) else ""
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
-    """Every column that some row has, in order of appearance."""
-    return list(dict.fromkeys(name for row in rows for name in row))
+def _cell(value: Any) -> Cell:
+    return value if isinstance(value, Cell) else Cell(value, form=".0f" if isinstance(value, int) else ".1f")
 
 
-def text_table(rows: Sequence[Row]) -> str:
-    """Aligned lines, the first column left, the others right; empty text where there are no rows."""
-    if not rows:
+# Writers
+
+
+def text_table(table: Table) -> str:
+    """Aligned lines, words to the left and numbers to the right; empty text where there are no rows."""
+    if not table.rows:
         return ""
-    head = columns(rows)
-    lines = [head, *([str(row.get(name, "-")) for name in head] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    shown = [
+    lines = [[head.title for head in table.head], *([str(cell) for cell in row.cells] for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    made = [
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if head.kind else cell.rjust(width)
+            for cell, width, head in zip(line, widths, table.head, strict=True)
         )
         for line in lines
     ]
-    return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
+    return "\n".join([made[0], "-" * len(made[0]), *made[1:]])
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
+def markdown_table(table: Table) -> str:
     """A Markdown table; bars in cells are escaped."""
-    if not rows:
+    if not table.rows:
         return ""
-    head = columns(rows)
-    lines = [head, ["---"] * len(head), *([str(row.get(name, "-")).replace("|", "\\|") for name in head] for row in rows)]
+    lines = [
+        [head.title for head in table.head],
+        ["---" if head.kind else "---:" for head in table.head],
+        *([str(cell).replace("|", "\\|") for cell in row.cells] for row in table.rows),
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def html_table(rows: Sequence[Row]) -> str:
-    """An HTML table; every cell is escaped."""
-    if not rows:
-        return ""
-    head = columns(rows)
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(row.get(name, '-')))}</td>" for name in head) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+def html_table(table: Table) -> str:
+    """An HTML table; everything in it is escaped. The interval stands small below its value."""
+    module: Any = environment(TEMPLATES).get_template("table.html").module
+    return str(module.table(table))
+
+
+@cache
+def environment(*folders: Path) -> Environment:
+    """Templates of some folders with autoescape on: what comes from data cannot become markup."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined)
+
+
+# Tables of a `metrics.json`
+
+
+def score_cell(row: Mapping[str, Any], column: Column, brief: bool = False) -> Cell:
+    """One metric of a row of scores; with its interval and what stands beside it where it is not to be brief."""
+    value = number(row.get(column.key))
+    if value is None:
+        return Cell(None)
+    form = f".{column.digits}f"
+    if brief:
+        return Cell(column.scale * value, form=form, unit=column.unit)
+    beside = number(row.get(column.beside[0])) if column.beside else None
+    note = f"{column.beside[1]} {column.scale * beside:{form}}{column.unit}" if column.beside and beside is not None else ""
+    return Cell(column.scale * value, ends_of(row, column) if column.interval else None, None, note, form, column.unit)
+
+
+def ends_of(row: Mapping[str, Any], column: Column) -> tuple[float, float] | None:
+    """The interval of a metric in a row of scores, in the column's unit."""
+    intervals = row.get("interval")
+    return _pair(intervals.get(column.key) if isinstance(intervals, Mapping) else None, column.scale)
+
+
+def _pair(ends: Any, scale: float = 1.0) -> tuple[float, float] | None:
+    if not isinstance(ends, Sequence) or isinstance(ends, str) or len(ends) != 2 or None in ends:
+        return None
+    return scale * ends[0], scale * ends[1]
+
+
+def difference_cell(entry: Mapping[str, Any], column: Column, digits: int | None = None) -> Cell:
+    """A paired difference with its interval, in the column's unit."""
+    value = number(entry.get("difference"))
+    if value is None:
+        return Cell(None)
+    form = f"+.{column.digits if digits is None else digits}f"
+    return Cell(column.scale * value, _pair(entry.get("interval"), column.scale), None, "", form, column.unit)
+
+
+def heads_of(columns: Sequence[Column]) -> tuple[Head, ...]:
+    words = {"more": "; more is better", "less": "; less is better", "": ""}
+    return tuple(Head(column.title, column.tip + words[column.better]) for column in columns)
+
+
+def present(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """The columns that some row has a number for."""
+    return [column for column in columns if any(number(row.get(column.key)) is not None for row in rows)]
+
+
+def scores_of(value: Any) -> dict[str, Mapping[str, Any]]:
+    """{checkpoint: scores} in the order of training; what is no row of scores is left out."""
+    rows = value if isinstance(value, Mapping) else {}
+    return {name: rows[name] for name in in_order(rows) if isinstance(rows[name], Mapping)}
+
+
+def results_table(
+    metrics: Mapping[str, Any],
+    split: str,
+    place: Place = "results",
+    colours: Mapping[str, str] | None = None,
+    title: str = "",
+) -> Table:
+    """One split of a `metrics.json`: a row for each checkpoint, then one for each baseline in brackets."""
+    rows = scores_of(metrics["splits"][split])
+    baselines = (metrics.get("baselines") or {}).get(split) or {}
+    columns = present(shown(place), list(rows.values()))
+    best = max(rows, key=lambda name: number(rows[name].get("mIoU")) or 0.0, default="")
+    made = [
+        Row(
+            (Cell(display_name(name)), *(score_cell(row, column) for column in columns)),
+            "best" if name == best and len(rows) > 1 and number(row.get("mIoU")) is not None else "",
+            (colours or {}).get(name, ""),
+        )
+        for name, row in rows.items()
+    ]
+    for name, row in baselines.items():
+        if isinstance(row, Mapping):
+            shown_name = name.replace("_", " ") if place == "report" else f"({name})"
+            made.append(Row((Cell(shown_name), *(score_cell(row, column) for column in columns)), "baseline"))
+    return Table((Head("checkpoint", kind="left"), *heads_of(columns)), tuple(made), title)
+
+
+def brief_table(metrics: Mapping[str, Any]) -> Table:
+    """What stands at the end of a run: a row for each split and checkpoint, in percent."""
+    given = metrics.get("splits")
+    splits = given if isinstance(given, Mapping) else {}
+    rows = [(split, name, row) for split, scores in splits.items() for name, row in scores_of(scores).items()]
+    columns = present(shown("brief"), [row for _, _, row in rows])
+    made = [
+        Row((Cell(split), Cell(display_name(name)), *(score_cell(row, column, brief=True) for column in columns)))
+        for split, name, row in rows
+    ]
+    return Table((Head("split", kind="left"), Head("model", kind="left"), *heads_of(columns)), tuple(made))
+
+
+def paired_table(by_pair: Mapping[str, Any], title: str = "") -> Table:
+    """Paired differences of one split: {pair: {metric: {difference, interval, p, n}}}."""
+    rows = []
+    for pair, by_metric in by_pair.items():
+        for metric, entry in by_metric.items() if isinstance(by_metric, Mapping) else ():
+            if not isinstance(entry, Mapping) or number(entry.get("difference")) is None:
+                continue
+            column = column_of(metric)
+            change = difference_cell(entry, column, 2)
+            p = Cell(number(entry.get("p")), form=".4f")
+            n = Cell(number(entry.get("n")), form=".0f")
+            rows.append({"paired": pair, "metric": column.title, "difference, 95% interval": change, "p": p, "n": n})
+    return table_of(rows, title)
+
+
+def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:
+    """Failure signatures of one checkpoint on one split: {name: Signature as JSON}."""
+    rows = []
+    for name, row in found.items():
+        value = number(row.get("value"))
+        measured = Cell(value, _pair(row.get("interval")), form=".2f", unit=str(row.get("unit", "")))
+        rows.append(
+            {
+                "signature": name.replace("_", " "),
+                "value, 95% interval": Cell("not measured") if value is None else measured,
+                "flagged": "YES" if row.get("flagged") else "no",
+                "samples": len(row.get("samples", ())),
+                "note": str(row.get("note", "")),
+            }
+        )
+    return table_of(rows, title)
+
+
+def signatures_table(by_checkpoint: Mapping[str, Any]) -> Table:
+    """Failure signatures of one split, a column for each checkpoint; what was found stands first."""
+    cells: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for checkpoint, entries in by_checkpoint.items():
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            if number(entry) is not None:
+                cells.setdefault(name, {})[checkpoint] = entry if isinstance(entry, Mapping) else {"value": entry}
+    names = [name for name in by_checkpoint if any(name in row for row in cells.values())]
+    rows = []
+    for name in sorted(cells, key=lambda name: not any(entry.get("flagged") for entry in cells[name].values())):
+        unit = next((str(entry["unit"]) for entry in cells[name].values() if entry.get("unit")), "")
+        row: dict[str, Any] = {"signature": Cell(name.replace("_", " "), note=unit)}
+        for checkpoint in names:
+            entry = cells[name].get(checkpoint, {})
+            ends = _pair(entry.get("interval"))
+            found = bool(entry.get("flagged"))
+            row[display_name(checkpoint)] = Cell(number(entry), ends, form=".3g", found=found)
+        rows.append(row)
+    return table_of(rows)
+
+
+def questions_table(splits: Mapping[str, Any]) -> Table:
+    """Multiple choice, in percent, a row for each split and checkpoint: {split: {checkpoint: {name: number or
+    {value, interval}}}}."""
+    rows = []
+    for split, by_checkpoint in splits.items():
+        for checkpoint, entries in by_checkpoint.items() if isinstance(by_checkpoint, Mapping) else ():
+            row: dict[str, Any] = {}
+            for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+                if name != "n" and number(entry) is not None:
+                    interval = _pair(entry.get("interval")) if isinstance(entry, Mapping) else None
+                    row[name.replace("_", " ")] = Cell(number(entry), interval)
+            if row:
+                rows.append({"split": split, "checkpoint": display_name(checkpoint), **row})
+    return table_of(rows)

@@ -196,11 +196,11 @@ def _write_report(folder: RunFolder, changed: bool) -> Path:
 
 def summary_lines(result: RunResult) -> Sequence[str]:
     """What the command line prints at the end: the results table, then where things are."""
-    from timer1lib.runs.results import results_table
+    from timer1lib.evaluation.tables import brief_table, text_table
 
     lines = []
     if result.metrics is not None:
-        lines += [results_table(result.metrics), ""]
+        lines += [text_table(brief_table(result.metrics)), ""]
     lines.append(f"run     {result.root}")
     if result.report is not None:
         lines.append(f"report  {result.report}")

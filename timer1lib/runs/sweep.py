@@ -23,7 +23,6 @@ from timer1lib.runs.graph import STAGES, find_stage
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.runner import Project
 from timer1lib.runs.sweep_file import Row, SweepSpec, read_sweep
-from timer1lib.runs.sweep_table import means_table
 
 _POLL_SECONDS = 0.3
 _LOG_EVERY_SECONDS = 60.0
@@ -61,6 +60,8 @@ class SweepResult:
 
     def text(self) -> str:
         """The table over seeds, the comparison with its intervals, what failed, and how long it took."""
+        from timer1lib.evaluation.pooled import means_table
+
         seeds = len({row["seed"] for row in self.rows})
         parts = [means_table(self.rows)]
         for text in (self.pooled_text, self.comparison_text):

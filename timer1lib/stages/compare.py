@@ -32,7 +32,7 @@ def compare(stage: CompareStage) -> dict[str, Any]:
 
 
 def by_run(value: dict[str, Any], measure: str) -> dict[str, dict[str, Any]]:
-    """{run: {split: scores}} of the splits that have a measure, for `view.plots.by_group`."""
+    """{run: {split: scores}} of the splits that have a measure, for `view.figures.by_group`."""
     table: dict[str, dict[str, Any]] = {}
     for split, part in value["splits"].items():
         for row in part["rows"]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.measure import CHECKPOINTS, Material, measure_run
+from timer1lib.evaluation.answers import asked
+from timer1lib.evaluation.columns import CHECKPOINTS
+from timer1lib.evaluation.measure import Material, measure_run
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json
@@ -87,17 +89,16 @@ def tasks(stage: EvaluateStage) -> list[Task]:
     made = []
     for name in checkpoints(stage):
         for split, kind in splits(stage).items():
-            samples = run.read_samples(split)
-            asked = tuple(s for s in samples if (s.is_question if kind == "questions" else bool(s.windows)))
+            samples = tuple(asked(run.read_samples(split), kind))
             if kind == "questions":
                 if p.question_method != "none":
-                    made.append(Task(name, split, "questions", run.predictions(name, split), asked))
-                windowed = tuple(s for s in asked if s.windows)
+                    made.append(Task(name, split, "questions", run.predictions(name, split), samples))
+                windowed = tuple(s for s in samples if s.windows)
                 if p.grounded_questions and windowed:
                     made.append(Task(name, split, "grounded", _beside(stage, "grounded", name, split), windowed))
                 continue
-            made.append(Task(name, split, "grounding", run.predictions(name, split), asked))
-            few = some_videos(asked, p.perturb_samples)
+            made.append(Task(name, split, "grounding", run.predictions(name, split), samples))
+            few = some_videos(samples, p.perturb_samples)
             if len({(s.video, s.video_start) for s in few}) > 1:
                 made += [Task(name, split, kind, _beside(stage, kind, name, split), few) for kind in kinds]
     return made
@@ -231,7 +232,7 @@ def of_kind(metrics: dict[str, Any], kind: str) -> list[str]:
 
 
 def by_checkpoint(metrics: dict[str, Any], measure: str) -> dict[str, dict[str, Any]]:
-    """{checkpoint: {split: scores}} of the splits that have a measure, for `view.plots.by_group`."""
+    """{checkpoint: {split: scores}} of the splits that have a measure, for `view.figures.by_group`."""
     table: dict[str, dict[str, Any]] = {}
     for split, rows in metrics["splits"].items():
         for name, row in rows.items():

@@ -61,7 +61,7 @@ def overview(stage: Stage[InspectParams], items: list[Item]) -> pd.DataFrame:
 
 def histogram(items: list[Item]) -> go.Figure:
     """Share of samples by IoU, a line a checkpoint."""
-    from timer1lib.view.plots import iou_histogram
+    from timer1lib.view.figures import iou_histogram
 
     labels = [row.label for row in items[0].rows]
     return iou_histogram(
@@ -97,7 +97,7 @@ def notes(run: RunFolder) -> pd.DataFrame:
     """Every note of the run: what 01_curate will read back."""
     import pandas as pd
 
-    from timer1lib.view.notes import read_notes, to_json
+    from timer1lib.data.notes import notes_by_sample
 
-    rows = [{**to_json(note), "repair": note.window} for note in read_notes(run.notes).values()]
+    rows = [{**note.to_json(), "repair": note.window} for note in notes_by_sample(run.notes).values()]
     return pd.DataFrame(rows, columns=["id", "label", "text", "repair"])

@@ -2,20 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any, Literal
 
+import anywidget
 import ipywidgets
+import traitlets
 
 from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
-from timer1lib.view.items import Item
-from timer1lib.view.scatter import rollout_scatter, sample_scatter
+from timer1lib.view.items import Item, table_row
 from timer1lib.view.scrubber import SegmentScrubber, static_strip
-from timer1lib.view.static_view import item_html
-from timer1lib.view.table import SampleTable
+from timer1lib.view.static_view import item_html, items_html
+
+HERE = Path(__file__).parent
+
+
+class SampleTable(anywidget.AnyWidget):
+    """A row an item, with a small timeline.
+
+    Traits:
+        selected: key of the chosen item; set by a click, or from Python.
+        visible: keys that pass the filters, in the order shown.
+    """
+
+    _esm = HERE / "table.js"
+    _css = HERE / "table.css"
+    rows: Any = traitlets.List().tag(sync=True)
+    names: Any = traitlets.List().tag(sync=True)
+    mode = traitlets.Unicode("checkpoints").tag(sync=True)
+    compare: Any = traitlets.List().tag(sync=True)
+    selected = traitlets.Unicode("").tag(sync=True)
+    visible: Any = traitlets.List().tag(sync=True)
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        notes: Mapping[str, Note],
+        mode: Literal["checkpoints", "rollouts"] = "checkpoints",
+        compare: tuple[str, str] | None = None,
+    ) -> None:
+        names = [{"label": row.label, "colour": row.style.colour} for row in items[0].rows] if items else []
+        labels = [name["label"] for name in names]
+        ends = compare if compare and set(compare) <= set(labels) else (labels[0], labels[-1]) if labels else None
+        super().__init__(
+            rows=[table_row(item, notes.get(item.sample.id)) for item in items],
+            names=names,
+            mode=mode,
+            compare=[labels.index(name) for name in ends] if ends else [0, 0],
+            visible=[item.key for item in items],
+            selected=items[0].key if items else "",
+        )
+
+    def set_note(self, sample_id: str, note: Note | None) -> None:
+        """Show a note's mark on every row of that sample."""
+        label = note.label if note else ""
+        self.rows = [row | {"note": label} if row["id"] == sample_id else row for row in self.rows]
+
+
+class SampleScatter(anywidget.AnyWidget):
+    """A point an item.
+
+    Traits:
+        selected: key of the chosen item; set by a click or an arrow key, or from Python.
+        visible: keys that are drawn strongly, in the order that arrow keys follow.
+    """
+
+    _esm = HERE / "scatter.js"
+    _css = HERE / "scatter.css"
+    points: Any = traitlets.List().tag(sync=True)
+    title = traitlets.Unicode("").tag(sync=True)
+    x_label = traitlets.Unicode("").tag(sync=True)
+    y_label = traitlets.Unicode("").tag(sync=True)
+    x_range: Any = traitlets.List().tag(sync=True)
+    y_range: Any = traitlets.List().tag(sync=True)
+    diagonal = traitlets.Bool(False).tag(sync=True)
+    selected = traitlets.Unicode("").tag(sync=True)
+    visible: Any = traitlets.List().tag(sync=True)
+
+
+def sample_scatter(items: Sequence[Item], compare: tuple[str, str]) -> SampleScatter:
+    """IoU of the second checkpoint over that of the first: above the dotted line the sample got better."""
+    first, second = compare
+    points = []
+    for item in items:
+        ious = {row.label: item.iou(row) for row in item.rows}
+        x, y = ious.get(first, 0.0), ious.get(second, 0.0)
+        text = f"{item.sample.query[:90]}\n{item.sample.type} · {item.sample.id}\n{first} {x:.2f} → {second} {y:.2f}"
+        points.append({"key": item.key, "x": round(x, 4), "y": round(y, 4), "text": text})
+    return SampleScatter(
+        points=points,
+        title=f"Click a point to see the sample; above the line, {second} is better than {first}",
+        x_label=f"IoU of {first}",
+        y_label=f"IoU of {second}",
+        x_range=[-0.03, 1.03],
+        y_range=[-0.03, 1.03],
+        diagonal=True,
+        selected=items[0].key if items else "",
+        visible=[item.key for item in items],
+    )
+
+
+def rollout_scatter(items: Sequence[Item]) -> SampleScatter:
+    """Mean reward of each group of rollouts over steps; a point is as large as the spread inside the group."""
+    points = []
+    for item in items:
+        rewards = [row.reward or 0.0 for row in item.rows] or [0.0]
+        mean, spread = fmean(rewards), pstdev(rewards)
+        text = f"{item.sample.query[:90]}\nstep {item.step}, mean {mean:.3f}, spread {spread:.3f}"
+        radius = round(3 + 12 * min(1.0, spread), 2)
+        points.append({"key": item.key, "x": item.step or 0, "y": round(mean, 4), "r": radius, "text": text})
+    return SampleScatter(
+        points=points,
+        title="Click a group to see its rollouts; large points have spread, and only spread teaches",
+        x_label="step",
+        y_label="mean reward of the group",
+        selected=items[0].key if items else "",
+        visible=[item.key for item in items],
+    )
 
 
 class Inspector(ipywidgets.VBox):  # type: ignore[misc]
@@ -84,8 +191,7 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         scrubber = self.scrubber
         parts = [item_html(item, static_strip(scrubber.run, item, scrubber.cache, scrubber.max_bytes)) for item in shown]
         more = len(self.items) - len(shown)
-        tail = f"<p><em>{more} more samples: open the notebook in JupyterLab to scrub through them.</em></p>" if more else ""
-        return f"<div>{''.join(parts)}{tail}</div>"
+        return items_html(parts, more)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return {**super()._repr_mimebundle_(**kwargs), "text/html": self.static_html()}

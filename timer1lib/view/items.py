@@ -2,20 +2,120 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.answers import answered, predicted
+from timer1lib.evaluation.columns import in_order
 from timer1lib.files import read_json, read_jsonl
-from timer1lib.forms import FORMS, AnswerForm
+from timer1lib.forms import FORMS, MAX_CHARACTERS, AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample, Window
 from timer1lib.spans import best_iou
-from timer1lib.view.palette import TRUTH_COLOUR, Style, styles
-from timer1lib.view.ranges import linked_text
 
-ORDER = ("base", "sft", "grpo")
+Pattern = Literal["solid", "diagonal", "dots", "back", "vertical", "cross"]
+
+TRUTH_COLOUR = "#7a7f87"
+THINKING_COLOUR = "#cc79a7"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Fill of one row's bars."""
+
+    colour: str
+    pattern: Pattern
+
+
+_KNOWN: dict[str, Style] = {
+    "base": Style("#e69f00", "diagonal"),
+    "sft": Style("#56b4e9", "dots"),
+    "grpo": Style("#009e73", "solid"),
+}
+_SPARE: tuple[Style, ...] = (
+    Style("#0072b2", "back"),
+    Style("#d55e00", "vertical"),
+    Style("#b8a500", "cross"),
+    Style("#cc79a7", "diagonal"),
+    Style("#8a6fd1", "dots"),
+)
+
+
+def styles(checkpoints: list[str]) -> dict[str, Style]:
+    """A style for each checkpoint: base, sft and grpo always have the same one."""
+    spare = [name for name in checkpoints if name not in _KNOWN]
+    return {name: _KNOWN.get(name) or _SPARE[spare.index(name) % len(_SPARE)] for name in checkpoints}
+
+
+RangeKind = Literal["thinking", "answer"]
+
+_TIME = r"(?:\d{1,2}:\d{2}(?::\d{2})?(?:\.\d{1,3})?|\d{1,7}(?:\.\d{1,7})?)"
+_UNIT = r"(?:\s{0,2}(?:seconds|second|secs|sec|s)\b)?"
+_RANGE = re.compile(
+    rf"(?<![\w.:])({_TIME}){_UNIT}\s{{0,3}}(?:to|and|until|till|through|-|–|—|,)\s{{0,3}}({_TIME})(?![\d:]){_UNIT}", re.IGNORECASE
+)
+_ANSWER = re.compile(r"<(answer|time)>", re.IGNORECASE)
+MAX_RANGES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRange:
+    """A range in seconds, and the characters [`first`, `last`) of the text that name it."""
+
+    start: float
+    end: float
+    first: int
+    last: int
+    kind: RangeKind
+
+
+def named_ranges(text: str) -> list[NamedRange]:
+    """Ranges such as "3.2 to 8", "[3.2, 8.0]", "3s - 8s" or "0:03 to 0:08", in the order of the text.
+
+    A range whose end does not lie after its start ("2 and 1") is no range and is left out. Only the first
+    `MAX_CHARACTERS` are read, and at most `MAX_RANGES` ranges are returned.
+    """
+    text = text[:MAX_CHARACTERS]
+    opened = [match.start() for match in _ANSWER.finditer(text)]
+    answer_from = opened[-1] if opened else len(text) if "</think>" not in text else text.rfind("</think>")
+    found = []
+    for match in _RANGE.finditer(text):
+        start, end = _seconds(match[1]), _seconds(match[2])
+        if end <= start:
+            continue
+        kind: RangeKind = "answer" if match.start() > answer_from else "thinking"
+        found.append(NamedRange(start, end, match.start(), match.end(), kind))
+        if len(found) == MAX_RANGES:
+            break
+    return found
+
+
+def _seconds(text: str) -> float:
+    total = 0.0
+    for part in text.split(":"):
+        total = total * 60 + float(part)
+    return total
+
+
+def linked_text(text: str) -> list[dict[str, object]]:
+    """`text` cut into pieces for display: {"text"}, with "start", "end" and "kind" where a piece names a range.
+
+    The pieces joined are the text again (its first `MAX_CHARACTERS`).
+    """
+    pieces: list[dict[str, object]] = []
+    at = 0
+    shown = text[:MAX_CHARACTERS]
+    for found in named_ranges(shown):
+        if found.first > at:
+            pieces.append({"text": shown[at : found.first]})
+        pieces.append({"text": shown[found.first : found.last], "start": found.start, "end": found.end, "kind": found.kind})
+        at = found.last
+    if at < len(shown):
+        pieces.append({"text": shown[at:]})
+    return pieces
 
 
 @dataclass(slots=True)
@@ -61,22 +161,16 @@ class Item:
 
 def checkpoints_of(run: RunFolder, splits: list[str] | None = None) -> list[str]:
     """Checkpoints that have predictions: base, sft, grpo first, then the others by name."""
-    found = {
-        path.name.split(".", 1)[0] for path in _prediction_files(run) if not splits or path.name.split(".", 1)[1][:-6] in splits
-    }
-    return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+    found = {name for split, names in predicted(run).items() if not splits or split in splits for name in names}
+    return in_order(sorted(found))
 
 
 def grounding_splits(run: RunFolder) -> list[str]:
     """Splits with grounding samples and at least one checkpoint's predictions, in the order of `data/splits.json`."""
-    predicted = {path.name.split(".", 1)[1].removesuffix(".jsonl") for path in _prediction_files(run)}
+    given = set(predicted(run))
     kinds = run.splits() if run.data("splits.json").is_file() else {}
-    names = [name for name, facts in kinds.items() if facts.get("kind", "grounding") == "grounding" and name in predicted]
-    return names + sorted(name for name in predicted - set(kinds) if run.data(name).is_file())
-
-
-def _prediction_files(run: RunFolder) -> list[Any]:
-    return sorted(path for path in (run.root / "predictions").glob("*.*.jsonl") if not path.name.startswith("."))
+    names = [name for name, facts in kinds.items() if facts.get("kind", "grounding") == "grounding" and name in given]
+    return names + sorted(name for name in given - set(kinds) if run.data(name).is_file())
 
 
 def load_items(
@@ -98,7 +192,7 @@ def load_items(
         answers: dict[str, dict[str, Prediction]] = {}
         for name in names:
             path = run.predictions(name, split)
-            answers[name] = {row.id: row for row in run.read_predictions(name, split)} if path.is_file() else {}
+            answers[name] = {row.id: row for row in answered(run, name, split)}
             if checkpoints and not path.is_file():
                 raise Timer1Error(f"{path}: no predictions of checkpoint {name!r} for split {split!r}")
         for sample in run.read_samples(split):

@@ -16,14 +16,12 @@ from typing import Any
 import anywidget
 import traitlets
 
-from timer1lib.data.notes import Note
+from timer1lib.data.notes import LABELS, Note, notes_by_sample, save_note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item, note_json, payload
-from timer1lib.view.notes import LABELS, read_notes, save_note
-from timer1lib.view.playable import playable_sample
+from timer1lib.view.playable import playable_sample, strip
 from timer1lib.view.static_view import item_html
-from timer1lib.view.thumbnails import strip
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ class SegmentScrubber(anywidget.AnyWidget):
         if reward not in ("tiou", "iou", "tiou_centered", "format", "tvg_r1"):
             raise Timer1Error(f"reward {reward!r} cannot be shown live; one of tiou, iou, tiou_centered, format, tvg_r1")
         self.run, self.items, self.cache, self.reward, self.max_bytes = run, list(items), cache, reward, max_bytes
-        self.notes = read_notes(run.notes)
+        self.notes = notes_by_sample(run.notes)
         self.on_note: list[Callable[[Item, Note | None], None]] = []
         self.on_select: list[Callable[[Item], None]] = []
         self.order: list[str] = [entry.key for entry in self.items]

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
 
 from timer1lib.schema import Window
-from timer1lib.view.items import Item, Row
-from timer1lib.view.palette import THINKING_COLOUR, TRUTH_COLOUR, Pattern
-from timer1lib.view.ranges import linked_text, named_ranges
+from timer1lib.view import templates
+from timer1lib.view.items import THINKING_COLOUR, TRUTH_COLOUR, Item, Pattern, linked_text, named_ranges
 
 WIDTH, LEFT, RIGHT = 960, 96, 118
 STRIP_HEIGHT, LANE, GAP = 40, 20, 5
 MAX_ROWS = 16
-FONT = "system-ui,-apple-system,'Segoe UI',sans-serif"
-
-_PATTERNS: dict[Pattern, str] = {
-    "solid": "",
-    "diagonal": '<path d="M-2 8L8 -2M4 14L14 4" stroke="#000" stroke-opacity=".32" stroke-width="2.4"/>',
-    "back": '<path d="M2 -2L12 8M-4 4L6 14" stroke="#000" stroke-opacity=".32" stroke-width="2.4"/>',
-    "dots": '<circle cx="5" cy="5" r="1.8" fill="#000" fill-opacity=".34"/>',
-    "vertical": '<path d="M5 0V10" stroke="#000" stroke-opacity=".32" stroke-width="2.6"/>',
-    "cross": '<path d="M-2 8L8 -2M4 14L14 4M2 -2L12 8M-4 4L6 14" stroke="#000" stroke-opacity=".26" stroke-width="1.8"/>',
-}
+ANSWER_COLOUR = "#009e73"
 
 
-def timeline_svg(item: Item, strip: str = "") -> str:
+def timeline_svg(item: Item, strip: str = "") -> Markup:
     """The timeline as SVG text. `strip` is an image address for the thumbnails, empty for none.
 
     Times run over `item.duration` seconds; what lies outside is cut at the border. Text has the page's colour.
@@ -33,69 +25,51 @@ def timeline_svg(item: Item, strip: str = "") -> str:
     rows = item.rows[:MAX_ROWS]
     thinking = [found for row in rows for found in named_ranges(row.completion) if found.kind == "thinking"][:40]
     top = STRIP_HEIGHT + 20 if strip else 18
-    lanes = 1 + len(rows) + bool(thinking)
-    height = top + lanes * (LANE + GAP) + 4
-    patterns = sorted({row.style.pattern for row in rows if row.style.pattern != "solid"})
-    label = f"{item.sample.query}: truth {_spans(item.sample.windows)}; " + "; ".join(
-        f"{row.label} {_span(row.span)}" for row in rows
-    )
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%" '
-        f'style="max-width:{WIDTH}px;display:block" '
-        f'role="img" aria-label="{html.escape(label, quote=True)}" font-family="{FONT}" font-size="12" fill="currentColor">',
-        "<defs>" + "".join(_pattern(name) for name in patterns) + "</defs>",
-    ]
-    if strip:
-        parts.append(
-            f'<image href="{strip}" x="{LEFT}" y="0" width="{_wide()}" height="{STRIP_HEIGHT}" preserveAspectRatio="none"/>'
-        )
-    parts += _axis(item.duration, top - 4, height)
-    y = top
-    parts += _lane("truth", y, TRUTH_COLOUR, "solid", item.sample.windows, item.duration, _spans(item.sample.windows), "")
+    height = top + (1 + len(rows) + bool(thinking)) * (LANE + GAP) + 4
+    truth, duration = item.sample.windows, item.duration
+    lanes = [_lane("truth", top, TRUTH_COLOUR, "solid", truth, duration, _spans(truth))]
     for row in rows:
-        y += LANE + GAP
         overlap = f"IoU {item.iou(row):.3f}" + (f"  r {row.reward:.3f}" if row.reward is not None else "")
-        absent = "" if row.span else (row.error or "no answer")
-        parts += _lane(
-            row.label, y, row.style.colour, row.style.pattern, [row.span] if row.span else [], item.duration, overlap, absent
-        )
+        spans, absent = ([row.span], "") if row.span else ([], row.error or "no answer")
+        y = top + len(lanes) * (LANE + GAP)
+        lanes.append(_lane(row.label, y, row.style.colour, row.style.pattern, spans, duration, overlap, absent))
     if thinking:
-        y += LANE + GAP
-        spans = [(found.start, found.end) for found in thinking]
-        parts += _lane("named in text", y, THINKING_COLOUR, "solid", spans, item.duration, "", "", opacity=0.35)
-    return "".join(parts) + "</svg>"
+        y = top + len(lanes) * (LANE + GAP)
+        named = [(found.start, found.end) for found in thinking]
+        lanes.append(_lane("named in text", y, THINKING_COLOUR, "solid", named, duration, opacity=0.35))
+    said = "; ".join(f"{row.label} {_span(row.span)}" for row in rows)
+    label = f"{item.sample.query}: truth {_spans(truth)}; {said}"
+    box = {"width": WIDTH, "height": height, "left": LEFT, "right": WIDTH - RIGHT, "wide": _wide(), "lane": LANE}
+    box |= {"strip": STRIP_HEIGHT, "axis": top - 4}
+    patterns = sorted({row.style.pattern for row in rows if row.style.pattern != "solid"})
+    return Markup(_macros().timeline(label, strip, box, patterns, _marks(duration), lanes))
 
 
-def item_html(item: Item, strip: str = "", texts: bool = True) -> str:
+def item_html(item: Item, strip: str = "", texts: bool = True) -> Markup:
     """Query, timeline and completions of an item as HTML; no script, nothing from the network."""
     sample = item.sample
-    facts = " · ".join(html.escape(text) for text in (item.split, sample.type, sample.source, sample.id, *item.tags) if text)
-    body = [
-        '<figure style="margin:0 0 1.4em;max-width:960px">',
-        f'<figcaption style="margin-bottom:.4em"><strong style="font-size:1.06em">“{html.escape(sample.query)}”</strong>'
-        f'<br><span style="opacity:.68;font-size:.86em">{facts}</span></figcaption>',
-        timeline_svg(item, strip),
+    facts = " · ".join(text for text in (item.split, sample.type, sample.source, sample.id, *item.tags) if text)
+    written = [
+        {"label": row.label, "colour": row.style.colour, "pieces": _pieces(row.completion[:2000])}
+        for row in item.rows[:MAX_ROWS]
+        if texts and row.completion
     ]
-    if texts:
-        body += [_text(row) for row in item.rows[:MAX_ROWS] if row.completion]
-    return "".join(body) + "</figure>"
+    return Markup(_macros().item(sample.query, facts, timeline_svg(item, strip), written, f"{LEFT / WIDTH:.1%}"))
 
 
-def _text(row: Row) -> str:
-    pieces = []
-    for piece in linked_text(row.completion[:2000]):
-        text = html.escape(str(piece["text"]))
-        if "start" in piece:
-            colour = THINKING_COLOUR if piece["kind"] == "thinking" else "#009e73"
-            text = f'<span style="border-bottom:2px solid {colour}">{text}</span>'
-        pieces.append(text)
-    swatch = f'<span style="display:inline-block;width:.7em;height:.7em;border-radius:2px;background:{row.style.colour}"></span>'
-    return (
-        f'<div style="display:grid;grid-template-columns:{LEFT / WIDTH:.1%} 1fr;font-size:.84em;margin-top:.35em">'
-        f"<span>{swatch} {html.escape(row.label)}</span>"
-        '<code style="white-space:pre-wrap;overflow-wrap:anywhere;background:none;color:inherit;padding:0">'
-        f"{''.join(pieces)}</code></div>"
-    )
+def items_html(items: Sequence[Markup], more: int) -> str:
+    """Several items, and how many more there are."""
+    return str(_macros().items(items, more))
+
+
+def _macros() -> Any:
+    return templates().get_template("item.html").module
+
+
+def _pieces(text: str) -> list[tuple[str, str]]:
+    """The text in pieces, each with the colour that it is underlined in, "" for none."""
+    colours = {"thinking": THINKING_COLOUR, "answer": ANSWER_COLOUR}
+    return [(str(piece["text"]), colours[str(piece["kind"])] if "start" in piece else "") for piece in linked_text(text)]
 
 
 def _wide() -> int:
@@ -113,46 +87,29 @@ def _lane(
     pattern: Pattern,
     spans: Sequence[Window],
     duration: float,
-    value: str,
-    absent: str,
+    value: str = "",
+    absent: str = "",
     opacity: float = 1.0,
-) -> list[str]:
-    name = html.escape(label if len(label) <= 15 else label[:14] + "…")
-    parts = [
-        f'<rect x="{LEFT}" y="{y}" width="{_wide()}" height="{LANE}" rx="3" fill="currentColor" fill-opacity=".07"/>',
-        f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end">{name}</text>',
-        f'<text x="{WIDTH - RIGHT + 8}" y="{y + 14}" fill-opacity=".75">{html.escape(value)}</text>',
-    ]
+) -> dict[str, Any]:
+    """One row of the timeline: `spans` as bars `y` pixels down, `value` at the right, `absent` where there is no bar."""
+    bars = []
     for start, end in spans:
         left, right = sorted((_x(start, duration), _x(end, duration)))
-        box = f'x="{left:.1f}" y="{y + 2}" width="{max(2.5, right - left):.1f}" height="{LANE - 4}" rx="3"'
-        tip = f"<title>{html.escape(label)}: {_span((start, end))}</title>"
         faint = opacity if end > start else 0.4
-        parts.append(f'<rect {box} fill="{colour}" fill-opacity="{faint}">{tip}</rect>')
-        if pattern != "solid":
-            parts.append(f'<rect {box} fill="url(#t1-{pattern})" pointer-events="none"/>')
-    if absent:
-        parts.append(f'<text x="{LEFT + 8}" y="{y + 14}" font-style="italic" fill-opacity=".7">{html.escape(absent[:90])}</text>')
-    return parts
+        bars.append({"x": f"{left:.1f}", "width": f"{max(2.5, right - left):.1f}", "opacity": faint, "said": _span((start, end))})
+    short = label if len(label) <= 15 else label[:14] + "…"
+    names = {"label": label, "short": short, "value": value, "absent": absent[:90]}
+    return {**names, "y": y, "colour": colour, "pattern": pattern, "bars": bars}
 
 
-def _pattern(name: Pattern) -> str:
-    return f'<pattern id="t1-{name}" width="10" height="10" patternUnits="userSpaceOnUse">{_PATTERNS[name]}</pattern>'
-
-
-def _axis(duration: float, baseline: float, height: int) -> list[str]:
+def _marks(duration: float) -> list[dict[str, str]]:
+    """Times named along the axis, eleven at most."""
     steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
     step = next((s for s in steps if duration / s <= 11), duration / 8)
-    parts = []
-    for i in range(int(duration / step + 1e-9) + 1):
-        x = _x(i * step, duration)
-        parts.append(f'<path d="M{x:.1f} {baseline - 2:.1f}V{height - 4}" stroke="currentColor" stroke-opacity=".16"/>')
-        shown = f"{i * step:.1f}" if step < 1 else f"{i * step:.0f}"
-        parts.append(
-            f'<text x="{x:.1f}" y="{baseline - 4:.1f}" font-size="10" text-anchor="middle" fill-opacity=".65">'
-            f"{shown}{' s' if i == 0 else ''}</text>"
-        )
-    return parts
+    return [
+        {"x": f"{_x(i * step, duration):.1f}", "text": f"{i * step:.{1 if step < 1 else 0}f}{' s' if i == 0 else ''}"}
+        for i in range(int(duration / step + 1e-9) + 1)
+    ]
 
 
 def _span(span: Window | None) -> str:

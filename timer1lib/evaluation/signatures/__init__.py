@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from timer1lib.evaluation.drift import scale_bias, temporal_drift
-from timer1lib.evaluation.exploitation import (
+from timer1lib.evaluation.scored import Scored
+from timer1lib.evaluation.signatures.exploitation import (
     form_without_content,
     one_answer,
     parse_failures,
     prior_following,
     reward_without_iou,
 )
-from timer1lib.evaluation.misalignment import out_of_distribution, semantic_misalignment
-from timer1lib.evaluation.scored import Scored
-from timer1lib.evaluation.signature import Signature
+from timer1lib.evaluation.signatures.misplaced import out_of_distribution, scale_bias, semantic_misalignment, temporal_drift
+from timer1lib.evaluation.signatures.signature import Signature
 from timer1lib.schema import Prediction, Sample
 
 MEANING: dict[str, str] = {
