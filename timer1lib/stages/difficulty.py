@@ -11,7 +11,7 @@ from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, 
 from timer1lib.data.selection import Selection, select
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
-from timer1lib.params.base import split_list
+from timer1lib.params.base import result_parameters, split_list
 from timer1lib.params.difficulty import DifficultyParams
 from timer1lib.prompts import load as load_template
 from timer1lib.rewards import REWARDS, RewardInput
@@ -96,7 +96,7 @@ def _answers(
         "rule": str(loaded.rule),
         "told": loaded.geometry.tokens_per_second,
         "prompt": load_template(shared.template),
-        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "template", "seed"}),
+        "shared": result_parameters(shared, but=("model", "template", "seed")),
         "max_new_tokens": stage.params.max_new_tokens,
         "copies": copies,
         "temperature": temperature,

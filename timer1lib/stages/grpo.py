@@ -9,6 +9,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.params.base import result_parameters
 from timer1lib.params.grpo import GrpoParams
 from timer1lib.schema import Sample
 from timer1lib.spans import iou
@@ -134,8 +135,8 @@ def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: st
     training = Path(first) / "model.safetensors"
     stamp = [training.stat().st_size, training.stat().st_mtime_ns] if training.is_file() else None
     return {
-        "params": stage.params.model_dump(),
-        "shared": stage.shared.model_dump(exclude={"cache_dir", "cache_gb", "workers"}),
+        "params": result_parameters(stage.params),
+        "shared": result_parameters(stage.shared),
         "first": [first, stamp],
         "samples": [sample.to_json() for sample in samples.values()],
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.params.base import result_parameters
 from timer1lib.params.sft import SftParams
 from timer1lib.schema import Sample
 from timer1lib.stages import Stage
@@ -52,8 +53,8 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
             work_dir=stage.run.root / "work" / "sft",
             log_path=stage.run.log("sft"),
             settings={
-                "params": stage.params.model_dump(),
-                "shared": stage.shared.model_dump(exclude={"cache_dir", "cache_gb", "workers"}),
+                "params": result_parameters(stage.params),
+                "shared": result_parameters(stage.shared),
                 "rows": json.loads(json.dumps(rows)),
             },
         )
