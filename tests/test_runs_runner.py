@@ -225,9 +225,9 @@ def test_what_a_killed_run_left_under_other_parameters_is_not_believed(
 
 
 def test_two_runners_do_not_share_a_folder(tmp_path: Path, finished: Project) -> None:
-    from timer1lib.runs.locks import exclusive
+    from timer1lib.runs.kernel import exclusive
 
-    code = "import sys; from pathlib import Path; from timer1lib.runs.locks import exclusive\n"
+    code = "import sys; from pathlib import Path; from timer1lib.runs.kernel import exclusive\n"
     code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None

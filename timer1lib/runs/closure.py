@@ -10,8 +10,8 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-_DECLARATIONS = "params"
-"""Parameter models are left out: their values are in the stage's key already, and one file imports them all."""
+_NO_RESULT = ("params", "progress")
+"""Left out: parameter models, whose values are in the key already, and what only shows how far a stage is."""
 
 
 def closure(package: Path, module: str) -> list[Path]:
@@ -27,7 +27,7 @@ def closure(package: Path, module: str) -> list[Path]:
             continue
         seen[path] = None
         for name in _imports(path, package):
-            if name.partition(".")[0] != _DECLARATIONS:
+            if name.partition(".")[0] not in _NO_RESULT:
                 waiting += _files_of(package, name)
     return sorted(seen)
 

@@ -17,8 +17,8 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import check_notebook, execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
+from timer1lib.runs.kernel import KERNEL_LOCK, exclusive
 from timer1lib.runs.keys import changed_parts, key_parts, stage_key, stage_parameters
-from timer1lib.runs.locks import KERNEL_LOCK, exclusive
 from timer1lib.runs.manifest import build_manifest, finish_manifest, now
 from timer1lib.runs.stamps import Stamp, begin, collect_outputs, damaged, read_stamp, read_started, write_stamp
 from timer1lib.runs.store import Store

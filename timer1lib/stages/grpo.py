@@ -14,7 +14,7 @@ from timer1lib.params.grpo import GrpoParams
 from timer1lib.schema import Sample
 from timer1lib.spans import iou
 from timer1lib.stages import Stage
-from timer1lib.stages.material import Material
+from timer1lib.stages.encoding import SampleEncoder
 
 
 def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
@@ -54,9 +54,9 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     samples = selected(stage)
     first = first_policy(stage)
     work = open_work_folder(stage.run.root / "work" / "grpo", _settings(stage, samples, first))
-    with Material(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as material:
-        material.prefetch(samples)
-        trainer = _Trainer(stage, samples, material)
+    with SampleEncoder(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as encoder:
+        encoder.prefetch(samples)
+        trainer = _Trainer(stage, samples, encoder)
         plans = run_epochs(
             list(samples),
             known_difficulty(stage),
@@ -83,8 +83,8 @@ def epoch_flow(stage: Stage[GrpoParams]) -> dict[int, list[dict[str, Any]]]:
 class _Trainer:
     """The outer loop's hands: trains a plan's phase, and asks a model about its samples."""
 
-    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample], material: Material) -> None:
-        self._stage, self._samples, self._material = stage, samples, material
+    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample], encoder: SampleEncoder) -> None:
+        self._stage, self._samples, self._encoder = stage, samples, encoder
 
     def train(self, plan: Any) -> None:
         from timer1lib.training.grpo import Phase, train_phase
@@ -107,7 +107,7 @@ class _Trainer:
             log_before=before,
             carry_from=plan.carry_from,
         )
-        train_phase(phase, self._samples, self._material.encode, stage.params, stage.shared)
+        train_phase(phase, self._samples, self._encoder.encode, stage.params, stage.shared)
 
     def measure(self, folder: str, ids: Sequence[str], epoch: int) -> dict[str, float | None]:
         from timer1lib.inference.generate import predict
