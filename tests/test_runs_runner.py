@@ -156,6 +156,18 @@ def test_a_failing_cell_is_one_line_and_leaves_no_stamp(tmp_path: Path) -> None:
     assert not (root / "notebooks" / "02_sft.failed.ipynb").exists()
 
 
+def test_a_display_hears_cells_and_what_they_write_and_a_dead_kernel_is_named(tmp_path: Path) -> None:
+    body = "import sys\nprint('drawing 3/9, 0:01 elapsed, 0:02 left', file=sys.stderr, flush=True)"
+    project = make_project(tmp_path / "p", {"curate": body, "sft": "import os\nos._exit(3)"})
+    with pytest.raises(NotebookFailed, match=r"^02_sft, cell 3 of 3: the kernel died \(out of memory, or killed\)$"):
+        quiet_run(project)
+    stream = io.StringIO()
+    run(Params(), project=project, report=False, until="01", fresh=True, display=Display(7, project.root / "beacon", stream))
+    # Cells: the parameters, those that are given in their place, the body.
+    assert "01_curate (1/7)  cell 3 of 3  drawing 3/9, 0:01 elapsed, 0:02 left\n" in stream.getvalue()
+    assert not list((project.root / "outputs" / "tiny" / "notebooks").glob(".*"))
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

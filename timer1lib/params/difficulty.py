@@ -10,6 +10,7 @@ from timer1lib.params.base import Section
 
 
 class DifficultyParams(Section):
+    enabled: bool = Field(True, description="False asks and selects nothing; `timer1 run` gives False where GRPO is off")
     difficulty_model: Literal["start", "sft", "base", "published"] = Field(
         "start",
         description="who judges: the model RL starts from (sft where 02 trained one, else base), checkpoints/sft, shared.model, "

@@ -10,23 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import read_json, resolve, sha256_file
+from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
 from timer1lib.params.base import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.model import Params
 from timer1lib.runs.closure import code_hash
 from timer1lib.runs.graph import StageRef, owner, run_files
 
 CONTENT_LIMIT = 1 << 30
-"""Folders up to this many bytes are known by all of their files' content."""
-
-SAMPLE_BYTES = 1 << 16
-"""Of a file in a larger folder, its first and last bytes count, this many each, besides its name and size."""
+"""Folders up to this many bytes are known by all of their files' content, larger ones by a sample of it."""
 
 
 def stage_parameters(params: Params, stage: StageRef) -> dict[str, Any]:
-    """What a notebook is given, `run_dir` aside: the shared parameters that it reads and its own section's."""
+    """What a notebook is given, `run_dir` aside: the shared parameters that it reads and its own section's.
+
+    Without GRPO nobody needs to know how hard a sample is, so 03 is told to leave it.
+    """
     shared = {name: value for name, value in params.shared.model_dump().items() if name in SHARED_READ[stage.name]}
-    return {**shared, **getattr(params, stage.name).model_dump()}
+    own = getattr(params, stage.name).model_dump()
+    if stage.name == "difficulty":
+        own["enabled"] = params.difficulty.enabled and params.grpo.enabled
+    return {**shared, **own}
 
 
 def stage_key(parts: Mapping[str, Any]) -> str:
@@ -154,9 +157,4 @@ def _file_hash(path: Path, *, whole: bool = True) -> str:
 @lru_cache(maxsize=1 << 16)
 def _hash_once(path: Path, size: int, mtime_ns: int, whole: bool) -> str:
     """A file's digest, worked out once a process: the same model and videos are in several stages' keys."""
-    if whole:
-        return sha256_file(path)
-    with open(path, "rb") as stream:
-        head = stream.read(SAMPLE_BYTES)
-        stream.seek(max(0, size - SAMPLE_BYTES))
-        return hashlib.sha256(f"{size}\0".encode() + head + stream.read(SAMPLE_BYTES)).hexdigest()
+    return sha256_file(path) if whole else sha256_sample(path)

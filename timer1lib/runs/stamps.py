@@ -48,6 +48,8 @@ def read_stamp(run: RunFolder, stage: StageRef) -> Stamp | None:
         return None
     try:
         row = read_json(path)
+        if not isinstance(row["parts"], dict):
+            return None
         return Stamp(**{**row, "outputs": {name: Output(**output) for name, output in row["outputs"].items()}})
     except (Timer1Error, KeyError, TypeError, AttributeError):
         return None

@@ -22,11 +22,13 @@ DifficultyStage = Stage[DifficultyParams]
 
 
 def pool(stage: DifficultyStage) -> list[Sample]:
-    """The samples that difficulty is measured on: the grounding samples of a split.
+    """The samples that difficulty is measured on: the grounding samples of a split; none where 03 is left out.
 
     Raises:
         Timer1Error: no such split, or one without windows.
     """
+    if not stage.params.enabled:
+        return []
     splits = stage.run.splits()
     if stage.params.pool not in splits:
         raise Timer1Error(f"difficulty.pool {stage.params.pool!r}: no such split; there are {', '.join(splits)}")
@@ -52,7 +54,12 @@ def checkpoint(stage: DifficultyStage) -> str:
 
 
 def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} a sample, `reward_std` with rollouts."""
+    """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} a sample, `reward_std` with rollouts.
+
+    Where 03 is left out nothing is written.
+    """
+    if not stage.params.enabled:
+        return []
     if stage.params.difficulty_model == "published":
         rows = published_rows(samples)
         if stage.params.rollouts:

@@ -23,6 +23,8 @@ def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
     Raises:
         Timer1Error: there are none.
     """
+    if not stage.run.data("selected").is_file():
+        raise Timer1Error(f"{stage.run.data('selected')}: not there; run 03_difficulty first, with difficulty.enabled=true")
     samples = {sample.id: sample for sample in stage.run.read_samples("selected")}
     if not samples:
         raise Timer1Error(f"{stage.run.data('selected')}: no sample was selected; loosen difficulty.selection")
