@@ -236,6 +236,36 @@ def test_what_a_killed_run_left_under_other_parameters_is_not_believed(
     assert (outputs / "logs" / "grpo.jsonl").read_text().splitlines()[:2] == ["0", "1"]
 
 
+def test_a_result_is_removed_only_when_the_one_that_replaces_it_is_complete(
+    tmp_path: Path, finished: Project, no_kernels: None
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    project = Project(root, root / "notebooks", root / "timer1lib")
+    outputs = root / "outputs" / "tiny"
+    before = (outputs / "logs" / "grpo.jsonl").read_text()
+    # A mistaken change of 04 fails half way: what stood there waits aside ...
+    broken = "(Path(run_dir) / 'logs' / 'grpo.jsonl').write_text('1\\n')\nraise ValueError"
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", "from pathlib import Path\n" + broken)
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            quiet_run(project)
+    assert (outputs / ".previous" / "04_grpo" / "logs" / "grpo.jsonl").read_text() == before
+    assert (outputs / "logs" / "grpo.jsonl").read_text() == "1\n"
+    # ... and stands again once the change is taken back.
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"])
+    result, log = quiet_run(project)
+    assert how(result) == ["unchanged"] * 3 + ["brought back"] + ["unchanged"] * 3
+    assert "04_grpo: the result from before is the one" in log
+    assert (outputs / "logs" / "grpo.jsonl").read_text() == before
+    assert not (outputs / ".previous" / "04_grpo").exists()
+    # A change that works replaces it for good.
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"] + "\nmore = 1")
+    assert how(quiet_run(project)[0])[3] == "ran"
+    assert not (outputs / ".previous" / "04_grpo").exists()
+    assert how(quiet_run(project)[0]) == ["unchanged"] * 7
+
+
 def test_two_runners_do_not_share_a_folder(tmp_path: Path, finished: Project) -> None:
     from timer1lib.runs.kernel import exclusive
 
