@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -75,12 +76,13 @@ def test_input_files_are_known_by_content(tmp_path: Path) -> None:
         "n": 3,
     }
     before = input_files(parameters)
-    assert set(before) == {f"Name={data}", str(model)}
+    assert set(before) == {"files", "model", "cache_dir"}
+    digest = hashlib.sha256(b"1").hexdigest()
+    assert before["files"] == [f"Name=a.json sha256:{digest}", f"{tmp_path}/none.json"]
     (model / "weights").write_text("v")
-    after = input_files(parameters)
-    assert after[str(model)] != before[str(model)]
-    data.write_text("2")
-    assert input_files(parameters)[f"Name={data}"] != before[f"Name={data}"]
+    assert input_files(parameters)["model"] != before["model"]
+    data.write_text("22")
+    assert input_files(parameters)["files"] != before["files"]
 
 
 def test_what_changed_is_said() -> None:

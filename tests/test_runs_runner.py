@@ -158,6 +158,18 @@ def test_a_failing_cell_is_one_line_and_leaves_no_stamp(tmp_path: Path) -> None:
     assert not (root / "notebooks" / "02_sft.failed.ipynb").exists()
 
 
+def test_a_display_hears_cells_and_what_they_write_and_a_dead_kernel_is_named(tmp_path: Path) -> None:
+    body = "import sys\nprint('drawing 3/9, 0:01 elapsed, 0:02 left', file=sys.stderr, flush=True)"
+    project = make_project(tmp_path / "p", {"curate": body, "sft": "import os\nos._exit(3)"})
+    with pytest.raises(NotebookFailed, match=r"^02_sft, cell 3 of 3: the kernel died \(out of memory, or killed\)$"):
+        quiet_run(project)
+    stream = io.StringIO()
+    run(Params(), project=project, report=False, until="01", fresh=True, display=Display(7, project.root / "beacon", stream))
+    # Cells: the parameters, those that are given in their place, the body.
+    assert "01_curate (1/7)  cell 3 of 3  drawing 3/9, 0:01 elapsed, 0:02 left\n" in stream.getvalue()
+    assert not list((project.root / "outputs" / "tiny" / "notebooks").glob(".*"))
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -226,10 +238,40 @@ def test_what_a_killed_run_left_under_other_parameters_is_not_believed(
     assert (outputs / "logs" / "grpo.jsonl").read_text().splitlines()[:2] == ["0", "1"]
 
 
-def test_two_runners_do_not_share_a_folder(tmp_path: Path, finished: Project) -> None:
-    from timer1lib.runs.locks import exclusive
+def test_a_result_is_removed_only_when_the_one_that_replaces_it_is_complete(
+    tmp_path: Path, finished: Project, no_kernels: None
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    project = Project(root, root / "notebooks", root / "timer1lib")
+    outputs = root / "outputs" / "tiny"
+    before = (outputs / "logs" / "grpo.jsonl").read_text()
+    # A mistaken change of 04 fails half way: what stood there waits aside ...
+    broken = "(Path(run_dir) / 'logs' / 'grpo.jsonl').write_text('1\\n')\nraise ValueError"
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", "from pathlib import Path\n" + broken)
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            quiet_run(project)
+    assert (outputs / ".previous" / "04_grpo" / "logs" / "grpo.jsonl").read_text() == before
+    assert (outputs / "logs" / "grpo.jsonl").read_text() == "1\n"
+    # ... and stands again once the change is taken back.
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"])
+    result, log = quiet_run(project)
+    assert how(result) == ["unchanged"] * 3 + ["brought back"] + ["unchanged"] * 3
+    assert "04_grpo: the result from before is the one" in log
+    assert (outputs / "logs" / "grpo.jsonl").read_text() == before
+    assert not (outputs / ".previous" / "04_grpo").exists()
+    # A change that works replaces it for good.
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"] + "\nmore = 1")
+    assert how(quiet_run(project)[0])[3] == "ran"
+    assert not (outputs / ".previous" / "04_grpo").exists()
+    assert how(quiet_run(project)[0]) == ["unchanged"] * 7
 
-    code = "import sys; from pathlib import Path; from timer1lib.runs.locks import exclusive\n"
+
+def test_two_runners_do_not_share_a_folder(tmp_path: Path, finished: Project) -> None:
+    from timer1lib.runs.kernel import exclusive
+
+    code = "import sys; from pathlib import Path; from timer1lib.runs.kernel import exclusive\n"
     code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None

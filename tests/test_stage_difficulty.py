@@ -12,8 +12,10 @@ import pytest
 from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, spread
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, read_jsonl
-from timer1lib.params.sections import DifficultyParams, SharedParams
+from timer1lib.params.sections import DifficultyParams, Params, SharedParams
 from timer1lib.runfolder import RunFolder
+from timer1lib.runs.graph import find_stage
+from timer1lib.runs.keys import stage_parameters
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage, difficulty
 
@@ -110,6 +112,36 @@ def test_answers_are_kept_by_model_sample_and_prompt(tmp_path: Path, fake: Fake)
     difficulty.measure(stage(tmp_path), SAMPLES[:3])
     assert fake.asked[10:] == ["c"]
     assert not list((tmp_path / "run" / "data").glob("difficulty_*"))
+
+
+def test_kept_answers_follow_the_rule_of_keys(tmp_path: Path, fake: Fake) -> None:
+    """Place and speed do not count; device and threads, which change the last bits of sums, do."""
+    asked = SAMPLES[:3]
+    first = difficulty.measure(stage(tmp_path), asked)
+    assert len(fake.asked) == 3
+    for change, more in (({"workers": 5, "cache_gb": 1.5}, 0), ({"threads": 2}, 3), ({"device": "cpu"}, 3), ({"seed": 9}, 0)):
+        before, opened = len(fake.asked), stage(tmp_path)
+        shared = SharedParams(**{"cache_dir": str(tmp_path / "cache"), **change})
+        assert difficulty.measure(Stage("difficulty", opened.run, shared, opened.params), asked) == first
+        assert len(fake.asked) - before == more, change
+    # The videos at another place are the same videos.
+    opened = stage(tmp_path)
+    (tmp_path / "videos").rename(tmp_path / "moved")
+    opened.run.set_video_root(tmp_path / "moved")
+    before = len(fake.asked)
+    assert difficulty.measure(opened, asked) == first
+    assert len(fake.asked) == before
+
+
+def test_without_reinforcement_learning_nobody_is_asked(tmp_path: Path, fake: Fake) -> None:
+    opened = stage(tmp_path, enabled=False)
+    assert difficulty.measure(opened, difficulty.pool(opened)) == []
+    assert fake.asked == []
+    assert not opened.run.data("difficulty").exists()
+    assert not opened.run.data("selected").exists()
+    given = stage_parameters(Params.model_validate({"grpo": {"enabled": False}}), find_stage("difficulty"))
+    assert given["enabled"] is False
+    assert stage_parameters(Params(), find_stage("difficulty"))["enabled"] is True
 
 
 def test_spread_of_sampled_answers(tmp_path: Path, fake: Fake) -> None:

@@ -75,7 +75,7 @@ def test_sft_killed_and_run_again_ends_in_the_same_weights(family: str, material
     assert not same(weights(whole, "sft"), load_file(Path(str(material[family])) / "model.safetensors"))
 
     cut = new_run(tmp_path / "cut", material) | {"model": material[family]} | SFT
-    real, calls = sft.Material.encode, []
+    real, calls = sft.SampleEncoder.encode, []
 
     def dies(self, *args):
         calls.append(1)
@@ -83,10 +83,10 @@ def test_sft_killed_and_run_again_ends_in_the_same_weights(family: str, material
             raise KeyboardInterrupt
         return real(self, *args)
 
-    monkeypatch.setattr(sft.Material, "encode", dies)
+    monkeypatch.setattr(sft.SampleEncoder, "encode", dies)
     with pytest.raises(KeyboardInterrupt):
         sft.train(open_stage("sft", cut))
-    monkeypatch.setattr(sft.Material, "encode", real)
+    monkeypatch.setattr(sft.SampleEncoder, "encode", real)
     again = sft.train(open_stage("sft", cut))
     assert same(weights(whole, "sft"), weights(RunFolder(tmp_path / "cut"), "sft"))
     assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in log], abs=1e-5)

@@ -13,7 +13,7 @@ from timer1lib.world import answers
 from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, PHRASES, POOL_PHRASES, TYPES, vocabulary
 from timer1lib.world.queries import Query, long_questions, pick_queries, scene_queries, short_questions
 from timer1lib.world.scene import Change, Person, Scene, Thing, sample_scene
-from timer1lib.world.splits import SPLITS, build_splits, scene_samples, split_scenes
+from timer1lib.world.splits import SPLITS, build_splits, scene_number, scene_samples, split_scenes
 
 SCENES = [sample_scene(seed, difficulty) for seed in range(60) for difficulty in (0.0, 0.5, 1.0)]
 
@@ -211,3 +211,13 @@ def test_build_splits_writes_videos_once(tmp_path) -> None:
     assert again == made
     assert stamps == {name: (tmp_path / name).stat().st_mtime_ns for name in files}
     assert all(len(made[name]) == 2 for name in ("qa_short", "qa_long"))
+
+
+def test_large_pools_and_large_seeds_share_no_scene() -> None:
+    # Scene 5 of world seed 100 as it was drawn for published results: a split's number times ten million, and so on.
+    assert scene_number(SPLITS["test_id"], 100, 5) == 20_100_005
+    places = [0, 999, 1000, 1001, 2000, 999_999]
+    seeds = [0, 1, 2, 100, 9_999, 10_000, 10_001, 1_000_000]
+    numbers = [scene_number(spec, seed, i) for spec in SPLITS.values() for seed in seeds for i in places]
+    assert len(set(numbers)) == len(numbers) == 6 * 8 * 6
+    assert scene_number(SPLITS["train"], 9_999, 1000) != scene_number(SPLITS["test_id"], 0, 0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json, read_jsonl, safe_join
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, project_root, read_json, read_jsonl, safe_join
 from timer1lib.schema import Prediction, Sample
 
 
@@ -69,14 +72,42 @@ class RunFolder:
 
     @property
     def video_root(self) -> Path:
-        """The folder that `Sample.video` is relative to (written by 01_curate)."""
+        """The folder that `Sample.video` is relative to (written by 01_curate).
+
+        Where it is no longer there, as in a run that came from elsewhere, the one that the run's own params.yaml names.
+        """
         path = self.data("videos.json")
         if not path.is_file():
             raise Timer1Error(f"{path}: not there yet; run 01_curate first")
-        return Path(read_json(path)["root"])
+        kept = Path(read_json(path)["root"])
+        found = [base / kept for base in self._projects()]
+        if not any(folder.is_dir() for folder in found):
+            found += [base / named for named in self._named_folders(kept.name) for base in self._projects()]
+        return next((folder for folder in found if folder.is_dir()), found[0])
 
     def set_video_root(self, folder: Path) -> None:
-        atomic_write_json(self.data("videos.json"), {"root": str(folder.resolve())})
+        """Keep the folder of the videos, relative to the project where it lies inside, so that both may be moved."""
+        whole = folder.resolve()
+        base = next((base for base in self._projects() if whole.is_relative_to(base)), None)
+        text = whole.relative_to(base).as_posix() if base is not None else str(whole)
+        atomic_write_json(self.data("videos.json"), {"root": text})
+
+    def _projects(self) -> list[Path]:
+        """Folders that relative paths may start from: the project that this run lies in, then the one we are in."""
+        above = self.root.resolve().parents
+        found = [folder for folder in above if (folder / "notebooks").is_dir() and (folder / "timer1lib").is_dir()][:1]
+        with contextlib.suppress(Timer1Error):
+            found.append(project_root().resolve())
+        return found or [Path.cwd()]
+
+    def _named_folders(self, world: str) -> list[Path]:
+        """Where the run's parameters say that videos are: `curate.videos`, or the world in the cache."""
+        try:
+            tree = yaml.safe_load(self.params.read_text())
+            named = [tree["curate"]["videos"], f"{tree['shared']['cache_dir']}/{world}"]
+        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            return []
+        return [Path(text).expanduser() for text in named if text]
 
     def video(self, sample: Sample) -> Path:
         return safe_join(self.video_root, sample.video)

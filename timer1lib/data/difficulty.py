@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.files import atomic_write_jsonl, read_jsonl, sha256_sample
 from timer1lib.schema import Prediction, Sample
 from timer1lib.spans import best_iou
 
@@ -61,9 +61,8 @@ def spread(rewards: Sequence[float]) -> float:
 
 
 def answer_key(sample: Sample, video: Path | None, asked: Mapping[str, Any]) -> str:
-    """Digest of what an answer depends on: the question, the video file (path, size, time), the model and the prompt."""
-    stat = video.stat() if video is not None and video.is_file() else None
-    seen = None if stat is None else [str(video), stat.st_size, stat.st_mtime_ns]
+    """Digest of what an answer depends on: the question, the video by content, the model and the prompt."""
+    seen = sha256_sample(video) if video is not None and video.is_file() else None
     parts = [sample.query, sample.duration, sample.video_start, sample.video_end, sample.options, seen, dict(asked)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 

@@ -119,13 +119,13 @@ def settings_of(
     loaded: LoadedModel, shared: SharedParams, asked: Sequence[Sample], shard: tuple[int, int] | None, **more: Any
 ) -> dict[str, Any]:
     """What the answers of a model to some samples depend on, for a `Ledger`: model, samples, the run's settings, `more`."""
-    apart = ("device", "model", "seed", "form")  # the weights say which model; who samples gives the seed in `more`
+    apart = ("model", "seed", "form")  # the weights say which model; who samples gives the seed in `more`
     return {
         "model": loaded.name,
         "weights": weights_digest(loaded.model),
         "rule": str(loaded.rule),
         "samples": [[s.id, s.video, s.query, s.duration, s.video_start, s.video_end, s.options] for s in asked],
-        "shared": {key: value for key, value in result_parameters(shared).items() if key not in apart},
+        "shared": result_parameters(shared, but=apart),
         "form": forms.load(shared.form).identity(),
         **more,
         "shard": shard,

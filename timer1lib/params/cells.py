@@ -1,19 +1,20 @@
 """`python -m timer1lib.params.cells [--check]`: the `parameters` cell of every notebook, written from the models.
 
-A cell is one simple assignment a line (papermill reads nothing else): the run's folder, the shared parameters, then
-the notebook's own. The values are what `params/tiny.yaml` resolves to, so Run All is the tiny run.
+A cell is one simple assignment a line (papermill reads nothing else): the run's folder, the shared parameters that
+this notebook reads, then its own. The values are what `params/tiny.yaml` resolves to, so Run All is the tiny run.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text, project_root, read_json
-from timer1lib.params.base import Section
+from timer1lib.params.base import SHARED_READ, Section
 from timer1lib.params.load import load_params
 from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
 
@@ -24,14 +25,16 @@ CELL_ID = "parameters"
 def cell_source(params: Params, section: str) -> str:
     """The text of one notebook's parameters cell."""
     lines = [f'run_dir: str = "outputs/{params.name}"  # the run that this notebook belongs to']
-    lines += section_lines(params.shared) + section_lines(getattr(params, section))
+    lines += section_lines(params.shared, SHARED_READ[section]) + section_lines(getattr(params, section))
     return "\n".join(lines)
 
 
-def section_lines(values: Section) -> list[str]:
-    """`name: type = value  # help` for every field; text that is one of a few says which."""
+def section_lines(values: Section, wanted: Collection[str] | None = None) -> list[str]:
+    """`name: type = value  # help` for every field (or the wanted ones); text that is one of a few says which."""
     lines = []
     for name, field in type(values).model_fields.items():
+        if wanted is not None and name not in wanted:
+            continue
         value = getattr(values, name)
         help_text = " ".join((field.description or "").split())
         lines.append(f"{name}: {_type_name(value)} = {_literal(value)}  # {help_text}{_choices(field.annotation)}")

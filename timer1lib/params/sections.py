@@ -153,6 +153,7 @@ class SftParams(Section):
 
 
 class DifficultyParams(Section):
+    enabled: bool = Field(True, description="False asks and selects nothing; `timer1 run` gives False where GRPO is off")
     """03_difficulty: who judges the pool, and which of it RL trains on."""
 
     difficulty_model: Literal["start", "sft", "base", "published"] = Field(

@@ -10,8 +10,8 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-_DECLARATIONS = "params"
-"""Parameter models are left out: their values are in the stage's key already, and one file imports them all."""
+_NO_RESULT = ("params", "progress")
+"""Left out: parameter models, whose values are in the key already, and what only shows how far a stage is."""
 
 
 def closure(package: Path, module: str) -> list[Path]:
@@ -27,15 +27,17 @@ def closure(package: Path, module: str) -> list[Path]:
             continue
         seen[path] = None
         for name in _imports(path, package):
-            if name.partition(".")[0] != _DECLARATIONS:
+            if name.partition(".")[0] not in _NO_RESULT:
                 waiting += _files_of(package, name)
     return sorted(seen)
 
 
-def code_hash(package: Path, module: str) -> str:
-    """One digest for the whole closure of a module."""
+def code_hash(package: Path, module: str, *, inside: str = "") -> str:
+    """One digest for the whole closure of a module, or for the part of it in one folder of the package."""
     digest = hashlib.sha256()
     for path in closure(package, module):
+        if not path.is_relative_to(package / inside):
+            continue
         digest.update(f"{path.relative_to(package).as_posix()}\0{meaning(path.read_text())}\0".encode())
     return digest.hexdigest()
 
@@ -50,7 +52,17 @@ def meaning(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [child for child in node.body if not _is_text(child)] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
+
+
+def _plain(node: object) -> object:
+    """A tree as nested tuples without what is empty: fields that another Python knows besides change nothing."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node)]
+        return (type(node).__name__, *((name, value) for name, value in fields if value not in (None, ())))
+    if isinstance(node, list):
+        return tuple(_plain(item) for item in node)
+    return None if node is None else repr(node)
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
+from timer1lib.files import read_json
 from timer1lib.progress import RUNNER_VARIABLE
 from timer1lib.runs.display import Display
 from timer1lib.runs.kernel import LOCK_VARIABLE
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_ENGINE = "timer1"
 
 
 class NotebookFailed(Exception):
@@ -37,7 +37,6 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], cwd: Path
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    _register_engine()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     target.parent.mkdir(parents=True, exist_ok=True)
     failed = target.with_suffix(".failed.ipynb")
@@ -45,19 +44,27 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], cwd: Path
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=".ipynb")
     os.close(handle)
     running = Path(name)
+    own = {RUNNER_VARIABLE: str(os.getpid()), LOCK_VARIABLE: str(lock.resolve()), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    total = _cells(source)
+    heard = _Heard(display)
     try:
         papermill.execute_notebook(
             str(source.resolve()),
             str(running.resolve()),
             parameters=dict(parameters),
-            engine_name=_ENGINE,
             kernel_name="python3",
             language="python",
             progress_bar=False,
             cwd=str(cwd),
             autosave_cell_every=0,
-            display=display,
-            lock=lock,
+            start_timeout=120,
+            stdout_file=heard,
+            stderr_file=heard,
+            # what papermill does not know it hands on to nbclient
+            on_cell_start=lambda cell, cell_index: display.cell(cell_index + 1, total),
+            kernel_manager_class=_kernel_manager({**own, **display.environment()}),
+            store_widget_state=False,
+            shutdown_kernel="immediate",
         )
     except PapermillExecutionError as error:
         os.replace(running, failed)
@@ -74,19 +81,12 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], cwd: Path
     os.replace(running, target)
 
 
-def _register_engine() -> None:
-    """Make papermill's engine of ours known: same client, our kernel, and a display that hears every message."""
+def _kernel_manager(environment: Mapping[str, str]) -> type:
+    """A kernel manager that starts `sys.executable`, whatever kernels named python3 a person has installed elsewhere."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
-    from papermill.clientwrap import PapermillNotebookClient
-    from papermill.engines import NBClientEngine, papermill_engines
-
-    if _ENGINE in papermill_engines._engines:
-        return
 
     class ThisInterpreter(AsyncKernelManager):
-        """Starts `sys.executable`, whatever kernels named python3 a person has installed elsewhere."""
-
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**kwargs)
             if self.has_trait("transport_encryption"):  # jupyter_client 8.10 and later
@@ -96,46 +96,38 @@ def _register_engine() -> None:
         def kernel_spec(self) -> KernelSpec:
             return KernelSpec(
                 argv=[sys.executable, "-m", "timer1lib.runs.kernel", "-f", "{connection_file}"],
+                env=dict(environment),
                 display_name="Python 3",
                 language="python",
                 metadata={"supported_encryption": ["curve"]},
             )
 
-    class Client(PapermillNotebookClient):
-        display: Display
+    return ThisInterpreter
 
-        def process_message(self, *args: Any, **kwargs: Any) -> Any:
-            output = super().process_message(*args, **kwargs)
-            if output and output.output_type == "stream":
-                self.display.output("".join(output.text))
-            return output
 
-    class Engine(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(
-            cls, nb_man: Any, kernel_name: str, *, display: Display, lock: Path, start_timeout: int = 120, **_: Any
-        ) -> None:
-            original = nb_man.cell_start
+class _Heard:
+    """A file for papermill to write a cell's output to, which a display hears."""
 
-            def cell_start(cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
-                display.cell((cell_index or 0) + 1, len(nb_man.nb.cells))
-                original(cell, cell_index, **kwargs)
+    def __init__(self, display: Display) -> None:
+        self._display = display
 
-            nb_man.cell_start = cell_start
-            client = Client(
-                nb_man,
-                kernel_name=kernel_name,
-                kernel_manager_class=ThisInterpreter,
-                startup_timeout=start_timeout,
-                timeout=None,
-                store_widget_state=False,
-                shutdown_kernel="immediate",
-            )
-            client.display = display
-            own = {RUNNER_VARIABLE: str(os.getpid()), LOCK_VARIABLE: str(lock.resolve())}
-            client.execute(env={**os.environ, **own, **display.environment()})
+    def write(self, text: str) -> None:
+        self._display.output(text)
 
-    papermill_engines.register(_ENGINE, Engine)
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _cells(source: Path) -> int:
+    """Cells of a notebook as it is executed: papermill adds one with the given parameters.
+
+    Raises:
+        Timer1Error: it is no notebook.
+    """
+    try:
+        return len(read_json(source)["cells"]) + 1
+    except (KeyError, TypeError):
+        raise Timer1Error(f"{source}: not a notebook") from None
 
 
 def check_notebook(path: Path) -> None:

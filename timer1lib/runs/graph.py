@@ -22,6 +22,8 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
 
 def upstream(stage: str, params: Params) -> tuple[str, ...]:
     """Stages whose outputs a stage reads under these parameters: difficulty judged by the base knows nothing of SFT."""
+    if stage == "difficulty" and not (params.difficulty.enabled and params.grpo.enabled):
+        return ()
     if stage == "difficulty" and params.difficulty.difficulty_model in ("base", "published"):
         return ("curate",)
     return UPSTREAM[stage]

@@ -5,26 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import read_json, resolve, sha256_file
-from timer1lib.params.base import split_list
+from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
+from timer1lib.params.base import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.sections import Params
 from timer1lib.runs.closure import code_hash
-from timer1lib.runs.graph import StageRef
-
-NOT_INPUTS = frozenset({"cache_dir"})
-"""Parameters that name folders which a stage only writes to."""
+from timer1lib.runs.graph import StageRef, owner, run_files
 
 CONTENT_LIMIT = 1 << 30
-"""Folders up to this many bytes are known by their files' content, larger ones by names, sizes and times."""
+"""Folders up to this many bytes are known by all of their files' content, larger ones by a sample of it."""
 
 
 def stage_parameters(params: Params, stage: StageRef) -> dict[str, Any]:
-    """What a notebook is given, `run_dir` aside: the shared parameters and its own section's."""
-    return {**params.shared.model_dump(), **getattr(params, stage.name).model_dump()}
+    """What a notebook is given, `run_dir` aside: the shared parameters that it reads and its own section's.
+
+    Without GRPO nobody needs to know how hard a sample is, so 03 is told to leave it.
+    """
+    shared = {name: value for name, value in params.shared.model_dump().items() if name in SHARED_READ[stage.name]}
+    own = getattr(params, stage.name).model_dump()
+    if stage.name == "difficulty":
+        own["enabled"] = params.difficulty.enabled and params.grpo.enabled
+    return {**shared, **own}
 
 
 def stage_key(parts: Mapping[str, Any]) -> str:
@@ -41,12 +46,16 @@ def key_parts(
         upstream: for each stage that this one reads from, its outputs with their digests.
         notes: the notes that a person saved, which 01 reads.
     """
-    parameters = stage_parameters(params, stage)
-    inputs = input_files(parameters)
-    if stage.name == "curate" and notes.is_file():
-        inputs["notes.jsonl"] = sha256_file(notes)
+    given = {k: v for k, v in stage_parameters(params, stage).items() if k not in CANNOT_CHANGE_RESULTS}
+    if given.get("enabled") is False:
+        given = {"enabled": False}  # nothing else is read then
+    inputs = input_files(given)
+    if stage.name == "curate" and params.curate.use_notes and notes.is_file():
+        inputs["notes"] = [_mark(notes)]
+    if stage.name == "compare" and params.compare.runs:
+        inputs["runs"] = [_run_mark(text) for text in split_list(params.compare.runs)]
     return {
-        "params": parameters,
+        "params": {name: value for name, value in given.items() if name not in inputs},
         "notebook": notebook_hash(notebook),
         "code": code_hash(package, f"stages.{stage.name}"),
         "inputs": inputs,
@@ -62,7 +71,8 @@ def changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         if before == value:
             continue
         if isinstance(before, Mapping) and isinstance(value, Mapping):
-            names = [key for key in {**before, **value} if before.get(key) != value.get(key)]
+            none = object()
+            names = [key for key in {**before, **value} if before.get(key, none) != value.get(key, none)]
             words.append(f"{part} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})")
         else:
             words.append(part)
@@ -86,31 +96,65 @@ def notebook_hash(path: Path) -> str:
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()
 
 
-def input_files(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Digest of every file or folder that a parameter names (alone or in a comma-separated list), by its name."""
-    found: dict[str, str] = {}
-    for name, value in parameters.items():
-        if name in NOT_INPUTS or not isinstance(value, str):
+def input_files(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
+    """For every parameter that names files or folders (alone or in a comma-separated list), what they hold.
+
+    An entry is `name sha256:...` for a file (its name may become a split's), `sha256:...` for a folder, with what stood
+    before it (`TVGBench=`); the text itself where there is no such file. Where a file lies does not count.
+    """
+    found: dict[str, list[str]] = {}
+    for parameter, value in parameters.items():
+        if not isinstance(value, str):
             continue
-        for text in split_list(value):
-            if len(text) > 4096 or "\0" in text or ("/" not in text and "." not in text):
-                continue
-            path = resolve(text)
-            if not path.exists() and "=" in text:  # test_files may give each file a name: `TVGBench=path`
-                path = resolve(text.partition("=")[2].strip())
-            if path.is_file():
-                found[text] = sha256_file(path)
-            elif path.is_dir():
-                found[text] = folder_hash(path)
+        marks = [_entry(text) for text in split_list(value)]
+        if any(mark is not None for mark in marks):
+            found[parameter] = [mark or text for mark, text in zip(marks, split_list(value), strict=True)]
     return found
 
 
+def _entry(text: str) -> str | None:
+    """What the file or folder holds that a text names; None where it names none."""
+    if len(text) > 4096 or "\0" in text or ("/" not in text and "." not in text):
+        return None
+    path, label = resolve(text), ""
+    if not path.exists() and "=" in text:  # test_files may give each file a name: `TVGBench=path`
+        label, _, rest = text.partition("=")
+        path, label = resolve(rest.strip()), f"{label.strip()}="
+    return f"{label}{_mark(path)}" if path.is_file() or path.is_dir() else None
+
+
+def _mark(path: Path) -> str:
+    return f"sha256:{folder_hash(path)}" if path.is_dir() else f"{path.name} sha256:{_file_hash(path)}"
+
+
+def _run_mark(text: str) -> str:
+    """What 07 reads of another run, given as a folder or as a name under `outputs/`; the text itself where there is none."""
+    root = next((r for r in (resolve(text), resolve(f"outputs/{text}")) if (r / "metrics.json").is_file()), None)
+    if root is None:
+        return text
+    read = [name for name in run_files(root) if owner(name) in ("curate", "evaluate") or name.startswith("logs/")]
+    return f"{root.name} sha256:{stage_key({name: _file_hash(root / name) for name in read})}"
+
+
 def folder_hash(folder: Path) -> str:
-    """Digest of a folder: content where it is small (a model, an annotation folder), else names, sizes and times."""
-    files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
-    small = sum(stat.st_size for _, stat in files) <= CONTENT_LIMIT
+    """Digest of a folder's files by name and content; of a large one (videos), by name, size and a sample of content.
+
+    Times do not count, so that a copied folder is the same.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    small = sum(path.stat().st_size for path in files) <= CONTENT_LIMIT
     digest = hashlib.sha256()
-    for path, stat in files:
-        mark = sha256_file(path) if small else f"{stat.st_size}:{stat.st_mtime_ns}"
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{mark}\0".encode())
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{_file_hash(path, whole=small)}\0".encode())
     return digest.hexdigest()
+
+
+def _file_hash(path: Path, *, whole: bool = True) -> str:
+    stat = path.stat()
+    return _hash_once(path, stat.st_size, stat.st_mtime_ns, whole)
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash_once(path: Path, size: int, mtime_ns: int, whole: bool) -> str:
+    """A file's digest, worked out once a process: the same model and videos are in several stages' keys."""
+    return sha256_file(path) if whole else sha256_sample(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -12,8 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from timer1lib import __version__
 from timer1lib.files import atomic_write_json, read_json
+from timer1lib.params.base import result_parameters
 from timer1lib.params.sections import SECTIONS, Params
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.keys import input_files
@@ -26,9 +28,9 @@ PACKAGES = (
 
 def build_manifest(params: Params, project: Path) -> dict[str, Any]:
     """Everything about a run that is known before it starts."""
-    inputs: dict[str, str] = {}
+    inputs: dict[str, list[str]] = {}
     for section in ("shared", *SECTIONS):
-        inputs |= input_files(getattr(params, section).model_dump())
+        inputs |= {f"{section}.{name}": marks for name, marks in input_files(result_parameters(getattr(params, section))).items()}
     return {
         "name": params.name,
         "created": now(),
@@ -37,7 +39,7 @@ def build_manifest(params: Params, project: Path) -> dict[str, Any]:
         "seed": params.shared.seed,
         "packages": package_versions(),
         "machine": machine(),
-        "inputs": {name: f"sha256:{digest}" for name, digest in inputs.items()},
+        "inputs": inputs,
     }
 
 
@@ -74,15 +76,15 @@ def package_versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """System, processor, memory in GB and the accelerators that the driver's tool lists."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found: dict[str, Any] = {"system": platform.platform(), "processor": _processor(), "cores": cores}
-    try:
-        found["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (ValueError, OSError):
-        found["memory_gb"] = None
+    here = psutil.Process()
     cards = _output(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], Path.cwd())
-    found["accelerators"] = cards.splitlines() if cards else []
-    return found
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(here.cpu_affinity()) if hasattr(here, "cpu_affinity") else psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "accelerators": cards.splitlines() if cards else [],
+    }
 
 
 def _processor() -> str:

@@ -17,10 +17,10 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import check_notebook, execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
+from timer1lib.runs.kernel import KERNEL_LOCK, exclusive
 from timer1lib.runs.keys import changed_parts, key_parts, stage_key, stage_parameters
-from timer1lib.runs.locks import KERNEL_LOCK, exclusive
 from timer1lib.runs.manifest import build_manifest, finish_manifest, now
-from timer1lib.runs.stamps import Stamp, begin, collect_outputs, damaged, read_stamp, read_started, write_stamp
+from timer1lib.runs.stamps import Stamp, begin, bring_back, collect_outputs, damaged, read_stamp, read_started, write_stamp
 from timer1lib.runs.store import Store
 
 
@@ -40,7 +40,8 @@ class Project:
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run did. `stages` has, for each notebook, how it came about (ran, resumed, unchanged, kept, reused)."""
+    """What a run did. `stages` has, for each notebook, how it came about (ran, resumed, unchanged, kept, reused, brought
+    back)."""
 
     root: Path
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -101,7 +102,7 @@ def run(
         if folder.metrics.is_file():
             result.metrics = read_json(folder.metrics)
         if report and last is STAGES[-1]:
-            result.report = _write_report(folder, any(s["how"] in ("ran", "resumed", "reused") for s in result.stages.values()))
+            result.report = _write_report(folder, any(s["how"] not in ("unchanged", "kept") for s in result.stages.values()))
     return result
 
 
@@ -136,6 +137,9 @@ class _Runner:
                 self.display.note(f"{stage.notebook}: unchanged, skipped")
                 return {"how": "unchanged", "seconds": stamp.seconds, "key": key}
             self.display.note(f"{stage.notebook}: runs again, {why}")
+        elif not fresh and (back := bring_back(self.folder, stage, key)):
+            self.display.note(f"{stage.notebook}: the result from before is the one, and stands again")
+            return {"how": "brought back", "seconds": back.seconds, "key": key}
         if self.store is None:
             return self._execute(stage, key, parts, fresh)
         with self.store.claim(stage, key):

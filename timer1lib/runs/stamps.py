@@ -2,10 +2,13 @@
 
 `stages/04_grpo.json` is written last, after the executed notebook stands in its place. `stages/04_grpo.started.json`
 is written first: only under the same key may a stage go on with what a killed run left, else its files are removed.
+A finished result that has to go is moved to `.previous/04_grpo/`, and removed only when the new one is complete: a
+mistaken parameter costs no training, since going back to the old one brings the old result back.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +18,7 @@ from typing import Any
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, sha256_file
 from timer1lib.runfolder import RunFolder
-from timer1lib.runs.graph import STAGES, StageRef, owner, run_files
+from timer1lib.runs.graph import StageRef, owner, run_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,54 @@ def read_stamp(run: RunFolder, stage: StageRef) -> Stamp | None:
         return None
     try:
         row = read_json(path)
+        if not isinstance(row["parts"], dict):
+            return None
         return Stamp(**{**row, "outputs": {name: Output(**output) for name, output in row["outputs"].items()}})
     except (Timer1Error, KeyError, TypeError, AttributeError):
         return None
 
 
 def write_stamp(run: RunFolder, stage: StageRef, stamp: Stamp) -> None:
+    """Declare a stage finished; what it replaced is removed."""
     atomic_write_json(run.stamp(stage.notebook), asdict(stamp))
     started_path(run, stage).unlink(missing_ok=True)
+    shutil.rmtree(previous(run, stage).root, ignore_errors=True)
+
+
+def previous(run: RunFolder, stage: StageRef) -> RunFolder:
+    """Where a stage's finished result waits until the one that replaces it is complete."""
+    return RunFolder(run.root / ".previous" / stage.notebook)
+
+
+def set_aside(run: RunFolder, stage: StageRef) -> None:
+    """Move a stage's whole result away; one that is damaged is left where it is, to be removed."""
+    stamp = read_stamp(run, stage)
+    if stamp is not None and damaged(run, stamp) is None:
+        shutil.rmtree(previous(run, stage).root, ignore_errors=True)
+        _move(run, previous(run, stage), stage, stamp)
+
+
+def bring_back(run: RunFolder, stage: StageRef, key: str) -> Stamp | None:
+    """Put the result that was moved away into its place again where it is this key's; None where there is none."""
+    kept = previous(run, stage)
+    stamp = read_stamp(kept, stage)
+    if stamp is None or stamp.key != key or damaged(kept, stamp):
+        return None
+    remove_outputs(run, stage, read_started(run, stage))
+    run.stamp(stage.notebook).unlink(missing_ok=True)
+    _move(kept, run, stage, stamp)
+    write_stamp(run, stage, stamp)
+    return stamp
+
+
+def _move(source: RunFolder, target: RunFolder, stage: StageRef, stamp: Stamp) -> None:
+    """Move a stage's files; the stamp goes last, so that a kill leaves no stamp without its files."""
+    files = [source.root / name for name in stamp.outputs]
+    for path in [*files, source.notebook(stage.notebook), source.stamp(stage.notebook)]:
+        if path.is_file():
+            place = target.root / path.relative_to(source.root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, place)
 
 
 def started_path(run: RunFolder, stage: StageRef) -> Path:
@@ -79,7 +122,7 @@ def read_started(run: RunFolder, stage: StageRef) -> Started | None:
 
 
 def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool) -> tuple[bool, dict[str, int]]:
-    """Make a stage ready to run: remove what must not be believed, mark it as begun.
+    """Make a stage ready to run: move its old result away, remove what must not be believed, mark it as begun.
 
     Returns:
         Whether it goes on with what a killed run under the same key left, and the run's files as they were at the
@@ -88,6 +131,7 @@ def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool) -> tuple[bool,
     started = read_started(run, stage)
     resumed = started is not None and started.key == key and not fresh
     if started is None or not resumed:
+        set_aside(run, stage)
         remove_outputs(run, stage, started)
         started_path(run, stage).unlink(missing_ok=True)
         started = Started(key, snapshot(run))
@@ -148,10 +192,3 @@ def damaged(run: RunFolder, stamp: Stamp) -> str | None:
         if not same_stat and (stat.st_size != output.size or sha256_file(path) != output.sha256):
             return f"{name} has changed"
     return None
-
-
-def clear_run(run: RunFolder) -> None:
-    """Remove stamps and executed notebooks of every stage (outputs go when a stage begins)."""
-    for stage in STAGES:
-        run.stamp(stage.notebook).unlink(missing_ok=True)
-    shutil.rmtree(run.root / "notebooks", ignore_errors=True)

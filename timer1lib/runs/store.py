@@ -7,13 +7,14 @@ rename. Large files are hard-linked, so sharing a checkpoint costs no disk; smal
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+from filelock import FileLock
 
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
@@ -35,8 +36,7 @@ class Store:
         """Only one process at a time works on a key; others wait here and then find its result."""
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with open(locks / self._name(stage, key), "w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with FileLock(locks / self._name(stage, key)):
             yield
 
     def find(self, stage: StageRef, key: str) -> RunFolder | None:

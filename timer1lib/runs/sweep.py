@@ -18,10 +18,14 @@ from typing import Any, TextIO
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, read_json
+from timer1lib.params.sections import Params
 from timer1lib.progress import clock
+from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.graph import STAGES, find_stage
+from timer1lib.runs.kernel import leave_with
 from timer1lib.runs.manifest import machine, now
-from timer1lib.runs.runner import Project
+from timer1lib.runs.runner import Project, run
+from timer1lib.runs.store import Store
 from timer1lib.runs.sweep_file import Row, SweepSpec, read_sweep
 
 _POLL_SECONDS = 0.3
@@ -171,7 +175,7 @@ class _Rows:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
         log = folder / "run.log"
         with open(log, "wb") as stream:
-            command = [sys.executable, "-m", "timer1lib.runs.row", str(spec)]
+            command = [sys.executable, "-m", "timer1lib.runs.sweep", str(spec)]
             process = subprocess.Popen(
                 command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
             )
@@ -242,3 +246,26 @@ def _last_line(log: Path) -> str:
     except OSError:
         return ""
     return lines[-1].strip() if lines else ""
+
+
+def run_row(path: str) -> int:
+    """One row in this process; what came of it is written to the spec's `result` file: {error, stages}."""
+    spec = read_json(path)
+    leave_with(int(spec["parent"]))
+    outcome: dict[str, Any] = {"error": None, "stages": {}}
+    project = Project(*(Path(spec["project"][name]) for name in ("root", "notebooks", "package")))
+    try:
+        params = Params.model_validate(spec["params"])
+        store = Store(Path(spec["store"]))
+        done = run(params, until=spec["until"], out=spec["out"], project=project, store=store, report=spec["report"])
+        outcome["stages"] = done.stages
+    except (Timer1Error, NotebookFailed) as error:
+        outcome["error"] = str(error)
+    except Exception as error:
+        outcome["error"] = f"{type(error).__name__}: {error}"
+    atomic_write_json(spec["result"], outcome)
+    return 1 if outcome["error"] else 0
+
+
+if __name__ == "__main__":  # `python -m timer1lib.runs.sweep SPEC.json`, a process for each row
+    sys.exit(run_row(sys.argv[1]))

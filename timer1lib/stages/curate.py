@@ -21,6 +21,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
 from timer1lib.params.base import split_list
 from timer1lib.params.sections import CurateParams
+from timer1lib.runs.closure import code_hash
 from timer1lib.schema import Sample, Window
 from timer1lib.stages import Stage
 
@@ -56,9 +57,8 @@ def world_folder(stage: CurateStage) -> Path:
 
 
 def world_version() -> str:
-    """Digest of the world's code: another world must not find the old one's videos."""
-    folder = Path(__file__).resolve().parents[1] / "world"
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+    """Digest of the code that draws, by meaning: another world must not find the old one's videos."""
+    return code_hash(Path(__file__).resolve().parents[1], "world.splits", inside="world")
 
 
 def _world(stage: CurateStage) -> Sources:

@@ -12,7 +12,7 @@ from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, 
 from timer1lib.data.selection import Selection, select
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
-from timer1lib.params.base import split_list
+from timer1lib.params.base import result_parameters, split_list
 from timer1lib.params.sections import DifficultyParams
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Prediction, Sample
@@ -22,11 +22,13 @@ DifficultyStage = Stage[DifficultyParams]
 
 
 def pool(stage: DifficultyStage) -> list[Sample]:
-    """The samples that difficulty is measured on: the grounding samples of a split.
+    """The samples that difficulty is measured on: the grounding samples of a split; none where 03 is left out.
 
     Raises:
         Timer1Error: no such split, or one without windows.
     """
+    if not stage.params.enabled:
+        return []
     splits = stage.run.splits()
     if stage.params.pool not in splits:
         raise Timer1Error(f"difficulty.pool {stage.params.pool!r}: no such split; there are {', '.join(splits)}")
@@ -52,7 +54,12 @@ def checkpoint(stage: DifficultyStage) -> str:
 
 
 def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} a sample, `reward_std` with rollouts."""
+    """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} a sample, `reward_std` with rollouts.
+
+    Where 03 is left out nothing is written.
+    """
+    if not stage.params.enabled:
+        return []
     if stage.params.difficulty_model == "published":
         rows = published_rows(samples)
         if stage.params.rollouts:
@@ -97,7 +104,7 @@ def _answers(
         "rule": str(loaded.rule),
         "told": loaded.geometry.tokens_per_second,
         "form": forms.load(shared.form).identity(),
-        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "form", "seed"}),
+        "shared": result_parameters(shared, but=("model", "form", "seed")),
         "max_new_tokens": stage.params.max_new_tokens,
         "copies": copies,
         "temperature": temperature,

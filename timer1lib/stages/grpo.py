@@ -15,7 +15,7 @@ from timer1lib.params.sections import GrpoParams
 from timer1lib.schema import Sample
 from timer1lib.spans import best_iou
 from timer1lib.stages import Stage
-from timer1lib.stages.material import Material
+from timer1lib.stages.encoding import SampleEncoder
 
 
 def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
@@ -24,6 +24,8 @@ def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
     Raises:
         Timer1Error: there are none.
     """
+    if not stage.run.data("selected").is_file():
+        raise Timer1Error(f"{stage.run.data('selected')}: not there; run 03_difficulty first, with difficulty.enabled=true")
     samples = {sample.id: sample for sample in stage.run.read_samples("selected")}
     if not samples:
         raise Timer1Error(f"{stage.run.data('selected')}: no sample was selected; loosen difficulty.selection")
@@ -55,9 +57,9 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     samples = selected(stage)
     first = first_policy(stage)
     work = open_work_folder(stage.run.root / "work" / "grpo", _settings(stage, samples, first))
-    with Material(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as material:
-        material.prefetch(samples)
-        trainer = _Trainer(stage, samples, material)
+    with SampleEncoder(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as encoder:
+        encoder.prefetch(samples)
+        trainer = _Trainer(stage, samples, encoder)
         plans = run_epochs(
             list(samples),
             known_difficulty(stage),
@@ -84,8 +86,8 @@ def epoch_flow(stage: Stage[GrpoParams]) -> dict[int, list[dict[str, Any]]]:
 class _Trainer:
     """The outer loop's hands: trains a plan's phase, and asks a model about its samples."""
 
-    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample], material: Material) -> None:
-        self._stage, self._samples, self._material = stage, samples, material
+    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample], encoder: SampleEncoder) -> None:
+        self._stage, self._samples, self._encoder = stage, samples, encoder
 
     def train(self, plan: Any) -> None:
         from timer1lib.training.grpo import Phase, train_phase
@@ -108,7 +110,7 @@ class _Trainer:
             log_before=before,
             carry_from=plan.carry_from,
         )
-        train_phase(phase, self._samples, self._material.encode, stage.params, stage.shared)
+        train_phase(phase, self._samples, self._encoder.encode, stage.params, stage.shared)
 
     def measure(self, folder: str, ids: Sequence[str], epoch: int) -> dict[str, float | None]:
         from timer1lib.inference.generate import predict
@@ -135,7 +137,7 @@ def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: st
     training = Path(first) / "model.safetensors"
     stamp = [training.stat().st_size, training.stat().st_mtime_ns] if training.is_file() else None
     return {
-        "params": stage.params.model_dump(),
+        "params": result_parameters(stage.params),
         "shared": result_parameters(stage.shared),
         "form": forms.load(stage.shared.form).identity(),
         "first": [first, stamp],

@@ -14,7 +14,7 @@ from timer1lib.params.base import result_parameters
 from timer1lib.params.sections import SftParams
 from timer1lib.schema import Sample
 from timer1lib.stages import Stage
-from timer1lib.stages.material import Material
+from timer1lib.stages.encoding import SampleEncoder
 
 
 def cold_start_rows(stage: Stage[SftParams]) -> list[dict[str, Any]]:
@@ -45,16 +45,16 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
     rows = cold_start_rows(stage)
     texts = {row["id"]: row["completion"] for row in rows}
     samples = {row["id"]: Sample.from_json({k: v for k, v in row.items() if k != "completion"}) for row in rows}
-    with Material(stage.run, stage.shared) as material:
-        material.prefetch(samples)
+    with SampleEncoder(stage.run, stage.shared) as encoder:
+        encoder.prefetch(samples)
         job = SftJob(
             ids=list(samples),
-            encode=lambda loaded, name: material.encode(loaded, samples[name], texts[name]),
+            encode=lambda loaded, name: encoder.encode(loaded, samples[name], texts[name]),
             out_dir=stage.run.checkpoint("sft"),
             work_dir=stage.run.root / "work" / "sft",
             log_path=stage.run.log("sft"),
             settings={
-                "params": stage.params.model_dump(),
+                "params": result_parameters(stage.params),
                 "shared": result_parameters(stage.shared),
                 "form": forms.load(stage.shared.form).identity(),
                 "rows": json.loads(json.dumps(rows)),

@@ -36,6 +36,9 @@ from timer1lib.world.scene import Pairs, Scene, sample_scene
 SEEDS_A_SPLIT = 1_000_000
 SYNTH_SEEDS = 500 * SEEDS_A_SPLIT
 """Seeds of `synth`, apart from those of the workbook's own splits."""
+NEAR_SCENES, NEAR_SEEDS = 1_000, 10_000
+"""So many scenes of so many world seeds lie side by side in a split's range; all others lie far above every range."""
+FAR = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class SplitSpec:
     """What the scenes of a split are like. Difficulties and durations (seconds) are ranges."""
 
     number: int
-    """Seeds of the split are `number * SEEDS_A_SPLIT` and up, below those of pretraining."""
+    """Its place among the splits: `scene_number`."""
     difficulty: tuple[float, float]
     durations: tuple[float, float] = (10.0, 64.0)
     pairs: Pairs = "common"
@@ -105,11 +108,17 @@ def build_splits(
 
 def split_scenes(spec: SplitSpec, seed: int) -> Iterator[Scene]:
     """A split's scenes without end, in a fixed order."""
-    first = spec.number * SEEDS_A_SPLIT * 10 + (seed % 10_000) * 1000
     for i in range(SEEDS_A_SPLIT):
-        number = first + i
+        number = scene_number(spec, seed, i)
         difficulty = float(np.random.default_rng([number, 3]).uniform(*spec.difficulty))
         yield sample_scene(number, round(difficulty, 3), spec.durations, spec.pairs)
+
+
+def scene_number(spec: SplitSpec, seed: int, i: int) -> int:
+    """Seed of a split's i-th scene: no two splits, world seeds or places share one."""
+    if i < NEAR_SCENES and seed < NEAR_SEEDS:
+        return spec.number * NEAR_SCENES * NEAR_SEEDS + seed * NEAR_SCENES + i
+    return (1 + spec.number) * FAR + seed * SEEDS_A_SPLIT + i
 
 
 def scene_samples(scene: Scene, split: str, queries_a_video: int = 4, phrases: Phrases | None = None) -> list[Sample]:

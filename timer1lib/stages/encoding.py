@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
 
 
-class Material:
+class SampleEncoder:
     """Encodes samples of a run for training. Close it to end the decoding workers."""
 
     def __init__(self, run: RunFolder, shared: SharedParams, *, grounded: bool = False) -> None:
