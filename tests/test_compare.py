@@ -15,6 +15,7 @@ from timer1lib.evaluation.measure import Material, measure_run, pairs
 from timer1lib.evaluation.published import PUBLISHED, published_rows
 from timer1lib.evaluation.tables import html_table, markdown_table, results_rows, text_table
 from timer1lib.files import atomic_write_json, atomic_write_jsonl
+from timer1lib.forms import FORMS
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
 
@@ -54,7 +55,7 @@ def make_run(
     for (_, name, split), rows in given.items():
         atomic_write_jsonl(run.predictions(name, split), (row.to_json() for row in rows))
     material = Material({"test_id": ("grounding", samples), "qa_short": ("questions", QUESTIONS)}, given, world(20))
-    atomic_write_json(run.metrics, {"model": "tiny", **measure_run(material, "timer1", ">=", 200, 0)})
+    atomic_write_json(run.metrics, {"model": "tiny", **measure_run(material, FORMS["timer1"], ">=", 200, 0)})
     return run
 
 
@@ -129,7 +130,7 @@ def test_metrics_hold_baselines_differences_signatures_and_failures(tmp_path: Pa
         ("grounding", "sft", "test_id"): [Prediction(s.id, *s.window) for s in samples[1:]]
         + [Prediction("s0", error="v0.mp4: no such file")],
     }
-    metrics = measure_run(Material({"test_id": ("grounding", samples)}, given, world(30)), "timer1", ">", 200, 0)
+    metrics = measure_run(Material({"test_id": ("grounding", samples)}, given, world(30)), FORMS["timer1"], ">", 200, 0)
     assert metrics["comparison"] == ">"
     assert metrics["splits"]["test_id"]["sft"]["mIoU"] == pytest.approx(100 * 59 / 60)
     assert metrics["failed"] == [
