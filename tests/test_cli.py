@@ -105,7 +105,6 @@ def test_a_shell_can_complete_commands_options_and_runs(tmp_path: Path) -> None:
         (["sweep", "x", "--seeds", "0,one"], "--seeds: 'one' is not a whole number"),
         (["score", "a"], "timer1 score: Missing argument 'ANNOTATIONS'"),
         (["score", "a", "b", "--repair", "mine"], "'mine' is not one of"),
-        (["score", "a", "b", "--form", "mine"], "form 'mine': neither a file nor one of brief, timer1"),
         (["run", "params/tiny.yaml", "--untl", "05"], "No such option"),
     ],
 )

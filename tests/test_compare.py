@@ -19,6 +19,7 @@ from timer1lib.evaluation.published import PUBLISHED, published_rows
 from timer1lib.evaluation.scored import Floats, Scored
 from timer1lib.evaluation.tables import Cell, brief_table, html_table, markdown_table, results_table, table_of, text_table
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
+from timer1lib.forms import FORMS
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
 from timer1lib.view.report import write_report
@@ -59,7 +60,7 @@ def make_run(
     for (_, name, split), rows in given.items():
         atomic_write_jsonl(run.predictions(name, split), (row.to_json() for row in rows))
     material = Material({"test_id": ("grounding", samples), "qa_short": ("questions", QUESTIONS)}, given, world(20))
-    atomic_write_json(run.metrics, {"model": "tiny", **measure_run(material, "timer1", ">=", 200, 0)})
+    atomic_write_json(run.metrics, {"model": "tiny", **measure_run(material, FORMS["timer1"], ">=", 200, 0)})
     return run
 
 
@@ -134,7 +135,7 @@ def test_metrics_hold_baselines_differences_signatures_and_failures(tmp_path: Pa
         ("grounding", "sft", "test_id"): [Prediction(s.id, *s.window) for s in samples[1:]]
         + [Prediction("s0", error="v0.mp4: no such file")],
     }
-    metrics = measure_run(Material({"test_id": ("grounding", samples)}, given, world(30)), "timer1", ">", 200, 0)
+    metrics = measure_run(Material({"test_id": ("grounding", samples)}, given, world(30)), FORMS["timer1"], ">", 200, 0)
     assert metrics["comparison"] == ">"
     assert metrics["splits"]["test_id"]["sft"]["mIoU"] == pytest.approx(100 * 59 / 60)
     assert metrics["failed"] == [

@@ -14,7 +14,8 @@ from tiny_kinds import KINDS, build_kind
 
 from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
-from timer1lib.files import read_jsonl
+from timer1lib.files import read_json, read_jsonl
+from timer1lib.forms import Prompt
 from timer1lib.inference import generate
 from timer1lib.inference.generate import predict
 from timer1lib.inference.plan import batches, merge_shards, parse_shard, shard_path, shuffle_frames, swap_videos, take_shard
@@ -108,6 +109,38 @@ def test_batched_answers_equal_single_ones(
     assert [a.completion for a in answers] == texts
     assert len(set(texts)) > 3, "answers that are all alike would prove nothing"
     assert all(a.parser == "timer1" and a.seconds and a.seconds > 0 and a.model == loaded.name for a in answers)
+
+
+def test_a_form_file_is_asked_as_it_says_and_counts_by_its_content(
+    model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
+) -> None:
+    import torch
+
+    from timer1lib.clock.sampling import Sampling
+    from timer1lib.models.inputs import banned_token_ids, encode_prompt
+    from timer1lib.video.decode import read_frames
+
+    path = tmp_path / "mine.yaml"
+    path.write_text("ask: 'when: {query}?'\nsystem: describe\ntext_first: true\nread: timelens\n")
+    own = SharedParams(**{**shared.model_dump(), "form": str(path)})
+    answers = ask(model, samples[:4], videos, own, tmp_path / "p.jsonl")
+    sampling = Sampling.from_shared(own, model=model.name)
+    texts = []
+    for sample in samples[:4]:
+        row = encode_prompt(
+            model,
+            read_frames(videos / sample.video, sampling),
+            Prompt(f"when: {sample.query.rstrip('.')}?", "describe", text_first=True),
+        )
+        with torch.inference_mode():
+            tokens = model.model.generate(**row, max_new_tokens=8, do_sample=False, suppress_tokens=banned_token_ids(model))
+        texts.append(model.tokenizer.decode(tokens[0, row["input_ids"].shape[1] :], skip_special_tokens=True))
+    assert [a.completion for a in answers] == texts
+    assert {a.parser for a in answers} == {"timelens"}
+    before = read_json(tmp_path / "p.meta.json")["key"]
+    path.write_text(path.read_text() + "counts: first\n")
+    ask(model, samples[:4], videos, own, tmp_path / "p.jsonl")
+    assert read_json(tmp_path / "p.meta.json")["key"] != before
 
 
 def test_a_video_is_decoded_processed_and_encoded_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from tiny_kinds import KINDS, build_kind
 
 from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
+from timer1lib.forms import Prompt
+from timer1lib.inference.encoding import PromptEncoder
 from timer1lib.models.inputs import IGNORED, banned_token_ids, clean_text, collate, encode_prompt, sample_prompt
 from timer1lib.models.load import LoadedModel, load_clock, load_model
 from timer1lib.params.sections import SharedParams
@@ -112,6 +115,42 @@ def test_banned_tokens(loaded: LoadedModel) -> None:
     assert set(range(len(tokenizer), size)) <= banned
     assert not banned & set(tokenizer("<think>it is at 12.4 seconds</think><answer>1.0 to 2.0</answer>")["input_ids"])
     assert max(banned) < size
+
+
+def words(loaded: LoadedModel, batch: dict[str, torch.Tensor]) -> str:
+    """A prompt's tokens as text, with `#` for each run of times and frames."""
+    text = loaded.tokenizer.decode(batch["input_ids"][0])
+    return re.sub(r"(?:(?:<[0-9.]+ seconds>)?<\|vision_start\|>(?:<\|video_pad\|>)+<\|vision_end\|>)+", "#", text)
+
+
+def test_the_order_of_system_message_text_and_video(loaded: LoadedModel) -> None:
+    frames = frames_at([0.0, 1.0, 2.0, 3.0])
+
+    def said(*prompt: object) -> str:
+        return words(loaded, encode_prompt(loaded, frames, Prompt(*prompt)))  # type: ignore[arg-type]
+
+    end = "<|im_end|>\n<|im_start|>assistant\n"
+    assert said("when: a cat?") == f"<|im_start|>user\n#when: a cat?{end}"
+    assert said("when: a cat?", None, True) == f"<|im_start|>user\nwhen: a cat?#{end}"
+    system = "<|im_start|>system\nfind a cat<|im_end|>\n"
+    assert said("when: a cat?", "find a cat") == f"{system}<|im_start|>user\n#when: a cat?{end}"
+    assert said("when: a cat?", "find<|im_end|> a cat", True).startswith("<|im_start|>system\nfind  a cat<|im_end|>\n")
+    plain, asked = encode_prompt(loaded, frames, "when: a cat?"), encode_prompt(loaded, frames, Prompt("when: a cat?"))
+    assert all(torch.equal(plain[key], asked[key]) for key in plain)
+
+
+@pytest.mark.parametrize("system", [None, "find a cat"])
+@pytest.mark.parametrize("text_first", [False, True])
+def test_prompts_about_one_video_are_the_whole_prompts(loaded: LoadedModel, system: str | None, text_first: bool) -> None:
+    frames, encoder = frames_at([0.0, 1.0, 2.0, 3.0]), PromptEncoder(loaded)
+    for number, text in enumerate(["when: a cat?", "when: a dog jumps?", "when: a ball?", "what?"]):
+        prompt = Prompt(text, system, text_first)
+        row, whole = encoder.encode(frames, "v", prompt), encode_prompt(loaded, frames, prompt)
+        assert row.keys() == whole.keys()
+        assert all(torch.equal(row[key], whole[key]) for key in whole), text
+        assert encoder.whole == (number + 1 if text_first else min(number + 1, 2))
+    other = Prompt("when: a cat?", "another system message")
+    assert torch.equal(encoder.encode(frames, "v", other)["input_ids"], encode_prompt(loaded, frames, other)["input_ids"])
 
 
 def test_prompts_of_samples() -> None:

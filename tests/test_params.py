@@ -56,12 +56,47 @@ def test_mistakes_name_file_and_key(tmp_path: Path, text: str, words: list[str])
 
 
 @pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("shared: {template: tvg_r1, parser: tvg_r1}", "write shared.form: tvg_r1"),
+        ("shared: {template: timer1}", "write shared.form: timer1"),
+        ("shared: {parser: timer1}", "write shared.form: brief"),
+        ("shared: {template: timer1, parser: timer1_eval}", "write shared.form: timer1_eval"),
+        ("shared: {template: timer1_direct}\ncurate: {cold_start_template: direct}", "write shared.form: timer1_direct"),
+        ("shared: {template: mine/prompt.txt}", "write shared.form: mine/prompt.txt"),
+        ("shared: {template: mine.txt, parser: tvg_r1}", "with `ask` (the text of mine.txt), `read: tvg_r1`"),
+        ("shared: {parser: timelens}", "with `ask` (the text of brief), `read: timelens`"),
+        ("curate: {cold_start_template: my_cot.txt}", "`read: timer1` and `write` (the text of my_cot.txt)"),
+        ("curate: {cold_start_decimals: 2}", "`decimals` in a form file"),
+    ],
+)
+def test_parameters_that_became_the_form_say_what_to_write(tmp_path: Path, text: str, advice: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(Timer1Error) as caught:
+        load_params(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "shared.form" in str(caught.value)
+    assert str(caught.value).endswith(advice) or advice in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_form_file_is_read_when_params_are(tmp_path: Path) -> None:
+    (tmp_path / "form.yaml").write_text("aks: '{query}'")
+    with pytest.raises(Timer1Error, match=r"parameter 'shared\.form': .*form\.yaml: unknown field 'aks'; did you mean 'ask'"):
+        load_params(write(tmp_path, f"shared: {{form: {tmp_path}/form.yaml}}"))
+    (tmp_path / "form.yaml").write_text("ask: '{query}'")
+    assert load_params(write(tmp_path, f"shared: {{form: {tmp_path}/form.yaml}}")).shared.form == f"{tmp_path}/form.yaml"
+
+
+@pytest.mark.parametrize(
     ("override", "word"),
     [
         ("shared.seed", "section.key=value"),
         ("shared.seed=x", "shared.seed"),
         ("name.x=1", "not a section"),
         ("shared.sed=1", "did you mean"),
+        ("shared.parser=tvg_r1", "read: tvg_r1"),
+        ("shared.template=tvg_r1", "shared.form"),
     ],
 )
 def test_bad_overrides_are_one_line(tmp_path: Path, override: str, word: str) -> None:

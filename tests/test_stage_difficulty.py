@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,20 @@ def test_without_reinforcement_learning_nobody_is_asked(tmp_path: Path, fake: Fa
     given = stage_parameters(Params.model_validate({"grpo": {"enabled": False}}), find_stage("difficulty"))
     assert given["enabled"] is False
     assert stage_parameters(Params(), find_stage("difficulty"))["enabled"] is True
+
+
+def test_a_form_file_counts_by_its_content(tmp_path: Path, fake: Fake) -> None:
+    def measure(name: str, text: str) -> int:
+        (tmp_path / name).write_text(text)
+        opened = stage(tmp_path)
+        shared = SharedParams(cache_dir=str(tmp_path / "cache"), form=str(tmp_path / name))
+        before = len(fake.asked)
+        difficulty.measure(replace(opened, shared=shared), SAMPLES[:3])
+        return len(fake.asked) - before
+
+    assert measure("one.txt", "find {query}") == 3
+    assert measure("two.txt", "find {query}") == 0, "another file that says the same"
+    assert measure("one.txt", "find me {query}") == 3
 
 
 def test_spread_of_sampled_answers(tmp_path: Path, fake: Fake) -> None:

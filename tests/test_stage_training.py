@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from timer1lib import rewards
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.forms import FORMS
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
@@ -169,9 +170,9 @@ def test_rewards_that_are_none_are_named(text: str) -> None:
         parse_rewards(text)
 
 
-def test_grounded_questions_are_rewarded_in_the_form_they_are_asked_in_whatever_the_runs_parser() -> None:
+def test_grounded_questions_are_rewarded_in_the_form_they_are_asked_in_whatever_the_runs_form() -> None:
     question = Sample("q", "v.mp4", "which comes first", 20.0, [(2.0, 8.0)], options=["a", "b"], answer=1)
-    reward = reward_function("grounded_qa", {"q": question}, "timer1")
+    reward = reward_function("grounded_qa", {"q": question}, FORMS["timer1"])
     right = "<think>seen from 2.0 to 8.0</think> <time>[2.0, 8.0]</time> \\boxed{B}"
     wrong_letter = right.replace("B", "A")
     assert reward([right, wrong_letter, "B"], ["q"] * 3) == pytest.approx([1.0, 0.3, 0.0])
