@@ -13,7 +13,7 @@ import pytest
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import columns
 from timer1lib.evaluation.compare import compare_html, compare_runs, compare_text
-from timer1lib.evaluation.measure import Material, measure_run, pairs
+from timer1lib.evaluation.measure import Evidence, measure_run, pairs
 from timer1lib.evaluation.pooled import pool, pooled_text
 from timer1lib.evaluation.published import PUBLISHED, published_rows
 from timer1lib.evaluation.scored import Floats, Scored
@@ -59,8 +59,8 @@ def make_run(
     }
     for (_, name, split), rows in given.items():
         atomic_write_jsonl(run.predictions(name, split), (row.to_json() for row in rows))
-    material = Material({"test_id": ("grounding", samples), "qa_short": ("questions", QUESTIONS)}, given, world(20))
-    atomic_write_json(run.metrics, {"model": "tiny", **measure_run(material, FORMS["timer1"], ">=", 200, 0)})
+    evidence = Evidence({"test_id": ("grounding", samples), "qa_short": ("questions", QUESTIONS)}, given, world(20))
+    atomic_write_json(run.metrics, {"model": "tiny", **measure_run(evidence, FORMS["timer1"], ">=", 200, 0)})
     return run
 
 
@@ -135,7 +135,7 @@ def test_metrics_hold_baselines_differences_signatures_and_failures(tmp_path: Pa
         ("grounding", "sft", "test_id"): [Prediction(s.id, *s.window) for s in samples[1:]]
         + [Prediction("s0", error="v0.mp4: no such file")],
     }
-    metrics = measure_run(Material({"test_id": ("grounding", samples)}, given, world(30)), FORMS["timer1"], ">", 200, 0)
+    metrics = measure_run(Evidence({"test_id": ("grounding", samples)}, given, world(30)), FORMS["timer1"], ">", 200, 0)
     assert metrics["comparison"] == ">"
     assert metrics["splits"]["test_id"]["sft"]["mIoU"] == pytest.approx(100 * 59 / 60)
     assert metrics["failed"] == [

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from timer1lib.data.checks import clip, faults
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.score import score_files
 
@@ -89,6 +90,18 @@ def test_repairs_are_asked_for_and_listed(tmp_path: Path, truth: Path) -> None:
     assert mended["left_out"]["empty_window"]["n"] == mended["left_out"]["n"] == 1
     with pytest.raises(Timer1Error, match="repairs 'mend'"):
         score_files(path, truth, treatment="mend")  # type: ignore[arg-type]
+
+
+def test_one_judge_with_and_without_a_tolerance() -> None:
+    """A window that rounding carries past the end is broken as published tables count, and none for the audit."""
+    assert faults((4.0, 10.0005), 10.0) == ["past_end"]
+    assert faults((4.0, 10.0005), 10.0, tolerance=1e-3) == []
+    assert faults((4.0, 10.0015), 10.0, tolerance=1e-3) == ["past_end"]
+    assert faults((11.0, -1.0), 10.0) == ["reversed", "negative", "past_end"]
+    assert faults((3.0, 3.0), None) == ["empty_window"]
+    assert faults((float("nan"), 3.0), 10.0) == ["not_finite"]
+    assert clip((-1.0, 12.0), 10.0) == (0.0, 10.0)
+    assert clip((-1.0, 12.0), None) == (0.0, 12.0)
 
 
 def test_duplicates_and_strangers_are_reported_and_the_first_answer_counts(tmp_path: Path, truth: Path) -> None:

@@ -56,8 +56,9 @@ class RunFolder:
     def checkpoint(self, name: str) -> Path:
         return self.root / "checkpoints" / name
 
-    def predictions(self, checkpoint: str, split: str) -> Path:
-        return self.root / "predictions" / f"{checkpoint}.{split}.jsonl"
+    def predictions(self, checkpoint: str, split: str, kind: str = "") -> Path:
+        """Answers to a split; those of a `kind` of their own (swap, shuffle, grounded) lie in a folder of that name."""
+        return self.root / "predictions" / kind / f"{checkpoint}.{split}.jsonl"
 
     def read_samples(self, name: str) -> list[Sample]:
         path = self.data(name)
@@ -66,8 +67,8 @@ class RunFolder:
     def write_samples(self, name: str, samples: list[Sample]) -> None:
         atomic_write_jsonl(self.data(name), (sample.to_json() for sample in samples))
 
-    def read_predictions(self, checkpoint: str, split: str) -> list[Prediction]:
-        path = self.predictions(checkpoint, split)
+    def read_predictions(self, checkpoint: str, split: str, kind: str = "") -> list[Prediction]:
+        path = self.predictions(checkpoint, split, kind)
         return [Prediction.from_json(row, f"{path}, row {i}") for i, row in enumerate(read_jsonl(path), 1)]
 
     @property

@@ -18,7 +18,7 @@ from timer1lib.evaluation.tables import (
     TEMPLATES,
     Cell,
     Head,
-    Row,
+    Line,
     Table,
     difference_cell,
     environment,
@@ -214,7 +214,7 @@ def compare_table(value: dict[str, Any], split: str) -> Table:
         cells = [Cell(row["run"]), Cell(row["checkpoint"]), *(replace(score_cell(row, column), note="") for column in columns)]
         if several:
             cells += [difference_cell(entry, main), Cell(number(entry.get("p")), form=".4f")]
-        rows.append(Row(tuple(cells)))
+        rows.append(Line(tuple(cells)))
     return Table(tuple(head), tuple(rows))
 
 

@@ -44,7 +44,7 @@ def baseline_predictions(samples: Sequence[Sample], train: Sequence[Sample] | No
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class Evidence:
     """What there is to measure.
 
     Attributes:
@@ -62,7 +62,7 @@ class Material:
     swapped_durations: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
 
-def measure_run(material: Material, form: AnswerForm, comparison: Comparison, resamples: int, seed: int) -> dict[str, Any]:
+def measure_run(evidence: Evidence, form: AnswerForm, comparison: Comparison, resamples: int, seed: int) -> dict[str, Any]:
     """The contents of `metrics.json`: see docs/evaluation.md. Times and machines play no part in it."""
     result: dict[str, Any] = {
         "comparison": comparison,
@@ -74,22 +74,22 @@ def measure_run(material: Material, form: AnswerForm, comparison: Comparison, re
         "paired": {},
         "questions": {},
         "signatures": {},
-        "failed": _failed(material),
+        "failed": _failed(evidence),
     }
-    progress = Progress("scoring", len(material.splits))
+    progress = Progress("scoring", len(evidence.splits))
     reference: dict[str, Scored] = {}
-    for split, (kind, samples) in material.splits.items():
+    for split, (kind, samples) in evidence.splits.items():
         if kind == "questions":
-            _questions(result, material, split, samples, comparison, resamples, seed)
+            _questions(result, evidence, split, samples, comparison, resamples, seed)
         else:
             asked = [sample for sample in samples if sample.windows]
             scored = {
                 name: join(asked, rows, form)
                 for name in CHECKPOINTS
-                if (rows := material.answers.get(("grounding", name, split))) is not None
+                if (rows := evidence.answers.get(("grounding", name, split))) is not None
             }
-            _grounding(result, material, split, scored, comparison, resamples, seed)
-            _signatures(result, material, split, scored, reference, seed)
+            _grounding(result, evidence, split, scored, comparison, resamples, seed)
+            _signatures(result, evidence, split, scored, reference, seed)
             reference = reference or scored
         progress.update()
     return result
@@ -97,7 +97,7 @@ def measure_run(material: Material, form: AnswerForm, comparison: Comparison, re
 
 def _grounding(
     result: dict[str, Any],
-    material: Material,
+    evidence: Evidence,
     split: str,
     scored: Mapping[str, Scored],
     comparison: Comparison,
@@ -108,7 +108,7 @@ def _grounding(
     asked = next(iter(scored.values())).samples if scored else ()
     result["baselines"][split] = {
         name: summary(join(asked, rows), comparison, resamples=resamples, seed=seed, groups=())
-        for name, rows in baseline_predictions(asked, material.train).items()
+        for name, rows in baseline_predictions(asked, evidence.train).items()
     }
     result["paired"][split] = {
         f"{first} → {second}": paired(scored[first], scored[second], comparison, resamples=resamples, seed=seed)
@@ -118,7 +118,7 @@ def _grounding(
 
 def _signatures(
     result: dict[str, Any],
-    material: Material,
+    evidence: Evidence,
     split: str,
     scored: Mapping[str, Scored],
     reference: Mapping[str, Scored],
@@ -127,14 +127,14 @@ def _signatures(
     result["signatures"][split] = {}
     last = list(scored)[-1:] == ["grpo"]
     for name, rows in scored.items():
-        swapped, shuffled = (material.answers.get((kind, name, split)) for kind in ("swap", "shuffle"))
-        rollouts = list(read_jsonl(material.rollouts, torn_tail=True)) if last and name == "grpo" and material.rollouts else None
+        swapped, shuffled = (evidence.answers.get((kind, name, split)) for kind in ("swap", "shuffle"))
+        rollouts = list(read_jsonl(evidence.rollouts, torn_tail=True)) if last and name == "grpo" and evidence.rollouts else None
         found = find_signatures(
             rows,
-            train=material.train,
+            train=evidence.train,
             reference=reference.get(name),
             swapped={row.id: row for row in swapped} if swapped is not None else None,
-            swapped_durations=material.swapped_durations.get(split),
+            swapped_durations=evidence.swapped_durations.get(split),
             shuffled={row.id: row for row in shuffled} if shuffled is not None else None,
             rollouts=rollouts,
             seed=seed,
@@ -144,7 +144,7 @@ def _signatures(
 
 def _questions(
     result: dict[str, Any],
-    material: Material,
+    evidence: Evidence,
     split: str,
     samples: Sequence[Sample],
     comparison: Comparison,
@@ -154,7 +154,7 @@ def _questions(
     given = {
         name: questions.pair(samples, rows)
         for name in CHECKPOINTS
-        if (rows := material.answers.get(("questions", name, split))) is not None
+        if (rows := evidence.answers.get(("questions", name, split))) is not None
     }
     result["splits"][split] = {
         name: questions.accuracy(samples, rows, resamples=resamples, seed=seed) | {"letters": questions.by_letter(samples, rows)}
@@ -174,7 +174,7 @@ def _questions(
             "always_one_letter": row["always"],
             "n": row["n"],
         }
-        both = material.answers.get(("grounded", name, split))
+        both = evidence.answers.get(("grounded", name, split))
         if both is not None:
             windowed = [sample for sample in samples if sample.windows]
             table = questions.grounded(
@@ -191,11 +191,11 @@ def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     return [*steps, (names[0], names[-1])] if len(names) > 2 else steps
 
 
-def _failed(material: Material) -> list[dict[str, str]]:
+def _failed(evidence: Evidence) -> list[dict[str, str]]:
     """Every sample that got no answer because something broke."""
     return [
         {"id": row.id, "split": split, "checkpoint": checkpoint, "asked": kind, "error": row.error}
-        for (kind, checkpoint, split), rows in material.answers.items()
+        for (kind, checkpoint, split), rows in evidence.answers.items()
         for row in rows
         if row.error is not None
     ]

@@ -68,7 +68,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Line:
     """`kind` sets a row out (`best`, `baseline`); `colour` is that of a checkpoint in the figures."""
 
     cells: tuple[Cell, ...]
@@ -76,13 +76,16 @@ class Row:
     colour: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Table:
-    """Rows under their headings; in a notebook it shows itself as HTML."""
+    """Rows under their headings; it shows itself as text, and in a notebook as HTML."""
 
     head: tuple[Head, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Line, ...]
     title: str = ""
+
+    def __repr__(self) -> str:
+        return text_table(self)
 
     def _repr_html_(self) -> str:
         return html_table(self)
@@ -94,7 +97,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     A column of nothing but text stands to the left.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    made = tuple(Row(tuple(_cell(row.get(name)) for name in names)) for row in rows)
+    made = tuple(Line(tuple(_cell(row.get(name)) for name in names)) for row in rows)
     head = tuple(Head(name, "", _kind([row.cells[i].value for row in made])) for i, name in enumerate(names))
     return Table(head, made, title)
 
@@ -219,7 +222,7 @@ def results_table(
     columns = present(shown(place), list(rows.values()))
     best = max(rows, key=lambda name: number(rows[name].get("mIoU")) or 0.0, default="")
     made = [
-        Row(
+        Line(
             (Cell(display_name(name)), *(score_cell(row, column) for column in columns)),
             "best" if name == best and len(rows) > 1 and number(row.get("mIoU")) is not None else "",
             (colours or {}).get(name, ""),
@@ -229,7 +232,7 @@ def results_table(
     for name, row in baselines.items():
         if isinstance(row, Mapping):
             shown_name = name.replace("_", " ") if place == "report" else f"({name})"
-            made.append(Row((Cell(shown_name), *(score_cell(row, column) for column in columns)), "baseline"))
+            made.append(Line((Cell(shown_name), *(score_cell(row, column) for column in columns)), "baseline"))
     return Table((Head("checkpoint", kind="left"), *heads_of(columns)), tuple(made), title)
 
 
@@ -240,7 +243,7 @@ def brief_table(metrics: Mapping[str, Any]) -> Table:
     rows = [(split, name, row) for split, scores in splits.items() for name, row in scores_of(scores).items()]
     columns = present(shown("brief"), [row for _, _, row in rows])
     made = [
-        Row((Cell(split), Cell(display_name(name)), *(score_cell(row, column, brief=True) for column in columns)))
+        Line((Cell(split), Cell(display_name(name)), *(score_cell(row, column, brief=True) for column in columns)))
         for split, name, row in rows
     ]
     return Table((Head("split", kind="left"), Head("model", kind="left"), *heads_of(columns)), tuple(made))

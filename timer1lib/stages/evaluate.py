@@ -11,7 +11,7 @@ from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.answers import asked
 from timer1lib.evaluation.columns import CHECKPOINTS
-from timer1lib.evaluation.measure import Material, measure_run
+from timer1lib.evaluation.measure import Evidence, measure_run
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json
@@ -95,18 +95,13 @@ def tasks(stage: EvaluateStage) -> list[Task]:
                     made.append(Task(name, split, "questions", run.predictions(name, split), samples))
                 windowed = tuple(s for s in samples if s.windows)
                 if p.grounded_questions and windowed:
-                    made.append(Task(name, split, "grounded", _beside(stage, "grounded", name, split), windowed))
+                    made.append(Task(name, split, "grounded", run.predictions(name, split, "grounded"), windowed))
                 continue
             made.append(Task(name, split, "grounding", run.predictions(name, split), samples))
             few = some_videos(samples, p.perturb_samples)
             if len({(s.video, s.video_start) for s in few}) > 1:
-                made += [Task(name, split, kind, _beside(stage, kind, name, split), few) for kind in kinds]
+                made += [Task(name, split, kind, run.predictions(name, split, kind), few) for kind in kinds]
     return made
-
-
-def _beside(stage: EvaluateStage, kind: str, checkpoint: str, split: str) -> Path:
-    path = stage.run.predictions(checkpoint, split)
-    return path.parent / kind / path.name
 
 
 def some_videos(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
@@ -196,24 +191,23 @@ def measure(stage: EvaluateStage) -> dict[str, Any]:
         if not task.path.is_file():
             raise Timer1Error(f"{task.path}: not there yet; run every shard, then 05_evaluate with evaluate.shard empty")
     run, shared = stage.run, stage.shared
-    material = Material(
+    evidence = Evidence(
         {name: (kind, run.read_samples(name)) for name, kind in splits(stage).items()},
-        {(task.kind, task.checkpoint, task.split): _read(task) for task in todo},
+        {(task.kind, task.checkpoint, task.split): _read(stage, task) for task in todo},
         run.read_samples("train") if run.data("train").is_file() else None,
         run.log("rollouts") if run.log("rollouts").is_file() else None,
         {task.split: {s.id: s.duration for s in swap_videos(task.samples)} for task in todo if task.kind == "swap"},
     )
     form, comparison = forms.load(shared.form), COMPARISONS[stage.params.comparison]
-    metrics = {"model": shared.model, **measure_run(material, form, comparison, stage.params.resamples, shared.seed)}
+    metrics = {"model": shared.model, **measure_run(evidence, form, comparison, stage.params.resamples, shared.seed)}
     metrics["question_method"] = stage.params.question_method
     atomic_write_json(run.metrics, metrics)
     return metrics
 
 
-def _read(task: Task) -> list[Prediction]:
-    from timer1lib.files import read_jsonl
-
-    return [Prediction.from_json(row, f"{task.path}, row {i}") for i, row in enumerate(read_jsonl(task.path), 1)]
+def _read(stage: EvaluateStage, task: Task) -> list[Prediction]:
+    own = task.kind if task.kind not in ("grounding", "questions") else ""
+    return stage.run.read_predictions(task.checkpoint, task.split, own)
 
 
 NOTHING_YET: dict[str, Any] = {"splits": {}, "baselines": {}, "paired": {}, "questions": {}, "signatures": {}, "failed": []}
@@ -262,7 +256,7 @@ def offsets(stage: EvaluateStage, split: str) -> dict[str, list[float]]:
 
 def _scored(stage: EvaluateStage, split: str) -> dict[str, Scored]:
     return {
-        task.checkpoint: join(task.samples, _read(task), forms.load(stage.shared.form))
+        task.checkpoint: join(task.samples, _read(stage, task), forms.load(stage.shared.form))
         for task in tasks(stage)
         if task.split == split and task.kind == "grounding"
     }

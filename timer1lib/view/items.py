@@ -119,7 +119,7 @@ def linked_text(text: str) -> list[dict[str, object]]:
 
 
 @dataclass(slots=True)
-class Row:
+class Lane:
     """One line of the timeline: who says it, its segment in seconds (None: no answer), and its text."""
 
     key: str
@@ -138,7 +138,7 @@ class Item:
 
     key: str
     sample: Sample
-    rows: list[Row]
+    rows: list[Lane]
     split: str = ""
     step: int | None = None
     tags: list[str] = field(default_factory=list)
@@ -151,7 +151,7 @@ class Item:
         ends = [end for _, end in self.sample.windows] + [row.span[1] for row in self.rows if row.span]
         return max([1.0, *ends])
 
-    def iou(self, row: Row) -> float:
+    def iou(self, row: Lane) -> float:
         """IoU of a row's answer with the window it fits best (there may be several)."""
         return best_iou(row.span, self.sample.windows)
 
@@ -198,7 +198,7 @@ def load_items(
         for sample in run.read_samples(split):
             if sample.is_question and not sample.windows:
                 continue
-            rows = [_row(name, answers[name].get(sample.id), style[name], form) for name in answers]
+            rows = [_lane(name, answers[name].get(sample.id), style[name], form) for name in answers]
             found = sorted(tags.get((split, sample.id), set()))
             if any(row.span is None for row in rows):
                 found.append("no answer")
@@ -206,12 +206,12 @@ def load_items(
     return items
 
 
-def _row(name: str, prediction: Prediction | None, style: Style, form: AnswerForm) -> Row:
+def _lane(name: str, prediction: Prediction | None, style: Style, form: AnswerForm) -> Lane:
     if prediction is None:
-        return Row(name, name, None, "", style, False, None, "not in the predictions")
+        return Lane(name, name, None, "", style, False, None, "not in the predictions")
     asked = form if prediction.parser == form.reading.way else FORMS.get(prediction.parser, form)
     fits = asked.fits(prediction.completion)
-    return Row(name, name, prediction.span, prediction.completion, style, fits, None, prediction.error)
+    return Lane(name, name, prediction.span, prediction.completion, style, fits, None, prediction.error)
 
 
 def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000) -> list[Item]:
@@ -248,7 +248,7 @@ def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
         completion = row["completions"][i] if row.get("completions") else ""
         style = Style("#009e73", "solid") if rank == 0 else Style("#0072b2", "diagonal")
         parsed = (float(span[0]), float(span[1])) if span and None not in span else FORMS["timer1"].span(completion)
-        rollouts.append(Row(f"r{i}", f"rollout {i + 1}", parsed, completion, style, True, float(row["rewards"][i])))
+        rollouts.append(Lane(f"r{i}", f"rollout {i + 1}", parsed, completion, style, True, float(row["rewards"][i])))
     return Item(f"{row['step']}/{row['id']}/{number}", sample, rollouts, f"step {row['step']}", int(row["step"]))
 
 

@@ -15,7 +15,7 @@ from timer1lib.evaluation.columns import display_name, number, shown
 from timer1lib.evaluation.tables import (
     Cell,
     Head,
-    Row,
+    Line,
     Table,
     paired_table,
     questions_table,
@@ -363,7 +363,7 @@ def failed(metrics: Mapping[str, Any]) -> str:
         if isinstance(row, Mapping):
             where = " · ".join(str(row[key]) for key in ("split", "checkpoint") if row.get(key))
             why = str(row.get("error", row.get("reason", "")))
-            listed.append(Row((Cell(str(row.get("id", ""))), Cell(where), Cell(why))))
+            listed.append(Line((Cell(str(row.get("id", ""))), Cell(where), Cell(why))))
     return _section("failed", Table(head, tuple(listed)), len(rows) - MOST_FAILED)
 
 
