@@ -10,7 +10,7 @@ run: install  ## the whole job on the embedded world, to a report
 	$(BIN)/timer1 run params/tiny.yaml
 
 test: install  ## all tests, on WORKERS cores (2)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
