@@ -2,14 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+WORKERS ?= 2
 
 .PHONY: run test lab lint params install help
 
 run: install  ## the whole job on the embedded world, to a report
 	$(BIN)/timer1 run params/tiny.yaml
 
-test: install  ## all tests
-	$(BIN)/python -m pytest
+test: install  ## all tests, on WORKERS cores (2)
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

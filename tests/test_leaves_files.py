@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,31 +219,28 @@ def test_progress_in_a_terminal_is_one_line_with_the_time_left(monkeypatch: pyte
     assert "reward 1.000" in last
 
 
-def test_progress_in_jupyterlab_is_one_output_that_is_replaced_and_log_lines_under_a_runner(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown: list[tuple[str, str]] = []
+def test_progress_in_jupyterlab_is_one_output_that_is_replaced_and_log_lines_under_a_runner() -> None:
+    import nbformat
+    from nbclient import NotebookClient
 
-    class Handle:
-        def update(self, content: dict[str, str], raw: bool) -> None:
-            shown.append(("update", content["text/plain"]))
+    code = "from timer1lib.progress import Progress\nprogress = Progress('GRPO', 4)\n"
+    code += "for step in range(4): progress.update(reward=step / 3)"
 
-    def display(content: dict[str, str], raw: bool, display_id: bool) -> Handle:
-        shown.append(("display", content["text/plain"]))
-        return Handle()
+    def outputs(**environment: str) -> list[dict[str, Any]]:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        kept = {key: value for key, value in os.environ.items() if key not in (RUNNER_VARIABLE, BEACON_VARIABLE)}
+        client = NotebookClient(notebook, kernel_name="python3")
+        client.execute(env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), **environment})
+        return list(notebook.cells[0].outputs)
 
-    monkeypatch.setattr("timer1lib.progress._in_kernel", lambda: True)
-    monkeypatch.setattr("IPython.display.display", display)
-    monkeypatch.delenv(RUNNER_VARIABLE, raising=False)
-    progress = Progress("GRPO", 2)
-    progress.update()
-    progress.update()
-    assert shown == [("display", "GRPO: 1/2  0:00 elapsed, 0:00 left"), ("update", "GRPO: 2/2  0:00 elapsed, 0:00 left")]
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setenv(RUNNER_VARIABLE, "1")
-    Progress("GRPO", 1).update()
-    assert capsys.readouterr() == ("GRPO: 1/1  0:00 elapsed, 0:00 left\n", ""), "on stdout, which notebooks do not show in red"
-    assert len(shown) == 2
+    last = "GRPO: 4/4  0:00 elapsed, 0:00 left  reward 1.000"
+    (line,) = outputs()
+    assert line["output_type"] == "display_data"
+    assert line["data"] == {"text/plain": last}
+    logged = outputs(**{RUNNER_VARIABLE: "1"})
+    assert {output["name"] for output in logged} == {"stdout"}, "notebooks show stderr in red"
+    lines = "".join(output["text"] for output in logged).splitlines()
+    assert (len(lines), lines[-1]) == (2, last), "one at the start and one at the end"
 
 
 def test_clock() -> None:

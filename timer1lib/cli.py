@@ -140,7 +140,7 @@ def run(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder in place of outputs/<name>.")] = None,
     json: Json = False,
 ) -> Outcome:
-    """Run the notebooks of a params file; what is unchanged is skipped."""
+    """Run the notebooks of a params file; skip what is unchanged."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
     from timer1lib.runs.runner import run as run_notebooks
@@ -215,7 +215,7 @@ def clock(
     ] = "auto",
     json: Json = False,
 ) -> Outcome:
-    """Show when each sampled frame is, and when the model is told it is."""
+    """Show when each sampled frame is, and when the model is told."""
     from timer1lib.inference.clock_report import clock_report, format_clock
 
     value = clock_report(video, model, clock_rule=rule, timestamps=timestamps)
@@ -254,7 +254,7 @@ def sweep(
 
 @command
 def compare(runs: Annotated[list[str], RunArgument], json: Json = False) -> Outcome:
-    """Put several runs into one table, with intervals and paired differences."""
+    """Put runs into one table, with intervals and paired differences."""
     from timer1lib.evaluation.compare import compare_runs, compare_text
 
     value = compare_runs(runs)
@@ -279,7 +279,7 @@ def inspect(
 
 @command
 def estimate(params: ParamsFile, overrides: Overrides = None, json: Json = False) -> Outcome:
-    """Work out memory and arithmetic of a recipe before renting a machine."""
+    """Work out a recipe's memory and arithmetic before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
     from timer1lib.training.estimate import estimate as work_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from typing import Any, TextIO
@@ -67,14 +68,24 @@ class Progress:
 
 
 class _Bar:
-    """A terminal's line, which tqdm draws: as wide as the terminal is, gone to the next line at the end."""
+    """A terminal's line, which tqdm draws, no wider than the terminal is."""
 
     def __init__(self, stream: TextIO, label: str, total: int, done: int) -> None:
         from tqdm import tqdm
 
-        form = "{desc}: [{bar:20}] {n_fmt}/{total_fmt}  {elapsed} elapsed, {remaining} left{postfix}"
+        tqdm.monitor_interval = 0  # no thread of its own: processes are forked while a bar is shown
+        columns, rows = shutil.get_terminal_size()  # tqdm draws nothing where a terminal says that it has no size
         self._bar = tqdm(
-            total=total, initial=done, desc=label, file=stream, bar_format=form, ascii=".#", dynamic_ncols=True, mininterval=0
+            desc=label,
+            total=total,
+            initial=done,
+            file=stream,
+            bar_format="{desc}: [{bar:20}] {n_fmt}/{total_fmt}  {elapsed} elapsed, {remaining} left{postfix}",
+            ascii=".#",
+            mininterval=0,
+            miniters=1,
+            ncols=columns - 1,
+            nrows=rows,
         )
 
     def show(self, text: str, done: int, numbers: str) -> None:
