@@ -177,3 +177,12 @@ def test_the_command_prints_numbers(capsys: Any) -> None:
     text = format_estimate(value)
     assert "memory GB" in text
     assert len(text.splitlines()) == len(value)
+
+
+def test_written_times_are_counted_whichever_family_writes_them() -> None:
+    """A frame pair costs `<12.4 seconds>` and its marks; by positions the whole video has two marks."""
+    asked = ["shared.model=Qwen/Qwen2.5-VL-7B-Instruct", "shared.frames=40"]
+    path = ROOT / "params" / "tiny.yaml"
+    positions, text = (estimate(load_params(path, [*asked, f"shared.timestamps={how}"])) for how in ("positions", "text"))
+    assert text["prompt tokens P"] - positions["prompt tokens P"] == 20 * 9 - 2
+    assert text["visual tokens of a video"] == positions["visual tokens of a video"]

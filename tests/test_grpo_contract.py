@@ -13,7 +13,8 @@ trl = pytest.importorskip("trl")
 from grpo_runs import tiny_folder, trainer  # noqa: E402
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 
-from timer1lib.training.video_grpo import VideoGRPOTrainer, rollouts, shared_prefix  # noqa: E402
+from timer1lib.training.video_grpo import rollouts, shared_prefix  # noqa: E402
+from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer  # noqa: E402
 
 HOOKS = {
     "_set_signature_columns_if_needed": ["self"],
@@ -112,7 +113,7 @@ def test_the_saved_configuration_names_no_attention_of_ours(made: Any, tmp_path:
 
 
 def test_bad_options_are_named() -> None:
-    from timer1lib.training.video_grpo import VideoGRPOConfig
+    from timer1lib.training.video_grpo.config import VideoGRPOConfig
 
     common: dict[str, Any] = {"output_dir": "nowhere", "use_cpu": True, "bf16": False, "report_to": []}
     with pytest.raises(ValueError, match="scoring 'fast'"):

@@ -107,6 +107,10 @@ class Architecture:
         """Keys and values of `tokens` in every layer."""
         return 2.0 * self.layers * self.key_width * tokens * size
 
+    def feature_bytes(self, patches: float, size: int) -> float:
+        """What each merger is given of a video, kept in place of its pixels."""
+        return patches * self.vision_hidden * (1 + self.deepstack) * size
+
     def layer_bytes(self, size: int) -> float:
         """What one text layer keeps for the backward pass a token, by the saved tensors of transformers' classes."""
         q, k = self.query_width, self.key_width

@@ -34,8 +34,8 @@ def freeze_vision_tower(model: Any) -> None:
     family = family_of_model(model)
     tower = family.tower(model)
     tower.requires_grad_(False)
-    for merger in family.mergers(tower):
-        merger.requires_grad_(True)
+    for part in family.mergers(tower):
+        part.requires_grad_(True)
 
 
 def lora_config(rank: int, family: Family) -> Any:

@@ -68,7 +68,6 @@ def estimate(params: Params) -> dict[str, Any]:
         "shared prefix": _step_flops(sizes, params, prompt, patches, frame_patches, shared_prefix=True) / 1e12,
         "plain": _step_flops(sizes, params, prompt, patches, frame_patches, shared_prefix=False) / 1e12,
     }
-    features = patches * sizes.vision_hidden * (1 + sizes.deepstack) * width
     totals = {name: fixed + max(activations[name], keys[name]) for name in flops}
     return {
         "model": shared.model,
@@ -87,7 +86,7 @@ def estimate(params: Params) -> dict[str, Any]:
         "keys and values GB, plain path": keys["plain"],
         "memory GB": totals["shared prefix"],
         "memory GB, plain path": totals["plain"],
-        "tower features of a video MB": features / 1e6,
+        "tower features of a video MB": sizes.feature_bytes(patches, width) / 1e6,
         "TFLOP a step": flops["shared prefix"],
         "TFLOP a step, plain path": flops["plain"],
         "less arithmetic by": flops["plain"] / flops["shared prefix"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from timer1lib.forms import FORMS
+from timer1lib.clock.told import seconds_per_grid
 from timer1lib.world import answers
 from timer1lib.world.base.tiny import TEMPORAL_PATCH
 from timer1lib.world.lexicon import VERBS
@@ -54,7 +55,7 @@ class Lesson:
     pixels: NDArray[np.uint8]
     """(frames, side, side, 3)"""
     seconds_per_grid: float
-    """From one frame pair to the next."""
+    """From one frame pair to the next, as the model is told it."""
 
 
 def lesson_scene(index: int, mix: Mix) -> Scene:
@@ -98,7 +99,8 @@ def build_lesson(
         labels += piece if weight else [-100] * len(piece)
         weights += [weight] * len(piece)
     times = answers.sampled_times(scene.duration, FRAMES)
-    return Lesson(ids, labels, weights, pixels, float(times[-1] - times[0]) / (FRAMES - 1) * TEMPORAL_PATCH)
+    step = float(times[-1] - times[0]) / (FRAMES - 1)
+    return Lesson(ids, labels, weights, pixels, seconds_per_grid(step, TEMPORAL_PATCH))
 
 
 def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) -> list[tuple[str, str]]:

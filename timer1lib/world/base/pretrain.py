@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from timer1lib.clock.told import NUDGE
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl
 from timer1lib.models.fast_vision import speed_up_vision
@@ -215,7 +214,7 @@ def collate_lessons(
     patches, grid = patchify(np.stack([lesson.pixels for lesson in lessons]))
     inputs: dict[str, torch.Tensor] = {}
     if config.model_type == "qwen2_5_vl":
-        seconds = torch.tensor([lesson.seconds_per_grid * NUDGE for lesson in lessons])
+        seconds = torch.tensor([lesson.seconds_per_grid for lesson in lessons])
         if getattr(config, "timestamps", "auto") == "text":
             steps = int(grid[0, 0])
             grid, seconds = grid.repeat_interleave(steps, 0), seconds.repeat_interleave(steps)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text
+from timer1lib.models.config import FAMILIES
 from timer1lib.world.lexicon import vocabulary
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def build_tiny(
         family: which classes; both give one visual token a frame pair.
         seed: of the weights.
         hidden: width of the text model; heads are 32 wide, the MLP is three times as wide.
-        textual: a Qwen2.5-VL that is told times as text; its `config.json` says so.
+        textual: tell times as text although the family has positions for them; the `config.json` says so.
     """
     import torch
     from transformers import AutoModelForImageTextToText
@@ -77,7 +78,7 @@ def build_tiny(
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     config = tiny_config(family, tokenizer, hidden, layers, vision_hidden, vision_depth)
-    if textual and family == "qwen2_5_vl":
+    if textual and FAMILIES[family].position_rate(config) is not None:
         config.timestamps = "text"
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -91,8 +92,6 @@ def tiny_config(
     family: Family, tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, vision_hidden: int, vision_depth: int
 ) -> Any:
     """The configuration of a tiny model; every width follows from the two hidden sizes."""
-    from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
-
     if hidden % 32:
         raise Timer1Error(f"hidden size {hidden}: must be a multiple of 32, the width of a head")
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
@@ -127,13 +126,7 @@ def tiny_config(
         "vision_end_token_id": ids["<|vision_end|>"],
         "tie_word_embeddings": True,
     }
-    if family == "qwen3_vl":
-        text |= {"head_dim": 32, "rope_parameters": {**rope, "mrope_interleaved": True}}
-        vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
-        return Qwen3VLConfig(text_config=text, vision_config=vision, **common)
-    text |= {"rope_parameters": rope}
-    vision |= {"tokens_per_second": 2, "window_size": FRAME_SIDE, "fullatt_block_indexes": list(range(vision_depth))}
-    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **common)
+    return FAMILIES[family].tiny_config(text, vision, rope, FRAME_SIDE, common)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -170,35 +163,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def save_processor(folder: Path, family: Family, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write tokenizer, image and video processor so that `AutoProcessor` finds the family's own classes."""
-    from transformers import (
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
-    )
+    from transformers import Qwen2VLImageProcessor
 
     side = FRAME_SIDE * FRAME_SIDE
     sizes: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": TEMPORAL_PATCH}
     normal: dict[str, Any] = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     image = Qwen2VLImageProcessor(size={"shortest_edge": side, "longest_edge": side}, **sizes, **normal)
-    video_marks = "'<|video_pad|>'" if family == "qwen3_vl" else "'<|vision_start|><|video_pad|><|vision_end|>'"
-    if family == "qwen3_vl":
-        # Qwen3-VL counts pixels over the whole video, and its processor puts the marks around every frame itself
-        video: Any = Qwen3VLVideoProcessor(
-            size={"shortest_edge": side, "longest_edge": 4096 * side},
-            do_sample_frames=False,
-            cap_pixels_per_frame=False,
-            **sizes,
-            **normal,
-        )
-        processor: Any = Qwen3VLProcessor(image, tokenizer, video)
-    else:
-        video = Qwen2VLVideoProcessor(
-            size={"shortest_edge": side, "longest_edge": side}, do_sample_frames=False, **sizes, **normal
-        )
-        processor = Qwen2_5_VLProcessor(image, tokenizer, video)
-    processor.chat_template = CHAT_TEMPLATE.replace("%VIDEO%", video_marks)
+    processor, written = FAMILIES[family].tiny_processor(image, tokenizer, side, sizes | normal)
+    processor.chat_template = CHAT_TEMPLATE.replace("%VIDEO%", f"'{written}'")
     processor.save_pretrained(folder)
 
 
