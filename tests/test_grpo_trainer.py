@@ -13,8 +13,8 @@ pytest.importorskip("trl")
 from grpo_runs import flat_reward, furthest, letter_reward, tiny_folder, trainer, weights  # noqa: E402
 
 from timer1lib.training.features import FeatureCache  # noqa: E402
-from timer1lib.training.resume import load_weights  # noqa: E402
 from timer1lib.training.video_grpo import resume_point  # noqa: E402
+from timer1lib.training.video_grpo.resume import load_weights  # noqa: E402
 
 GREEDY = {"do_sample": False}
 

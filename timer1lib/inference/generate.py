@@ -20,7 +20,6 @@ from timer1lib.inference.ledger import Ledger, weights_digest
 from timer1lib.inference.perturb import PERTURBATIONS, Perturbation, shuffle_frames, swap_videos
 from timer1lib.inference.plan import batches, clip_key, shard_path, take_shard
 from timer1lib.models.inputs import banned_token_ids, collate, sample_prompt
-from timer1lib.params.base import result_parameters
 from timer1lib.parsing import Policy, parse
 from timer1lib.progress import Progress
 from timer1lib.schema import Prediction, Sample
@@ -85,7 +84,7 @@ def predict(
         "weights": weights_digest(loaded.model),
         "rule": str(loaded.rule),
         "samples": [[s.id, s.video, s.query, s.duration, s.video_start, s.video_end, s.options] for s in asked],
-        "shared": result_parameters(shared, but=("model", "seed")),
+        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "seed"}),
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "num_samples": num_samples,

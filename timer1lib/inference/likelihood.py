@@ -15,7 +15,6 @@ from timer1lib.inference.generate import ResolveVideo, inference_mode, log, open
 from timer1lib.inference.ledger import Ledger, weights_digest
 from timer1lib.inference.plan import batches, clip_key, shard_path, take_shard
 from timer1lib.models.inputs import collate, sample_prompt
-from timer1lib.params.base import result_parameters
 from timer1lib.progress import Progress
 from timer1lib.schema import Prediction, Sample
 
@@ -61,7 +60,7 @@ def choose(
         "weights": weights_digest(loaded.model),
         "rule": str(loaded.rule),
         "samples": [[s.id, s.video, s.query, s.duration, s.video_start, s.video_end, s.options] for s in asked],
-        "shared": result_parameters(shared, but=("model", "seed")),
+        "shared": shared.model_dump(exclude={"cache_dir", "cache_gb", "workers", "device", "model", "seed"}),
         "prefix": prefix,
         "shard": shard,
     }

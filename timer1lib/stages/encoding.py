@@ -7,12 +7,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from timer1lib.clock.sampling import Sampling
-from timer1lib.files import resolve
+from timer1lib.inference.generate import open_store
 from timer1lib.models.inputs import encode_prompt, sample_prompt
 from timer1lib.params.shared import SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
-from timer1lib.video.frame_store import FrameStore
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
@@ -24,7 +23,7 @@ class SampleEncoder:
     def __init__(self, run: RunFolder, shared: SharedParams, *, grounded: bool = False) -> None:
         self._run, self._shared, self._grounded = run, shared, grounded
         self._sampling = Sampling.from_shared(shared)
-        self._store = FrameStore(resolve(shared.cache_dir), shared.cache_gb, shared.workers)
+        self._store = open_store(shared)
 
     def __enter__(self) -> Self:
         return self

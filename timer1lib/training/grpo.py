@@ -33,8 +33,8 @@ from timer1lib.training.common import (
     save_model,
 )
 from timer1lib.training.features import FeatureCache
-from timer1lib.training.resume import resume_point
 from timer1lib.training.video_grpo import VideoGRPOConfig, VideoGRPOTrainer
+from timer1lib.training.video_grpo.resume import resume_point
 
 Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]
 

@@ -30,7 +30,7 @@ from timer1lib.training.common import (
     precision,
     save_model,
 )
-from timer1lib.training.resume import resume_point
+from timer1lib.training.video_grpo.resume import resume_point
 
 Encode = Callable[[LoadedModel, str], dict[str, torch.Tensor]]
 """From a model and a row's id to the batch of 1 with labels that it learns from."""

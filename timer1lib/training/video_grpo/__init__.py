@@ -6,8 +6,8 @@
 `encode` turns a row into the processor's output for its prompt (see `encoded.EncodePrompt`).
 """
 
-from timer1lib.training.resume import resume_point
 from timer1lib.training.video_grpo.config import VideoGRPOConfig
+from timer1lib.training.video_grpo.resume import resume_point
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 
 __all__ = ["VideoGRPOConfig", "VideoGRPOTrainer", "resume_point"]

@@ -33,11 +33,11 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.training.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.training.limits import ROLLOUT_TOKENS
-from timer1lib.training.resume import load_weights
 from timer1lib.training.video_grpo import attention, repeated, rollouts, shared_prefix
 from timer1lib.training.video_grpo.config import VideoGRPOConfig
 from timer1lib.training.video_grpo.encoded import EncodeAhead, EncodedPrompt, EncodePrompt, Row, base_model, encode
 from timer1lib.training.video_grpo.groups import GroupSource, flat_groups
+from timer1lib.training.video_grpo.resume import load_weights
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
 """Called after every generation with the step and a row a group: step, id, completions (text), rewards (weighted sums)."""
