@@ -32,9 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from timer1lib.models.architecture import Architecture
+from timer1lib.models.config import KNOWN
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import accept_features, tower_features
-from timer1lib.training.architecture import KNOWN, Architecture
 from timer1lib.training.common import freeze_vision_tower
 from timer1lib.training.video_grpo import attention, repeated, rollouts, shared_prefix
 from timer1lib.training.video_grpo.encoded import EncodedPrompt, encode

@@ -22,7 +22,7 @@ from timer1lib.models.features import VideoFeatures, accept_features, tower_feat
 from timer1lib.models.inputs import banned_token_ids, collate, encode_prompt
 from timer1lib.models.load import LoadedModel, load_model
 from timer1lib.models.qwen3_vl import Qwen3VL
-from timer1lib.models.tiny import build_tiny
+from timer1lib.world.base.tiny import build_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL: dict[str, Any] = {"hidden": 32, "layers": 2, "vision_hidden": 32, "vision_depth": 2}
@@ -119,7 +119,7 @@ def test_a_third_family_is_one_class_and_one_entry(third: Path, tmp_path: Path) 
 
 
 def clock_report_of(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
-    from timer1lib.world.encode import write_video
+    from timer1lib.world.render import write_video
     from timer1lib.world.scene import sample_scene
 
     write_video(sample_scene(3, 0.1), folder / "clip.mp4")

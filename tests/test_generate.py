@@ -116,7 +116,7 @@ def test_a_form_file_is_asked_as_it_says_and_counts_by_its_content(
 ) -> None:
     import torch
 
-    from timer1lib.clock.sampling import Sampling
+    from timer1lib.clock.frames import Sampling
     from timer1lib.models.inputs import banned_token_ids, encode_prompt
     from timer1lib.video.decode import read_frames
 

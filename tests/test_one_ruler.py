@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timer1lib.data.difficulty import difficulty_rows, published_rows
-from timer1lib.evaluation.exploitation import _mean_iou
 from timer1lib.evaluation.scored import join
+from timer1lib.evaluation.signatures.exploitation import _mean_iou
 from timer1lib.files import read_jsonl
 from timer1lib.forms import FORMS
 from timer1lib.params.sections import DifficultyParams, GrpoParams, SharedParams
@@ -22,8 +22,7 @@ from timer1lib.stages import Stage
 from timer1lib.stages import difficulty as stage_difficulty
 from timer1lib.stages import grpo as stage_grpo
 from timer1lib.training.grpo import _RolloutLog, reward_function
-from timer1lib.view.items import Item, Row, load_rollouts
-from timer1lib.view.palette import Style
+from timer1lib.view.items import Item, Lane, Style, load_rollouts
 
 TWO = Sample("a", "v.mp4", "she waves", 40.0, [(0.0, 5.0), (20.0, 30.0)], extra={"pred": [19.0, 29.0]})
 TEXT = "<think>so</think><answer>19.00 to 29.00</answer>"
@@ -68,7 +67,7 @@ def test_evaluation() -> None:
 
 
 def test_view_and_the_log_of_rollouts(tmp_path: Path) -> None:
-    item = Item("a", TWO, [Row("r", "r", ANSWER.span, TEXT, Style("#000000", "solid"))])
+    item = Item("a", TWO, [Lane("r", "r", ANSWER.span, TEXT, Style("#000000", "solid"))])
     assert item.ious() == {"r": pytest.approx(IOU)}
     run = RunFolder(tmp_path)
     rows: list[dict[str, Any]] = [{"id": "a", "completions": [TEXT, "x"], "rewards": [1.0, 0.0]}]

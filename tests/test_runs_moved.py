@@ -26,7 +26,6 @@ from timer1lib.runs.keys import folder_hash, input_files, key_parts, stage_key
 from timer1lib.runs.runner import Project, RunResult, run
 
 ROOT = Path(__file__).resolve().parent.parent
-LETTERS = pytest.mark.xfail(strict=True, reason="inference.generate still reads letters by evaluation.questions")
 UNCHANGED = ["unchanged"] * 7
 
 
@@ -64,7 +63,6 @@ def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
-@LETTERS
 def test_a_metric_a_column_a_figure_and_a_reader_train_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timer1lib.runs.runner.execute", stubbed)
     project = library(tmp_path / "copy")
@@ -91,7 +89,7 @@ def test_a_metric_a_column_a_figure_and_a_reader_train_nothing_again(tmp_path: P
     assert how(finish(project))[1:5] == ["ran"] * 4
 
 
-@pytest.mark.parametrize("stage", ["sft", pytest.param("difficulty", marks=LETTERS), pytest.param("grpo", marks=LETTERS)])
+@pytest.mark.parametrize("stage", ["sft", "difficulty", "grpo"])
 def test_what_trains_reaches_no_evaluation_and_no_view(stage: str) -> None:
     package = ROOT / "timer1lib"
     files = {path.relative_to(package).as_posix() for path in closure(package, f"stages.{stage}")}

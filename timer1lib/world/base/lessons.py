@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from timer1lib.forms import FORMS
 from timer1lib.clock.told import seconds_per_grid
+from timer1lib.forms import FORMS
 from timer1lib.world import answers
 from timer1lib.world.base.tiny import TEMPORAL_PATCH
 from timer1lib.world.lexicon import VERBS
