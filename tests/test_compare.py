@@ -12,10 +12,9 @@ import pytest
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import columns
-from timer1lib.evaluation.compare import compare_html, compare_runs, compare_text
+from timer1lib.evaluation.compare import PUBLISHED, compare_html, compare_runs, compare_text, published_rows
 from timer1lib.evaluation.measure import Evidence, measure_run, pairs
 from timer1lib.evaluation.pooled import pool, pooled_text
-from timer1lib.evaluation.published import PUBLISHED, published_rows
 from timer1lib.evaluation.scored import Floats, Scored
 from timer1lib.evaluation.tables import Cell, brief_table, html_table, markdown_table, results_table, table_of, text_table
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timer1lib.forms import FORMS
-from timer1lib.forms.letters import boxed_letter
+from timer1lib.forms.reading import boxed_letter
 from timer1lib.rewards import REWARDS, RewardInput, tiou_centered_reward, tiou_reward
 from timer1lib.spans import intersect, iou, iou_many, merge, union_length
 

@@ -11,8 +11,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from timer1lib.errors import Timer1Error
-from timer1lib.params import cells
-from timer1lib.params.base import SHARED_READ
+from timer1lib.params import SHARED_READ, cells
 from timer1lib.params.load import all_keys, load_params
 from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
 

@@ -8,11 +8,9 @@ import torch
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
-from timer1lib.world.answers import sampled_times
 from timer1lib.world.base import pretrain as module
-from timer1lib.world.base.lessons import FRAMES, SIDE, Mix, build_lesson, lesson_pixels, lesson_scene
-from timer1lib.world.base.muon import BatchedMuon, orthogonalise
-from timer1lib.world.base.pretrain import Recipe, Videos, batch_indices, collate_lessons, pretrain
+from timer1lib.world.base.lessons import FRAMES, SIDE, Mix, build_lesson, lesson_pixels, lesson_scene, sampled_times
+from timer1lib.world.base.pretrain import BatchedMuon, Recipe, Videos, batch_indices, collate_lessons, orthogonalise, pretrain
 from timer1lib.world.base.tiny import build_tiny, build_tokenizer
 from timer1lib.world.render import write_video
 
@@ -48,7 +46,7 @@ def test_a_lesson_is_what_the_processor_makes_of_the_same_video_and_prompt(famil
 def test_told_times_are_those_of_the_written_file(tmp_path) -> None:
     from timer1lib.clock.frames import Sampling
     from timer1lib.video.decode import read_frames
-    from timer1lib.world.answers import told_times
+    from timer1lib.world.base.lessons import told_times
 
     scene = lesson_scene(7, Mix())
     write_video(scene, tmp_path / "v.mp4")

@@ -16,7 +16,7 @@ from stub_project import make_project
 from test_runs_runner import how, in_process
 
 from timer1lib.files import read_json
-from timer1lib.params.base import CANNOT_CHANGE_RESULTS, SHARED_READ
+from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ
 from timer1lib.params.sections import SECTIONS, Params, SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.closure import closure

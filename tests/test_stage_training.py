@@ -16,7 +16,7 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
 from timer1lib.training.grpo import parse_rewards, reward_function
-from timer1lib.world import answers
+from timer1lib.world.base import lessons as answers
 from timer1lib.world.base.tiny import build_tiny
 from timer1lib.world.splits import build_splits
 

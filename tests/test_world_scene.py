@@ -8,8 +8,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from timer1lib.clock.told import seen
 from timer1lib.files import resolve
-from timer1lib.world import answers
+from timer1lib.world.base import lessons as answers
 from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, PHRASES, POOL_PHRASES, TYPES, vocabulary
 from timer1lib.world.queries import Query, long_questions, pick_queries, scene_queries, short_questions
 from timer1lib.world.scene import Change, Person, Scene, Thing, sample_scene
@@ -189,7 +190,7 @@ def test_out_of_distribution_samples_ask_about_what_is_new() -> None:
 @pytest.mark.parametrize("window", [(0.0, 3.0), (3.3, 9.1), (19.0, 20.0), (7.1, 7.2)])
 def test_seen_times_are_told_times_near_the_window(window: tuple[float, float]) -> None:
     told = answers.told_times(20.0, frames=32)
-    start, end = answers.seen(window, told)
+    start, end = seen(window, told)
     step = told[1] - told[0]
     assert start in told
     assert end in told

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from timer1lib.forms import FORMS, AnswerForm
-from timer1lib.forms.letters import boxed_letter
+from timer1lib.forms.reading import boxed_letter
 from timer1lib.schema import Window
 from timer1lib.spans import best_iou, best_window, iou
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from timer1lib.schema import Window
 
 if TYPE_CHECKING:
     from timer1lib.clock.frames import Frames
@@ -94,3 +97,13 @@ def patch_middles(times_s: NDArray[np.float64], step_s: float, temporal_patch: i
     if len(times_s) <= temporal_patch and times_s[0] == times_s[-1]:
         return np.zeros(len(times_s))
     return np.asarray((held - 1) / 2 * step_s, dtype=np.float64)
+
+
+def seen(window: Window, told: Sequence[float]) -> Window:
+    """First and last told time at which the event is seen: those inside the window, or the nearest one."""
+    step = told[1] - told[0] if len(told) > 1 else 0.0
+    inside = [t for t in told if window[0] - step / 4 <= t < window[1] + step / 4]
+    if not inside:
+        middle = (window[0] + window[1]) / 2
+        inside = [min(told, key=lambda t: abs(t - middle))]
+    return inside[0], inside[-1]

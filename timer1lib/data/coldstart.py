@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from timer1lib.clock.frames import Sampling, choose_frames
+from timer1lib.clock.told import Timestamps, seen, told_times
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
 from timer1lib.forms import AnswerForm
+from timer1lib.models.config import temporal_geometry
 from timer1lib.schema import Sample, Window
 from timer1lib.spans import best_iou
+from timer1lib.video.decode import clip_frames
+from timer1lib.video.probe import timeline
 
 Times = Callable[[Sample], Window]
 """Which times a completion names for a sample, in seconds; `exact` the window's own."""
@@ -113,3 +118,28 @@ def from_annotations(path: str | Path, samples: Iterable[Sample], form: AnswerFo
         left = [(s, c) for s, c in left if test(s, c)]
         table[name] = {"alone": alone, "left": len(left)}
     return Filtered([{**s.to_json(), "completion": c} for s, c in left], table, read)
+
+
+def told_window(
+    resolve_video: Callable[[Sample], Path], sampling: Sampling, model: str, timestamps: Timestamps = "auto"
+) -> Callable[[Sample], Window]:
+    """A function from a sample to the first and last told time inside its window (the nearest one where none is inside).
+
+    A boundary between two sampled frames cannot be seen, and as a target it only teaches noise. Times are the true
+    ones: `time_scale` of the wrong-clock experiment changes what is told, never what is right.
+
+    Args:
+        resolve_video: the file of a sample's video; only its timestamps are read.
+        model: folder or hub id, of which only `config.json` is read.
+        timestamps: how that model is told times.
+    """
+    patch, rate = temporal_geometry(model, timestamps)
+    sampling = replace(sampling, time_scale=1.0)
+
+    def window(sample: Sample) -> Window:
+        _, times, _ = clip_frames(timeline(resolve_video(sample)), (sample.video_start, sample.video_end))
+        choice = choose_frames(times, sampling, patch)
+        told = told_times(times[choice.indices], choice.step_s, patch, rate, 1.0)
+        return seen(sample.window, list(dict.fromkeys(float(t) for t in told)))
+
+    return window

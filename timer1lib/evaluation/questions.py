@@ -10,7 +10,7 @@ import numpy as np
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.metrics import THRESHOLDS, Comparison, mean, members, reaches
 from timer1lib.evaluation.scored import Bools, Floats, score_pairs
-from timer1lib.forms.letters import letter, parse_letter
+from timer1lib.forms.reading import letter, parse_letter
 from timer1lib.schema import Prediction, Sample
 
 

@@ -15,8 +15,7 @@ from typing import Any, Literal, get_args
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_yaml, resolve
-from timer1lib.forms.letters import list_options
-from timer1lib.forms.reading import READINGS, Counts, Reading
+from timer1lib.forms.reading import READINGS, Counts, Reading, list_options
 from timer1lib.schema import Sample, Window
 
 FullStop = Literal["keep", "last", "all"]

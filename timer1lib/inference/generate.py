@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
-from timer1lib.forms.letters import parse_letter
+from timer1lib.forms.reading import parse_letter
 from timer1lib.inference.encoding import Asker, ResolveVideo, answer_all
 from timer1lib.inference.ledger import Ledger, settings_of
 from timer1lib.inference.plan import PERTURBATIONS, Perturbation, clip_key, shard_path, shuffle_frames, swap_videos, take_shard

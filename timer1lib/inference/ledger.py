@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_json, atomic_write_jsonl, read_json, read_jsonl
-from timer1lib.params.base import result_parameters
+from timer1lib.params import result_parameters
 from timer1lib.schema import Prediction, Sample
 
 if TYPE_CHECKING:

@@ -1,0 +1,51 @@
+"""Typed parameters: the base of every section (scalars only, nothing unknown), and what of them can change a result."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+CANNOT_CHANGE_RESULTS = frozenset({"cache_dir", "cache_gb", "workers"})
+"""Parameters that say where and how fast something is worked out, never what: no key and no ledger holds them.
+
+`device` and `threads` are not among them: another device, or another number of CPU threads, adds numbers up in another
+order and so changes their last bits, after which a sampled token and a whole training may differ. They count as they
+are written, wherever a model computes (02 to 05, and the answers that 03 keeps for all runs). `auto` stays `auto`, so
+that a run that was moved to another machine is found unchanged there. 01, 06 and 07 compute with no model and read
+neither.
+"""
+
+_SIGHT = ("sampling", "fps", "frames", "min_frame_pixels", "total_pixels", "time_scale", "clock_rule", "timestamps")
+_MODEL = ("model", "form", *_SIGHT, "dtype", "attention", "device", "threads", "cache_dir", "cache_gb", "workers")
+
+SHARED_READ: dict[str, frozenset[str]] = {
+    "curate": frozenset({"seed", "model", "form", *_SIGHT, "cache_dir", "workers"}),
+    "sft": frozenset({"seed", *_MODEL}),
+    "difficulty": frozenset({"seed", *_MODEL}),
+    "grpo": frozenset({"seed", *_MODEL}),
+    "evaluate": frozenset({"seed", *_MODEL}),
+    "inspect": frozenset({"form", "cache_dir"}),
+    "compare": frozenset({"seed"}),
+}
+"""The shared parameters that each stage reads: all that its notebook is given, shows, and has in its key.
+
+A stage cannot read another one (`stages.Stage.shared` has no such attribute), so that this table stays true.
+"""
+
+
+class Section(BaseModel):
+    """One section of a params file. Lists are written as comma-separated text, so that papermill can inject them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def split_list(text: str) -> list[str]:
+    """`"a, b"` -> `["a", "b"]`; empty text is an empty list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def result_parameters(section: Section, *, but: Collection[str] = ()) -> dict[str, Any]:
+    """A section's values without those that cannot change a result, and without those in `but`, known another way."""
+    return section.model_dump(exclude={*CANNOT_CHANGE_RESULTS, *but})

@@ -14,7 +14,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text, project_root, read_json
-from timer1lib.params.base import SHARED_READ, Section
+from timer1lib.params import SHARED_READ, Section
 from timer1lib.params.load import load_params
 from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_yaml
 from timer1lib.forms import FORMS
-from timer1lib.params.base import Section
+from timer1lib.params import Section
 from timer1lib.params.sections import Params
 
 T = TypeVar("T", bound=Section)

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
-from timer1lib.params.base import Section
+from timer1lib.params import Section
 
 KeepDrop = Literal["keep", "drop"]
 KeepClipDrop = Literal["keep", "clip", "drop"]

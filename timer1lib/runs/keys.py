@@ -11,7 +11,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
-from timer1lib.params.base import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
+from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.sections import Params
 from timer1lib.runs.closure import code_hash
 from timer1lib.runs.graph import StageRef, owner, run_files

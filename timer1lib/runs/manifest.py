@@ -15,7 +15,7 @@ import psutil
 
 from timer1lib import __version__
 from timer1lib.files import atomic_write_json, read_json
-from timer1lib.params.base import result_parameters
+from timer1lib.params import result_parameters
 from timer1lib.params.sections import SECTIONS, Params
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.keys import input_files

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import create_model
 
 from timer1lib.files import resolve
-from timer1lib.params.base import SHARED_READ, Section
+from timer1lib.params import SHARED_READ, Section
 from timer1lib.params.load import validated
 from timer1lib.params.sections import SECTIONS, SharedParams
 from timer1lib.progress import quiet_libraries

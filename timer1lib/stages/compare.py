@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from timer1lib.evaluation.compare import compare_runs
+from timer1lib.evaluation.compare import compare_runs, published_rows
 from timer1lib.evaluation.metrics import COMPARISONS
-from timer1lib.evaluation.published import published_rows
-from timer1lib.params.base import split_list
+from timer1lib.params import split_list
 from timer1lib.params.sections import CompareParams
 from timer1lib.stages import Stage
 

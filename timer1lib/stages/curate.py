@@ -19,7 +19,7 @@ from timer1lib.data.quality import quality_report
 from timer1lib.data.readers import ReadResult, hub_samples, read_annotations
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
-from timer1lib.params.base import split_list
+from timer1lib.params import split_list
 from timer1lib.params.sections import CurateParams
 from timer1lib.runs.closure import code_hash
 from timer1lib.schema import Sample, Window
@@ -217,7 +217,7 @@ def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _told_times(stage: CurateStage) -> Callable[[Sample], Window]:
-    from timer1lib.data.toldtimes import told_window
+    from timer1lib.data.coldstart import told_window
     from timer1lib.models.config import sampling_for
 
     return told_window(stage.run.video, sampling_for(stage.shared), stage.shared.model, stage.shared.timestamps)

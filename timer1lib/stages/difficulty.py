@@ -12,7 +12,7 @@ from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, 
 from timer1lib.data.selection import Selection, select
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
-from timer1lib.params.base import result_parameters, split_list
+from timer1lib.params import result_parameters, split_list
 from timer1lib.params.sections import DifficultyParams
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Prediction, Sample

@@ -16,7 +16,7 @@ from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json
 from timer1lib.inference.plan import PERTURBATIONS, swap_videos
-from timer1lib.params.base import split_list
+from timer1lib.params import split_list
 from timer1lib.params.sections import EvaluateParams
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage

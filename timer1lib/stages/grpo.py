@@ -10,12 +10,12 @@ from typing import Any
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
-from timer1lib.params.base import result_parameters
+from timer1lib.params import result_parameters
 from timer1lib.params.sections import GrpoParams
 from timer1lib.schema import Sample
 from timer1lib.spans import best_iou
 from timer1lib.stages import Stage
-from timer1lib.stages.encoding import SampleEncoder
+from timer1lib.training.common import SampleEncoder
 
 
 def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:

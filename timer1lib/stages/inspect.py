@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
-from timer1lib.params.base import split_list
+from timer1lib.params import split_list
 from timer1lib.params.sections import InspectParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.stages import Stage

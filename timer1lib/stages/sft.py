@@ -10,11 +10,11 @@ import numpy as np
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
-from timer1lib.params.base import result_parameters
+from timer1lib.params import result_parameters
 from timer1lib.params.sections import SftParams
 from timer1lib.schema import Sample
 from timer1lib.stages import Stage
-from timer1lib.stages.encoding import SampleEncoder
+from timer1lib.training.common import SampleEncoder
 
 
 def cold_start_rows(stage: Stage[SftParams]) -> list[dict[str, Any]]:

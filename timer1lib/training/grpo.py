@@ -17,7 +17,7 @@ from timer1lib.forms import AnswerForm, load
 from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids
 from timer1lib.models.load import LoadedModel, load_shared
-from timer1lib.params.base import split_list
+from timer1lib.params import split_list
 from timer1lib.params.sections import GrpoParams, SharedParams
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Sample

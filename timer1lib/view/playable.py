@@ -243,7 +243,7 @@ def strip(video: Playable, duration: float | None = None, width: int = STRIP_WID
     count = max(1, round(width / each))
     sheet = Image.new("RGB", (count * each, height), (24, 26, 30))
     resample = Image.Resampling.NEAREST if video.height < height else Image.Resampling.BILINEAR
-    with av.open(io.BytesIO(video.content)) as container:
+    with av.open(io.BytesIO(video.content), "r") as container:
         stream = container.streams.video[0]
         assert stream.time_base is not None
         for i in range(count):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from timer1lib.clock.told import seconds_per_grid
+from timer1lib.clock.told import patch_means, seconds_per_grid, seen
 from timer1lib.forms import FORMS
-from timer1lib.world import answers
+from timer1lib.schema import Window
 from timer1lib.world.base.tiny import TEMPORAL_PATCH
 from timer1lib.world.lexicon import VERBS
 from timer1lib.world.queries import LETTERS, long_questions, pick_queries, short_questions
-from timer1lib.world.render import render
+from timer1lib.world.render import FPS, render
 from timer1lib.world.scene import Scene, sample_scene
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Mix:
 
 @dataclass(slots=True)
 class Lesson:
-    """One training sequence. `labels` is -100 outside the answers."""
+    """One training sequence. `labels` is -100 outside the"""
 
     ids: list[int]
     labels: list[int]
@@ -65,7 +65,7 @@ def lesson_scene(index: int, mix: Mix) -> Scene:
 
 
 def lesson_pixels(scene: Scene) -> NDArray[np.uint8]:
-    return render(scene, answers.sampled_times(scene.duration, FRAMES), SIDE)
+    return render(scene, sampled_times(scene.duration, FRAMES), SIDE)
 
 
 def build_lesson(
@@ -81,7 +81,7 @@ def build_lesson(
     Args:
         textual: a time before each frame pair; else one run of visual tokens, whose positions tell the times.
     """
-    told = answers.told_times(scene.duration, FRAMES)
+    told = told_times(scene.duration, FRAMES)
     if textual:
         video = "".join(f"<{t:.1f} seconds><|vision_start|><|video_pad|><|vision_end|>" for t in told)
     else:
@@ -98,7 +98,7 @@ def build_lesson(
         ids += piece
         labels += piece if weight else [-100] * len(piece)
         weights += [weight] * len(piece)
-    times = answers.sampled_times(scene.duration, FRAMES)
+    times = sampled_times(scene.duration, FRAMES)
     step = float(times[-1] - times[0]) / (FRAMES - 1)
     return Lesson(ids, labels, weights, pixels, seconds_per_grid(step, TEMPORAL_PATCH))
 
@@ -108,7 +108,7 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
     choices = [*short_questions(scene, rng), *long_questions(scene, rng)]
     turns: list[tuple[str, str]] = []
     for query in queries:
-        window = answers.seen(query.window, told)
+        window = seen(query.window, told)
         draw = rng.random()
         if draw < mix.question + mix.grounded_question and choices:
             picked = choices.pop(int(rng.integers(len(choices))))
@@ -117,10 +117,10 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
                 turns.append((FORMS["brief"].ask(picked.text, None, picked.options).text, letter))
             else:
                 text = FORMS["brief"].ask(picked.text, None, picked.options, grounded=True).text
-                turns.append((text, answers.grounded(answers.seen(picked.window, told), letter)))
+                turns.append((text, grounded(seen(picked.window, told), letter)))
             continue
         if draw > 1 - mix.describe:
-            told_of = [(q.text(rng), answers.seen(q.window, told)) for q in sorted(queries, key=lambda q: q.window)]
+            told_of = [(q.text(rng), seen(q.window, told)) for q in sorted(queries, key=lambda q: q.window)]
             turns.append(("describe", ", ".join(f"{text} from {s:.1f} to {e:.1f}" for text, (s, e) in told_of)))
             continue
         if draw > 1 - mix.describe - mix.moment:
@@ -128,7 +128,7 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
             turns.append((f"at {moment:.1f} seconds", shown_at(scene, moment)))
             continue
         thinking = rng.random() < mix.chain_of_thought
-        answer = answers.chain_of_thought(window) if thinking else answers.direct(window)
+        answer = chain_of_thought(window) if thinking else direct(window)
         turns.append((FORMS["brief"].ask(query.text(rng), None).text, answer))
     return turns
 
@@ -146,3 +146,30 @@ def shown_at(scene: Scene, moment: float) -> str:
     if scene.person is not None:
         seen += [f"the person {VERBS[name][0]}" for name, start, end in scene.person.acts if start <= moment < end]
     return ", ".join(seen) or "no objects"
+
+
+def sampled_times(duration: float, frames: int = 32) -> NDArray[np.float64]:
+    """Seconds of `frames` even frames, from the first to the last, of a scene's file."""
+    last = max(0, round(duration * FPS) - 1)
+    return np.linspace(0, last, frames).round() / FPS
+
+
+def told_times(duration: float, frames: int = 32, temporal_patch: int = 2) -> list[float]:
+    """Seconds that a textual-timestamp model is told, one a temporal patch, before they are rounded to a tenth."""
+    return [float(t) for t in patch_means(sampled_times(duration, frames), temporal_patch)]
+
+
+def direct(window: Window) -> str:
+    """`<answer>3.2 to 9.8</answer>`"""
+    return f"<answer>{window[0]:.1f} to {window[1]:.1f}</answer>"
+
+
+def chain_of_thought(window: Window) -> str:
+    """The cold start's form: the thinking names the times, the answer follows from it."""
+    return f"<think>seen from {window[0]:.1f} to {window[1]:.1f}</think>{direct(window)}"
+
+
+def grounded(window: Window, letter: str) -> str:
+    """Grounded question answering in TVG-R1's form: thinking, time, boxed letter."""
+    span = f"{window[0]:.1f} to {window[1]:.1f}"
+    return f"<think>seen from {span}</think> <time>[{window[0]:.1f}, {window[1]:.1f}]</time> \\boxed{{{letter}}}"
