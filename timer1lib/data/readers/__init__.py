@@ -13,7 +13,8 @@ from timer1lib.data.readers.hub import hub_samples
 from timer1lib.data.readers.plain import PLAIN
 from timer1lib.data.readers.questions import QUESTIONS
 from timer1lib.data.readers.row import kind
-from timer1lib.data.readers.source import Item, Source, csv_header, open_source
+from timer1lib.data.readers.scan import Item
+from timer1lib.data.readers.source import Source, csv_header, open_source
 from timer1lib.errors import Timer1Error
 
 __all__ = ["FORMATS", "ReadResult", "Reader", "hub_samples", "read_annotations", "recognise"]
@@ -71,7 +72,7 @@ def _fits(source: Source, reader: Reader) -> bool:
         return reader.container == "text"
     if reader.textual or reader.container == "text":
         return False
-    mapped = source.container == "object" and source.rows_key is None
+    mapped = source.container == "object" and not source.row_lists
     return reader.container in ("any", "map" if mapped else "rows")
 
 
@@ -89,5 +90,5 @@ def _looks(source: Source, rows: Iterable[Item]) -> str:
     if first is None:
         return "a JSON object" if source.container == "object" else "no readable row"
     if isinstance(first.value, dict):
-        return f"rows with the fields {', '.join(map(str, list(first.value)[:8]))}"
+        return f"rows with the fields {', '.join(' '.join(str(name).split())[:40] for name in list(first.value)[:8])}"
     return f"rows that are {kind(first.value)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from timer1lib.data.readers.base import Companions, Reader
 from timer1lib.data.readers.row import Row, RowError, kind
-from timer1lib.data.readers.source import Item
+from timer1lib.data.readers.scan import Item
 from timer1lib.schema import Sample
 
 DIDEMO_SEGMENT = 5.0

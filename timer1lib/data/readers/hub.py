@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from timer1lib.data.readers.base import ReadResult, read_rows
-from timer1lib.data.readers.source import Item
+from timer1lib.data.readers.scan import Item
 from timer1lib.errors import Timer1Error
 
 
