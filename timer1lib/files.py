@@ -79,6 +79,9 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
 
 def _not_written(target: Path, size: int, error: OSError) -> OSError:
     """The same error, of the same class, with what a person must know to mend it."""
+    if isinstance(error, FileExistsError):
+        # A file stands where a folder of the path should.
+        error = OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     what = f"{error.strerror or error}: {size:,} bytes were to be written into the folder {target.parent}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         with contextlib.suppress(OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from timer1lib.data.readers.hub import hub_samples
 from timer1lib.data.readers.plain import PLAIN
 from timer1lib.data.readers.questions import QUESTIONS
 from timer1lib.data.readers.row import kind
-from timer1lib.data.readers.scan import Item
+from timer1lib.data.readers.scan import Broken, Item
 from timer1lib.data.readers.source import Source, csv_header, open_source
 from timer1lib.errors import Timer1Error
 
@@ -56,11 +56,14 @@ def recognise(source: Source) -> str:
     Raises:
         Timer1Error: no format fits; says what the rows look like.
     """
-    rows = [item for item in islice(source.items(), PEEK) if isinstance(item, Item)]
+    entries = list(islice(source.items(), PEEK))
+    rows = [item for item in entries if isinstance(item, Item)]
     votes = {name: sum(reader.matches(row.value) for row in rows) for name, reader in FORMATS.items() if _fits(source, reader)}
     most = max(votes.values(), default=0)
     if most == 0:
-        raise Timer1Error(f"{source.path}: no known format: {_looks(source, rows)}; give --format, one of {', '.join(FORMATS)}")
+        raise Timer1Error(
+            f"{source.path}: no known format: {_looks(source, entries)}; give --format, one of {', '.join(FORMATS)}"
+        )
     # Damaged rows look like the plain format: the special one wins where at least half of them are its own.
     return next(name for name, count in votes.items() if count >= most / 2)
 
@@ -81,14 +84,15 @@ def _check_container(source: Source, name: str, reader: Reader) -> None:
         raise Timer1Error(f"{source.path}: not a file of format {name!r}, which is {reader.about}; it holds {_looks(source, [])}")
 
 
-def _looks(source: Source, rows: Iterable[Item]) -> str:
-    first = next(iter(rows), None)
+def _looks(source: Source, entries: Sequence[Item | Broken]) -> str:
+    first = next((entry for entry in entries if isinstance(entry, Item)), None)
+    broken = next((entry for entry in entries if isinstance(entry, Broken)), None)
     if source.container == "csv":
         return f"CSV with the columns {', '.join(csv_header(source))} (needed: video, query, start, end)"
     if source.container == "text":
         return "text lines"
     if first is None:
-        return "a JSON object" if source.container == "object" else "no readable row"
+        return f"no readable row (line {broken.line}: {broken})" if broken else f"an empty JSON {source.container}"
     if isinstance(first.value, dict):
         return f"rows with the fields {', '.join(' '.join(str(name).split())[:40] for name in list(first.value)[:8])}"
     return f"rows that are {kind(first.value)}"

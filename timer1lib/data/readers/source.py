@@ -112,7 +112,10 @@ codecs.register_error("timer1_raw", _raw)
 def _text(path: Path, raw: bytes) -> str:
     wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     text = raw.decode("utf-16", "timer1_raw") if wide else raw.decode("utf-8", "surrogateescape")
-    if "\x00" in text[:4096]:
+    head = text[:4096]
+    # A few NULs in a text file are damage, and cost the rows that hold them.
+    zeros = head.count("\x00")
+    if zeros and (100 * zeros > max(1600, len(head)) or not is_valid(head)):
         raise Timer1Error(f"{path}: binary, not an annotation file (JSON, JSONL, CSV or text)")
     return text.lstrip("\ufeff")
 
@@ -127,7 +130,8 @@ def _container(text: str, suffix: str, first: Any) -> tuple[Container, str]:
     braces = sum(line.lstrip().startswith("{") and line.rstrip().rstrip(",").endswith("}") for line in head)
     if start == "[":
         return ("lines", ",") if braces > len(head) / 2 else ("array", ",")
-    if start == "{" and ((braces == 0 and head[0].strip() == "{") or _all_objects(first)):
+    wraps = first is None and suffix != ".jsonl" and re.match(r"\s*\{\s*" + _ROW_LIST.pattern, text) is not None
+    if start == "{" and (wraps or (braces == 0 and head[0].strip() == "{") or _all_objects(first)):
         return "object", ","
     if suffix in (".jsonl", ".ndjson") or (braces > 1 and braces >= len(head) / 2):
         return "lines", ","
@@ -135,7 +139,7 @@ def _container(text: str, suffix: str, first: Any) -> tuple[Container, str]:
         return "object", ","
     if braces:
         return "lines", ","
-    if "##" in head[0] or (len(head) > 1 and "##" in head[1]):
+    if "##" in head[0] or 2 * sum("##" in line for line in head) >= len(head):
         return "text", ","
     delimiter = max(",\t;", key=head[0].count)
     if head[0].count(delimiter):
@@ -144,8 +148,11 @@ def _container(text: str, suffix: str, first: Any) -> tuple[Container, str]:
 
 
 def _all_objects(value: Any) -> bool:
-    """Whether a file's first object is a mapping of records, and so no row."""
-    return isinstance(value, dict) and bool(value) and all(isinstance(entry, dict) for entry in value.values())
+    """Whether a file's first object holds nothing but records, or nothing but lists of them, and so is no row."""
+    if not isinstance(value, dict) or not value:
+        return False
+    entries = value.values()
+    return all(isinstance(entry, dict) for entry in entries) or all(isinstance(e, list) and holds_objects(e) for e in entries)
 
 
 def _one_object(path: Path, text: str, value: Mapping[str, Any]) -> Source:
@@ -161,7 +168,7 @@ def _one_object(path: Path, text: str, value: Mapping[str, Any]) -> Source:
 def _row_lists(value: Mapping[str, Any]) -> tuple[str, ...]:
     """The members that are lists of rows: the first with a usual name, and those whose rows look like its rows."""
     lists = {name: entries for name, entries in value.items() if isinstance(entries, list) and holds_objects(entries)}
-    known = [name for name in ROW_LISTS if name in lists or value.get(name) == []]
+    known = [name for name in ROW_LISTS if name in lists] or [name for name in ROW_LISTS if value.get(name) == []]
     if known:
         first = known[0]
     elif lists and len(lists) == len(value):
@@ -199,10 +206,12 @@ def _csv(text: str, delimiter: str) -> Iterator[Item | Broken]:
     while restart is not None:
         records, restart = _csv_records(lines, restart, delimiter), None
         for first, after, cells in records:
-            if header is None and not isinstance(cells, csv.Error):
-                header = [cell.strip() for cell in cells]
-                continue
-            entry = _csv_row(first + 1, after, cells, header or [])
+            if header is None:
+                # Where the first line is broken, no other one may take its place.
+                header = [] if isinstance(cells, csv.Error) else [cell.strip() for cell in cells]
+                if header:
+                    continue
+            entry = _csv_row(first + 1, after, cells, header)
             if isinstance(entry, Broken) and restarts < MAX_RESTARTS and _swallowed(lines[first + 1 : after], delimiter, header):
                 # A quote that was opened and not closed must not take the rows behind it along.
                 entry, restart, restarts = Broken(first + 1, f"{entry.reason}; a quote is not closed"), first + 1, restarts + 1
