@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -573,3 +574,12 @@ def test_whatever_stands_in_a_damaged_file_is_read_or_reported(
         return  # no known format, in one line: see test_any_bytes_give_rows_or_one_clear_error
     assert result.rows_in == len(result.samples) + result.dropped
     assert result.dropped == len({problem.row for problem in result.problems if problem.repair == "drop"})
+
+
+def test_thousands_of_broken_rows_on_one_line_take_no_minutes(tmp_path: Path) -> None:
+    rows = [json.dumps(row) if i % 2 else json.dumps(row).replace("look", '"look') for i, row in enumerate(numbered(0, 20_000))]
+    path = write(tmp_path, "x.json", "[" + ",".join(rows) + "]")
+    start = time.monotonic()
+    result = read_annotations(path)
+    assert (result.rows_in, len(result.samples)) == (20_000, 10_000)
+    assert time.monotonic() - start < 15, "1 s alone; 34 s where each error counts the lines before it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,15 +61,39 @@ class _Twice(ValueError):
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        seen: set[str] = set()
-        name = next(key for key, _ in pairs if key in seen or seen.add(key))
+        name = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise _Twice(f"the field {name[:40]!r} stands in it twice")
     return table
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_fields).raw_decode
-_decode_anything = json.JSONDecoder(parse_int=float).raw_decode
+Decode = Callable[[str, int], tuple[Any, int]]
+_decode: Decode = json.JSONDecoder(object_pairs_hook=_fields).raw_decode
+_decode_anything: Decode = json.JSONDecoder(parse_int=float).raw_decode
 """For the end of a value that is whole JSON, and yet refused."""
+
+WINDOW = 4096
+NEAR_END = 16
+
+
+def _decode_at(text: str, start: int, decode: Decode = _decode) -> tuple[Any, int]:
+    """The value at `start`, and its end; positions in errors count from `start`.
+
+    It is decoded out of a window that grows as needed: an error costs time in proportion to the text before it, which would be
+    seconds a thousand broken rows of a large file.
+    """
+    size = WINDOW
+    while True:
+        window = text[start : start + size]
+        whole = start + size >= len(text)
+        try:
+            value, end = decode(window, 0)
+            if whole or end < len(window):
+                return value, start + end
+        except json.JSONDecodeError as error:
+            cut = error.pos >= len(window) - NEAR_END or error.msg.startswith("Unterminated")
+            if whole or not cut:
+                raise
+        size *= 16
 
 
 class Scanner:
@@ -138,7 +163,7 @@ class Scanner:
                     yield from self.rows(key, depth=1)
                     continue
                 opening = self.at
-                value, self.at = _decode(self.text, opening)
+                value, self.at = _decode_at(self.text, opening)
             except NOT_JSON as error:
                 yield self._after_broken_member(start, error)
                 if self.at >= len(self.text):
@@ -155,10 +180,10 @@ class Scanner:
 
     def _key(self) -> str:
         """The key at the position, which goes on to the value."""
-        key, self.at = _decode(self.text, self.at)
+        key, self.at = _decode_at(self.text, self.at)
         self.at = _end(_SPACE, self.text, self.at)
         if not isinstance(key, str) or self.text[self.at : self.at + 1] != ":":
-            raise json.JSONDecodeError("a key and a colon were expected", self.text, self.at)
+            raise json.JSONDecodeError("a key and a colon were expected", "", 0)
         self.at = _end(_SPACE, self.text, self.at + 1)
         return key
 
@@ -166,7 +191,7 @@ class Scanner:
         """The value at the position, and whether its end is known."""
         start = self.at
         try:
-            value, end = _decode(self.text, start)
+            value, end = _decode_at(self.text, start)
         except NOT_JSON as error:
             return self._after_broken_row(start, error)
         after = _end(_SPACE, self.text, end)
@@ -197,7 +222,7 @@ class Scanner:
             if self.too_deep > MAX_TOO_DEEP:
                 break
             try:
-                value, _ = _decode(self.text, match.end())
+                value, _ = _decode_at(self.text, match.end())
             except _Twice:
                 value = {}
             except NOT_JSON as problem:
@@ -218,7 +243,7 @@ class Scanner:
         if end is not None:
             self.at = end
         else:
-            near = error.pos - 1 if isinstance(error, json.JSONDecodeError) else start
+            near = self.at + error.pos - 1 if isinstance(error, json.JSONDecodeError) else start
             after = _MAYBE_MEMBER.search(self.text, max(start, near))
             self.at = len(self.text) if after is None else after.end()
         return self._broken(start, self._why(error))
@@ -228,7 +253,7 @@ class Scanner:
         if isinstance(error, json.JSONDecodeError | RecursionError):
             return None
         try:
-            return int(_decode_anything(self.text, start)[1])
+            return _decode_at(self.text, start, _decode_anything)[1]
         except NOT_JSON:
             return None
 
@@ -245,7 +270,7 @@ class Scanner:
             return str(error)
         if not isinstance(error, json.JSONDecodeError):
             return why_not_json(error)
-        return f"not JSON: {error.msg}" + (f" at column {error.colno}" if self.fragment else "")
+        return f"not JSON: {error.msg}" + (f" at column {self.at + error.pos + 1}" if self.fragment else "")
 
     def _excerpt(self, start: int) -> str:
         return repr(" ".join(self.text[start : start + 40].split()))
@@ -295,10 +320,9 @@ def first_value(text: str) -> tuple[Any, int] | None:
     """The first JSON value of a text and where it ends; None where it cannot be read."""
     start = _end(_BETWEEN, text, 0)
     try:
-        value, end = _decode_anything(text, start)
+        return _decode_anything(text, start)
     except NOT_JSON:
         return None
-    return value, int(end)
 
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:

@@ -139,7 +139,7 @@ def _container(text: str, suffix: str, first: Any) -> tuple[Container, str]:
         return "object", ","
     if braces:
         return "lines", ","
-    if "##" in head[0] or 2 * sum("##" in line for line in head) >= len(head):
+    if "##" in head[0] or 4 * sum("##" in line for line in head) >= len(head):
         return "text", ","
     delimiter = max(",\t;", key=head[0].count)
     if head[0].count(delimiter):
