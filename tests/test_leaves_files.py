@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import append_jsonl, atomic_write_jsonl, atomic_write_text, read_jsonl, safe_join
+from timer1lib.files import append_jsonl, atomic_write_jsonl, atomic_write_text, read_json, read_jsonl, read_numbered, safe_join
 from timer1lib.progress import BEACON_VARIABLE, RUNNER_VARIABLE, Progress, clock
 from timer1lib.schema import Prediction, Sample
 
@@ -245,3 +246,93 @@ def test_progress_in_jupyterlab_is_one_output_that_is_replaced_and_log_lines_und
 
 def test_clock() -> None:
     assert [clock(x) for x in (0, 59.6, 75.2, 3661, -3)] == ["0:00", "1:00", "1:15", "1:01:01", "0:00"]
+
+
+def test_what_is_broken_is_said_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.part.jsonl"
+    path.write_bytes(b'{"id": "a"}\n{"id": "b", \n[1]\n\n{"id": ' + b"1" * 5000 + b'}\n{"id": "\xff"}\n{"id": "c"}\n{"id": "d')
+    broken: list[str] = []
+    assert list(read_jsonl(path, torn_tail=True, broken=broken)) == [{"id": "a"}, {"id": "c"}]
+    assert [line.partition(": ")[0] for line in broken] == [f"{path}, line {n}" for n in (2, 3, 5, 6)]
+    assert all("\n" not in line for line in broken)
+    assert "more than 4,300 digits" in broken[2]
+    assert [number for number, _ in read_numbered(path, broken=broken)] == [1, 7]
+    assert broken[-1].startswith(f"{path}, line 8: not JSON")
+    with pytest.raises(Timer1Error, match="line 2: not JSON"):
+        list(read_jsonl(path, torn_tail=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"a": 1,\n "b": ' + b"7" * 4301 + b"}", "line 2: a whole number of more than 4,300 digits"),
+        (b'{"a":' * 100_000, "nested too deep"),
+        (b'{"a": 1,\n "b": "\xff"}', "line 2: not UTF-8 text"),
+        (b'{"a": 1,\n "b" 2}', "not JSON: .*line 2"),
+        (b"", "not JSON"),
+    ],
+)
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "facts.json"
+    path.write_bytes(content)
+    with pytest.raises(Timer1Error, match=said) as caught:
+        read_json(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(path) == {"a": 1}
+
+
+LIMITED = """
+import resource, sys
+from timer1lib.files import append_jsonl, atomic_write_bytes
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+for write, what in ((atomic_write_bytes, b"x" * 5000), (append_jsonl, [{"x": "y" * 4990}])):
+    try:
+        write(sys.argv[1], what)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}")
+"""
+
+
+def test_a_write_that_does_not_fit_names_file_folder_and_bytes_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"x": "old"}\n')
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
+    said = f"{path}: File too large: 5,000 bytes were to be written into the folder {tmp_path}\n"
+    assert done.stdout == said * 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert path.read_text() == '{"x": "old"}\n'
+
+
+def test_a_full_disk_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("timer1lib.files.os.fsync", full)
+    for write in (lambda: atomic_write_text(tmp_path / "a.txt", "12345"), lambda: append_jsonl(tmp_path / "b.jsonl", [{}])):
+        with pytest.raises(OSError, match=r"No space left on device: \d bytes .* has [\d,]+ bytes left") as caught:
+            write()
+        assert caught.value.errno == errno.ENOSPC
+        assert Path(caught.value.filename).parent == tmp_path
+    assert {entry.name: entry.stat().st_size for entry in tmp_path.iterdir()} == {"b.jsonl": 0}
+
+
+def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError) as caught:
+        atomic_write_text(tmp_path / "file" / "x.json", "{}")
+    assert caught.value.filename == str(tmp_path / "file" / "x.json")
+    assert f"2 bytes were to be written into the folder {tmp_path / 'file'}" in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [{"duration": 10**400}, {"windows": [[0, 10**400]]}, {"options": 5}, {"options": ["a", 1]}, {"extra": []}, {"type": 3}])  # fmt: skip
+def test_samples_of_the_wrong_kind_are_one_line(bad: dict[str, object]) -> None:
+    with pytest.raises(Timer1Error, match="s, row 1: "):
+        Sample.from_json({"id": "a", "video": "v", "query": "q", **bad}, "s, row 1")
+
+
+@pytest.mark.parametrize("bad", [{"start": 10**400}, {"windows": [[0, 1, 10**400]]}, {"parser": 3}, {"model": None}])
+def test_predictions_of_the_wrong_kind_are_one_line(bad: dict[str, object]) -> None:
+    with pytest.raises(Timer1Error, match="p, row 1: "):
+        Prediction.from_json({"id": "a", **bad}, "p, row 1")

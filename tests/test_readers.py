@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from timer1lib.data.readers import FORMATS, ReadResult, hub_samples, read_annotations
+from timer1lib.data.readers.scan import Broken
+from timer1lib.data.readers.source import open_source
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl
 from timer1lib.schema import Sample
@@ -388,3 +392,194 @@ def test_hub_rows_go_through_the_same_readers(monkeypatch: pytest.MonkeyPatch) -
     result = hub_samples("a/b", "test")
     assert result.format == "lighthouse"
     assert only(result).windows == [(1.0, 2.0)]
+
+
+def numbered(first: int, count: int) -> list[dict[str, Any]]:
+    return [
+        {"video": f"v{i}.mp4", "query": f"look at q{i:04};", "start": 1.0, "end": 2.5, "duration": 30.0, "id": f"i{i}"}
+        for i in range(first, first + count)
+    ]
+
+
+def records(first: int, count: int) -> dict[str, Any]:
+    return {
+        f"v{i}": {"duration": 30, "timestamps": [[1, 9]], "sentences": [f"look at q{i:04};"]} for i in range(first, first + count)
+    }
+
+
+A, B = numbered(0, 4), numbered(4, 3)
+LISTS = {
+    "two arrays": json.dumps(A) + "\n" + json.dumps(B),
+    "two arrays with a comma": json.dumps(A) + ",\n" + json.dumps(B) + "\n",
+    "an array, then rows": json.dumps(A) + "".join("\n" + json.dumps(row) for row in B),
+    "an array of arrays": json.dumps([A, B]),
+    "arrays three deep": json.dumps([[A], [[B]]]),
+    "a bracket too many": "[" + json.dumps([*A, *B]) + "]]",
+    "no comma between rows": json.dumps([*A, *B]).replace("}, {", "} {"),
+    "rows over many lines": "\n".join(json.dumps(row, indent=1) for row in [*A, *B]),
+    "two lists in an object": json.dumps({"data": A, "results": B}),
+    "lists by split": json.dumps({"version": 2, "train": A, "test": B}, indent=1),
+    "lists of any name": json.dumps({"mine": A, "yours": B}),
+    "objects with a list each": json.dumps({"data": A}, indent=1) + "\n" + json.dumps({"data": B}, indent=1),
+    "a second byte order mark": "\ufeff" + jsonl(*A) + "\ufeff" + jsonl(*B),
+    "two rows a line": json.dumps(A[0]) + json.dumps(A[1]) + "\n" + json.dumps(A[2]) + ", " + json.dumps(A[3]) + "\n" + jsonl(*B),
+    "a list a line": json.dumps(A[0]) + "\n" + json.dumps(A[1:]) + "\n" + jsonl(*B),
+    "old line ends": jsonl(*A, *B).replace("\n", "\r"),
+    "mixed line ends": jsonl(*A).replace("\n", "\r\n") + jsonl(*B).replace("\n", "\r"),
+}
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl"])
+@pytest.mark.parametrize("layout", LISTS)
+def test_every_list_of_a_file_is_read(tmp_path: Path, layout: str, ending: str) -> None:
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(LISTS[layout].encode())
+    result = read_annotations(path)
+    assert [sample.query for sample in result.samples] == [row["query"] for row in [*A, *B]]
+    assert result.rows_in == 7, [str(problem) for problem in result.problems]
+
+
+def test_lists_by_split_give_their_rows_the_split(tmp_path: Path) -> None:
+    result = read_annotations(write(tmp_path, "x.json", {"train": A, "test": [*B, {**A[0], "split": "val"}], "data": []}))
+    assert [sample.split for sample in result.samples] == ["train"] * 4 + ["test"] * 3 + ["val"]
+    assert {sample.split for sample in read_annotations(write(tmp_path, "y.json", {"data": A})).samples} == {""}
+
+
+def test_several_mappings_in_one_file_are_read(tmp_path: Path) -> None:
+    for glue, ending in (("\n", ".json"), ("", ".json"), (",\n", ".json"), ("\n", ".jsonl")):
+        path = write(tmp_path, f"x{ending}", json.dumps(records(0, 4)) + glue + json.dumps(records(4, 3)))
+        assert [sample.id for sample in read_annotations(path).samples] == [f"v{i}#0" for i in range(7)]
+    twice = read_annotations(write(tmp_path, "y.json", json.dumps(records(0, 2))[:-1] + "," + json.dumps(records(0, 2))[1:]))
+    assert [sample.id for sample in twice.samples] == ["v0#0", "v1#0"] * 2
+
+
+def test_what_is_not_read_is_named_with_its_line(tmp_path: Path) -> None:
+    def said(content: str, name: str = "x.json") -> tuple[int, list[tuple[int | None, str]]]:
+        result = read_annotations(write(tmp_path, name, content))
+        assert result.rows_in == len(result.samples) + len(result.problems)
+        return len(result.samples), [(problem.line, problem.message) for problem in result.problems]
+
+    assert said(json.dumps(A) + "\nthe end") == (4, [(2, "not JSON: Expecting value")])
+    assert said(json.dumps(A) + "\n2024 exported") == (4, [(2, "not a row: '2024 exported'")])
+    more = json.dumps({"annotations": A, "videos": [{"file": "a", "size": 3}]}).replace(', "videos"', ',\n"videos"')
+    assert said(more) == (4, [(2, "the member 'videos' with its 1 entries is not read: rows are in annotations")])
+    cut = "[\n" + ",\n".join(map(json.dumps, A))
+    assert said(cut) == (4, [(5, "the file ends inside its list of rows: it was cut off")])
+    count, problems = said(cut.replace('q0001;"', "q0001;"))
+    assert (count, [line for line, _ in problems]) == (3, [3, 5])
+    assert said(jsonl(*A) + json.dumps(B[0])[:40], "x.jsonl")[1][0][0] == 5
+
+
+def test_a_field_that_stands_twice_costs_the_row(tmp_path: Path) -> None:
+    row = '{"video": "a", "query": "q", "start": 1, "end": 2, "start": 5, "duration": 9}'
+    result = read_annotations(write(tmp_path, "x.json", f"[{json.dumps(A[0])},\n{row},\n{json.dumps(A[1])}]"))
+    assert len(result.samples) == 2
+    assert [str(problem) for problem in result.problems] == [
+        f"{tmp_path / 'x.json'}, line 2: unreadable: the field 'start' stands in it twice"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [("1" * 5000, "more than 4,300 digits"), ("[" * 100_000, "nested too deep"), ('{"a":' * 100_000, "nested too deep")],
+)
+@pytest.mark.parametrize("layout", ["x.json", "x.jsonl", "map.json", "data.json"])
+def test_numbers_without_end_and_bottomless_lists_cost_one_row(tmp_path: Path, bad: str, word: str, layout: str) -> None:
+    if layout == "map.json":
+        good = [json.dumps(records(i, 1))[1:-1] for i in range(3)]
+        lines = "{\n" + ",\n".join([good[0], '"v9": {"duration": ' + bad + "}", *good[1:]]) + "}"
+    else:
+        rows = [json.dumps(row) for row in A[:3]]
+        rows.insert(1, json.dumps(B[0]).replace("30.0", bad))
+        lines = "\n".join(rows) if layout == "x.jsonl" else "[\n" + ",\n".join(rows) + "]"
+        lines = '{"data": ' + lines + "}" if layout == "data.json" else lines
+    result = read_annotations(write(tmp_path, layout, lines))
+    assert [sample.query for sample in result.samples] == ["look at q0000;", "look at q0001;", "look at q0002;"]
+    (problem,) = result.problems
+    assert (problem.line, problem.code) == (2 if layout == "x.jsonl" else 3, "unreadable")
+    assert word in problem.message
+
+
+CSV = "video,query,start,end,duration\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("v9,q9,1,2", "4 columns, the header has 5"),
+        ("v9,q9,1,2,30,7", "6 columns, the header has 5"),
+        ("v\0,q9,1,2,30", "NUL"),
+        ('v9,"q9,1,2,30', "a quote is not closed"),
+        ('v9,"q"9,1,2,30', "not CSV"),
+        ("v9,q9,soon,2,30", "not a number"),
+        ("v9,q9,1_0,2,30", "not a number"),
+        ("x" * 100_000, "1 columns"),
+        ('v9,"' + "x" * 200_000 + '",1,2,30', "field larger than field limit"),
+    ],
+)
+def test_a_bad_csv_line_costs_itself_only(tmp_path: Path, line: str, word: str) -> None:
+    good = [f"v{i},look at q{i:04};,1,2.5,30" for i in range(6)]
+    result = read_annotations(write(tmp_path, "x.csv", CSV + "\n".join([*good[:2], line, *good[2:]]) + "\n"))
+    assert [sample.video for sample in result.samples] == [f"v{i}" for i in range(6)]
+    (problem,) = result.problems
+    assert (problem.line, problem.repair) == (4, "drop")
+    assert word in problem.message
+
+
+def test_columns_of_one_name_are_no_choice(tmp_path: Path) -> None:
+    path = write(tmp_path, "x.csv", "video,query,start,end,end\na,q,1,2,2\nb,q,1,2,3\n")
+    result = read_annotations(path)
+    assert [sample.video for sample in result.samples] == ["a"]
+    assert "two columns are called 'end'" in result.problems[-1].message
+
+
+ROWS = [*A, *B]
+FILES = {
+    "array.json": "[\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]\n",
+    "line.json": json.dumps(ROWS),
+    "rows.jsonl": jsonl(*ROWS),
+    "data.json": json.dumps({"version": 1, "data": ROWS[:4], "results": ROWS[4:]}).replace("}, {", "},\n{"),
+    "map.json": json.dumps(records(0, 7)).replace("}, ", "},\n"),
+    "table.csv": CSV + "".join(f"v{i},look at q{i:04};,1,2.5,30\n" for i in range(7)),
+    "charades.txt": "".join(f"v{i} 1.0 2.5##look at q{i:04};\n" for i in range(7)),
+}
+NASTY = ["", "\0", "]", "}", "{", "[", '"', ",", "\n", "\r", "\ufeff", "] [", "}{", '","', "[[[", '{"a":', " words ", "1" * 5000, "\\", "NaN", "##", ":", "null"]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(list(FILES)), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), st.sampled_from(NASTY)), min_size=1, max_size=4))  # fmt: skip
+def test_whatever_stands_in_a_damaged_file_is_read_or_reported(
+    tmp_path_factory: pytest.TempPathFactory, name: str, damage: list[tuple[float, int, str]]
+) -> None:
+    text = FILES[name]
+    start = len(CSV) if name == "table.csv" else 1
+    for place, length, put in damage:
+        at = start + int(place * (len(text) - start))
+        text = text[:at] + put + text[at + length :]
+    path = tmp_path_factory.mktemp("damaged") / name
+    path.write_bytes(text.encode())
+    read, lost = "", []
+    for entry in open_source(path).items():
+        if isinstance(entry, Broken):
+            assert 1 <= entry.line <= max(entry.last, entry.line)
+            lost.append((entry.line, max(entry.last, entry.line)))
+        else:
+            read += f"{entry.key} {entry.value!r} "
+    for token in re.finditer(r"q\d{4};", text):
+        line = len(re.findall(r"\r\n|\r|\n", text[: token.start()])) + 1
+        assert token[0] in read or any(first <= line <= last for first, last in lost), (token, line, text)
+    try:
+        result = read_annotations(path)
+    except Timer1Error:
+        return  # no known format, in one line: see test_any_bytes_give_rows_or_one_clear_error
+    assert result.rows_in == len(result.samples) + result.dropped
+    assert result.dropped == len({problem.row for problem in result.problems if problem.repair == "drop"})
+
+
+def test_thousands_of_broken_rows_on_one_line_take_no_minutes(tmp_path: Path) -> None:
+    rows = [json.dumps(row) if i % 2 else json.dumps(row).replace("look", '"look') for i, row in enumerate(numbered(0, 20_000))]
+    path = write(tmp_path, "x.json", "[" + ",".join(rows) + "]")
+    start = time.monotonic()
+    result = read_annotations(path)
+    assert (result.rows_in, len(result.samples)) == (20_000, 10_000)
+    assert time.monotonic() - start < 15, "1 s alone; 34 s where each error counts the lines before it"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from timer1lib.cli import main
 from timer1lib.data.checks import clip, faults
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.score import score_files
@@ -244,3 +245,44 @@ def test_tvgbench_answered_with_its_own_windows(tmp_path: Path) -> None:
     mended = score_files(write(tmp_path, rows), TVGBENCH, resamples=0, treatment="repair")
     assert mended["repaired"]["past_end"]["n"] == 27 - mended["left_out"].get("past_end", {"n": 0})["n"]
     assert mended["n"] == 800 - mended["left_out"]["n"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "holds no answer"),
+        (b"\n \n", "holds no answer"),
+        (b'{"qid": 1, "start": 1, "end": 2}\n\n{"qid": 2, "start": 1, "end": ' + b"9" * 5000 + b"}\n", "line 3: a whole number"),
+        (b'{"qid": ' + b"[" * 100_000, "line 1: JSON nested too deep"),
+        (b'{"qid": 1, "start": 1, "end": 2}\n{"query": "\xe9"}\n', "line 2: not UTF-8 text"),
+        (b'\n{"qid": 1, "start": "x", "end": 2}\n', "line 2 (row 1): start must be a number"),
+        (b'{"qid": 1, "start": 1, "end": 2}\n{"qid"', "line 2: not JSON"),
+        (b'{"qid": 1, "pred_relevant_windows": ["123"]}\n', "row 1: pred_relevant_windows must be"),
+        (b'{"qid": 1, "pred_relevant_windows": {"abc": 1}}\n', "row 1: pred_relevant_windows must be"),
+        (b'{"qid": 1, "start": 1, "end": 2, "model": [[]]}\n', "row 1: model and error must be text"),
+        (b'[{"qid": 1, "start": 1, "end": 2}]\n', "line 1: a row must be a JSON object"),
+    ],
+)
+def test_damaged_predictions_are_one_line_and_exit_2(
+    tmp_path: Path, truth: Path, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(content)
+    assert main(["score", str(path), str(truth)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert said in line
+
+
+def test_endless_times_and_half_letters_have_a_defined_score(tmp_path: Path, truth: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(
+        '{"video": "AAA", "query": "a person runs.", "start": 0, "end": 10}\n'
+        '{"video": "AAA", "query": "a person sits.", "start": NaN, "end": Infinity}\n'
+        '{"video": "BBB", "query": "a dog barks.", "start": 1e999, "end": -1e999}\n'
+        '{"video": "BBB", "query": "\\ud800", "start": ' + "9" * 400 + ', "end": 1}\n'
+    )
+    result = score_files(path, truth)
+    assert (result["n"], result["answered"], result["unknown"]["n"]) == (4, 3, 1)
+    assert result["mIoU"] == 25
+    json.dumps(result, allow_nan=False)

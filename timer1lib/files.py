@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -58,21 +63,58 @@ def read_yaml(path: str | Path, what: str = "YAML file") -> Any:
         raise Timer1Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+NOT_JSON = (ValueError, RecursionError)
+"""What `json.loads` raises for bad input: its own error and a wrong encoding are ValueErrors, as is a number too long for int."""
+
+
+def why_not_json(error: Exception) -> str:
+    """One line that says why a text was refused with one of `NOT_JSON`."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text: {error}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error}"
+    if isinstance(error, RecursionError):
+        return "JSON nested too deep to be read"
+    return f"a whole number of more than {sys.get_int_max_str_digits():,} digits"
+
+
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:
-    """Write beside the target, then rename: readers see the old file or the new one, never a part."""
+    """Write beside the target, then rename: readers see the old file or the new one, never a part.
+
+    Raises:
+        OSError: names the file, its folder and the bytes that were to be written; nothing is left of the attempt.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _not_written(target, len(content), error) from error
         raise
+
+
+def _not_written(target: Path, size: int, error: OSError) -> OSError:
+    """The same error, of the same class, with what a person must know to mend it."""
+    if isinstance(error, FileExistsError):
+        # A file stands where a folder of the path should.
+        error = OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    what = f"{error.strerror or error}: {size:,} bytes were to be written into the folder {target.parent}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            what += f", which has {shutil.disk_usage(target.parent).free:,} bytes left"
+    return OSError(error.errno, what, str(target))
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
@@ -94,52 +136,100 @@ def append_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     A torn last line that is already there is cut off first (or ended, where only its line feed is missing), so that it
     cannot spoil the line after it.
     """
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as stream:
-        _mend_last_line(stream)
-        stream.write(_utf8(text))
-        stream.flush()
-        os.fsync(stream.fileno())
+    content = _utf8("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "ab+") as stream:
+            _mend_last_line(stream)
+            stream.flush()
+            _append_whole(stream.fileno(), content)
+    except OSError as error:
+        raise _not_written(target, len(content), error) from error
+
+
+def _append_whole(handle: int, content: bytes) -> None:
+    """All of it or, where the disk is full, nothing."""
+    size = os.fstat(handle).st_size
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(handle, left) :]
+        os.fsync(handle)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
 
 
 def read_json(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise Timer1Error(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Timer1Error(f"{path}: not JSON: {error}") from error
-
-
-def read_jsonl(path: str | Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file; blank lines are passed over.
-
-    Args:
-        torn_tail: leave out an unreadable last line, as an append that was killed leaves it.
+    """The value that a file holds.
 
     Raises:
-        Timer1Error: names the file and the line.
+        Timer1Error: no such file, or not JSON; names the file and, where there is one, the line.
     """
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise Timer1Error(f"{path}: no such file") from None
+    try:
+        return json.loads(content.removeprefix(BYTE_ORDER_MARK))
+    except NOT_JSON as error:
+        raise Timer1Error(f"{path}{_line_of(error, content)}: {why_not_json(error)}") from error
+
+
+def _line_of(error: Exception, content: bytes) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f", line {error.object[: error.start].count(10) + 1}"
+    if isinstance(error, json.JSONDecodeError | RecursionError):
+        return ""
+    number = re.search(rb"\d{%d}" % (sys.get_int_max_str_digits() + 1), content)
+    return f", line {content.count(10, 0, number.start()) + 1}" if number else ""
+
+
+def read_jsonl(path: str | Path, *, torn_tail: bool = False, broken: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file; blank lines are passed over.
+
+    Args:
+        torn_tail: leave out an unreadable last line, as an append that was killed leaves it.
+        broken: a list for what cannot be read: one line of text each ("FILE, line 3: not JSON: ..."), and reading goes on
+            with the next row. None: the first such line is an error.
+
+    Raises:
+        Timer1Error: names the file and the line.
+    """
+    for _, row in read_numbered(path, torn_tail=torn_tail, broken=broken):
+        yield row
+
+
+def read_numbered(
+    path: str | Path, *, torn_tail: bool = False, broken: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`read_jsonl` with the number of each row's line, from 1."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise Timer1Error(f"{path}: no such file") from None
     # Only a line feed ends a row: text inside one may hold the other characters that Python counts as line ends.
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = content.removeprefix(BYTE_ORDER_MARK).split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             if torn_tail and number == len(lines):
                 return
-            what = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "not JSON"
-            raise Timer1Error(f"{path}, line {number}: {what}: {error}") from error
-        if not isinstance(row, dict):
-            raise Timer1Error(f"{path}, line {number}: a row must be a JSON object")
-        yield row
+            wrong = why_not_json(error)
+        else:
+            if isinstance(row, dict):
+                yield number, row
+                continue
+            wrong = "a row must be a JSON object"
+        wrong = f"{path}, line {number}: {wrong}"
+        if broken is None:
+            raise Timer1Error(wrong)
+        broken.append(wrong)
 
 
 def _mend_last_line(stream: IO[bytes]) -> None:
@@ -155,7 +245,7 @@ def _mend_last_line(stream: IO[bytes]) -> None:
         return
     try:
         json.loads(tail)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         stream.truncate(end - len(tail))
     else:
         stream.write(b"\n")
@@ -188,8 +278,10 @@ def safe_join(root: str | Path, relative: str) -> Path:
     """`root / relative`, refused where it leaves `root` (links are followed first).
 
     Raises:
-        Timer1Error: the path is outside the root.
+        Timer1Error: the path is outside the root, or no path.
     """
+    if "\0" in relative:
+        raise Timer1Error(f"video path {relative[:200]!r} holds a NUL character; no file can be called so")
     base = Path(root).expanduser().resolve()
     target = (base / relative).resolve()
     if not target.is_relative_to(base):

@@ -9,6 +9,9 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 
+LARGEST = 10**300
+"""Whole numbers beyond this cannot be seconds, and most of them no float."""
+
 Window = tuple[float, float]
 """Start and end in seconds from the start of the video, or of the clip where the sample has one."""
 
@@ -74,11 +77,14 @@ class Sample:
             raise Timer1Error(f"{where}: unknown field {sorted(unknown)[0]!r} in a sample row")
         try:
             sample = cls(**{**row, "windows": [(_number(s), _number(e)) for s, e in row.get("windows", ())]})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise Timer1Error(f"{where}: not a sample row: {error}") from error
-        for name in ("id", "video", "query"):
-            if not isinstance(getattr(sample, name), str):
-                raise Timer1Error(f"{where}: {name!r} must be text")
+        _check_texts(sample, ("id", "video", "query", "type", "source", "split"), where)
+        options = sample.options
+        if options is not None and not (isinstance(options, list) and all(isinstance(option, str) for option in options)):
+            raise Timer1Error(f"{where}: 'options' must be a list of texts or null")
+        if not isinstance(sample.extra, dict):
+            raise Timer1Error(f"{where}: 'extra' must be an object")
         _check_numbers(sample, ("duration", "video_start", "video_end", "answer"), where)
         return sample
 
@@ -127,11 +133,9 @@ class Prediction:
         try:
             windows = [(_number(s), _number(e), _number(c)) for s, e, c in row.get("windows", ())]
             prediction = cls(**{**row, "windows": windows})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise Timer1Error(f"{where}: not a prediction row: {error}") from error
-        for name in ("id", "completion"):
-            if not isinstance(getattr(prediction, name), str):
-                raise Timer1Error(f"{where}: {name!r} must be text")
+        _check_texts(prediction, ("id", "completion", "parser", "model"), where)
         _check_numbers(prediction, ("start", "end", "seconds", "answer"), where)
         return prediction
 
@@ -152,11 +156,19 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
+def _check_texts(row: object, names: tuple[str, ...], where: str) -> None:
+    for name in names:
+        if not isinstance(getattr(row, name), str):
+            raise Timer1Error(f"{where}: {name!r} must be text")
+
+
 def _check_numbers(row: object, names: tuple[str, ...], where: str) -> None:
     for name in names:
         value = getattr(row, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise Timer1Error(f"{where}: {name!r} must be a number or null")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise Timer1Error(f"{where}: {name!r} is a number of more than 300 digits")
 
 
 def finite(value: float | None) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.columns import Kind, in_order
-from timer1lib.files import read_jsonl
+from timer1lib.files import read_numbered
 from timer1lib.forms import FORMS, AnswerForm, from_identity
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
@@ -89,11 +89,14 @@ def read_answers(path: str | Path, form: AnswerForm | None = None) -> list[Answe
             named form reads every completion anew.
 
     Raises:
-        Timer1Error: no such file; a row that is no JSON object or lacks these fields, with its line.
+        Timer1Error: no such file; no row in it; a row that is no JSON object or lacks these fields, with its line.
     """
     answers = []
-    for line, row in enumerate(read_jsonl(path), 1):
-        answers.append(_answer(row, f"{path}, row {line}", form))
+    for number, (line, row) in enumerate(read_numbered(path), 1):
+        where = f"{path}, row {number}" if number == line else f"{path}, line {line} (row {number})"
+        answers.append(_answer(row, where, form))
+    if not answers:
+        raise Timer1Error(f"{path}: it holds no answer; one row (JSON object) a line was expected")
     return answers
 
 
@@ -110,9 +113,12 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerForm | None) -> Answ
     text = row.get("completion")
     if text is not None and not isinstance(text, str):
         raise Timer1Error(f"{where}: completion must be text")
+    model, failure = (row.get(name) for name in ("model", "error"))
+    if isinstance(model, (dict, list)) or isinstance(failure, (dict, list)):
+        raise Timer1Error(f"{where}: model and error must be text")
     prediction = Prediction(id="" if identity is None else str(identity), completion=text or "", model=str(row.get("model", "")))
-    if row.get("error") is not None:
-        prediction.error = str(row["error"])
+    if failure is not None:
+        prediction.error = str(failure)
     has_span = "start" in row and "end" in row
     if row.get("pred_relevant_windows") is not None or row.get("windows"):
         prediction.windows = _windows(row.get("pred_relevant_windows") or row.get("windows") or [], where)
@@ -142,6 +148,8 @@ def _seconds(value: Any, name: str, where: str) -> float | None:
 
 def _windows(value: Any, where: str) -> list[tuple[float, float, float]]:
     try:
+        if not isinstance(value, list) or any(isinstance(window, str) for window in value):
+            raise TypeError
         return [(float(start), float(end), float(score)) for start, end, score in value]
     except (TypeError, ValueError, OverflowError):
         raise Timer1Error(f"{where}: pred_relevant_windows must be a list of [start, end, score]") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from timer1lib.data.readers.grounding import GROUNDING
 from timer1lib.data.readers.plain import PLAIN
 from timer1lib.data.readers.questions import QUESTIONS
 from timer1lib.data.readers.row import kind
-from timer1lib.data.readers.source import Item, Source, csv_header, open_source
+from timer1lib.data.readers.scan import Broken, Item
+from timer1lib.data.readers.source import Source, csv_header, open_source
 from timer1lib.errors import Timer1Error
 
 __all__ = ["FORMATS", "ReadResult", "Reader", "hub_samples", "read_annotations", "recognise"]
@@ -97,11 +98,14 @@ def recognise(source: Source) -> str:
     Raises:
         Timer1Error: no format fits; says what the rows look like.
     """
-    rows = [item for item in islice(source.items(), PEEK) if isinstance(item, Item)]
+    entries = list(islice(source.items(), PEEK))
+    rows = [item for item in entries if isinstance(item, Item)]
     votes = {name: sum(reader.matches(row.value) for row in rows) for name, reader in FORMATS.items() if _fits(source, reader)}
     most = max(votes.values(), default=0)
     if most == 0:
-        raise Timer1Error(f"{source.path}: no known format: {_looks(source, rows)}; give --format, one of {', '.join(FORMATS)}")
+        raise Timer1Error(
+            f"{source.path}: no known format: {_looks(source, entries)}; give --format, one of {', '.join(FORMATS)}"
+        )
     # Damaged rows look like the plain format: the special one wins where at least half of them are its own.
     return next(name for name, count in votes.items() if count >= most / 2)
 
@@ -113,7 +117,7 @@ def _fits(source: Source, reader: Reader) -> bool:
         return reader.container == "text"
     if reader.textual or reader.container == "text":
         return False
-    mapped = source.container == "object" and source.rows_key is None
+    mapped = source.container == "object" and not source.row_lists
     return reader.container in ("any", "map" if mapped else "rows")
 
 
@@ -122,14 +126,15 @@ def _check_container(source: Source, name: str, reader: Reader) -> None:
         raise Timer1Error(f"{source.path}: not a file of format {name!r}, which is {reader.about}; it holds {_looks(source, [])}")
 
 
-def _looks(source: Source, rows: Iterable[Item]) -> str:
-    first = next(iter(rows), None)
+def _looks(source: Source, entries: Sequence[Item | Broken]) -> str:
+    first = next((entry for entry in entries if isinstance(entry, Item)), None)
+    broken = next((entry for entry in entries if isinstance(entry, Broken)), None)
     if source.container == "csv":
         return f"CSV with the columns {', '.join(csv_header(source))} (needed: video, query, start, end)"
     if source.container == "text":
         return "text lines"
     if first is None:
-        return "a JSON object" if source.container == "object" else "no readable row"
+        return f"no readable row (line {broken.line}: {broken})" if broken else f"an empty JSON {source.container}"
     if isinstance(first.value, dict):
-        return f"rows with the fields {', '.join(map(str, list(first.value)[:8]))}"
+        return f"rows with the fields {', '.join(' '.join(str(name).split())[:40] for name in list(first.value)[:8])}"
     return f"rows that are {kind(first.value)}"

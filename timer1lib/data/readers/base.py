@@ -10,7 +10,8 @@ from typing import Any
 
 from timer1lib.data.findings import Finding
 from timer1lib.data.readers.row import Row, RowError, kind, stem
-from timer1lib.data.readers.source import Broken, Item
+from timer1lib.data.readers.scan import Broken, Item
+from timer1lib.data.readers.source import SPLITS
 from timer1lib.schema import Sample
 
 Companions = dict[str, Any]
@@ -82,7 +83,7 @@ def read_rows(items: Iterable[Item | Broken], reader: Reader, name: str, file: s
     seen: Counter[str] = Counter()
     for item in items:
         if isinstance(item, Broken):
-            _refuse(result, item.line, RowError("unreadable", item.reason))
+            _refuse(result, item.line, RowError("unreadable", str(item)))
             continue
         for row in reader.explode(item):
             if isinstance(row, RowError):
@@ -97,6 +98,7 @@ def read_rows(items: Iterable[Item | Broken], reader: Reader, name: str, file: s
             except RecursionError:
                 _refuse(result, row.line, RowError("unreadable", "nested too deep"))
                 continue
+            sample.split = sample.split or (item.member if item.member in SPLITS else "")
             if not sample.id:
                 base = stem(sample.video)
                 sample.id = f"{base}#{seen[base]}"

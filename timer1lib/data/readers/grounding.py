@@ -11,7 +11,7 @@ from typing import Any
 
 from timer1lib.data.readers.base import Companions, Reader
 from timer1lib.data.readers.row import Row, RowError, kind
-from timer1lib.data.readers.source import Item
+from timer1lib.data.readers.scan import Item
 from timer1lib.schema import Sample
 
 DIDEMO_SEGMENT = 5.0
@@ -177,7 +177,7 @@ def _didemo(row: Row, _: Companions) -> Sample:
     votes: Counter[tuple[float, float]] = Counter()
     for pair in times:
         first, last = row.window("times", pair)
-        if first != int(first) or last != int(last):
+        if not (first.is_integer() and last.is_integer()):
             raise RowError("unreadable", f"times {[first, last]} are not segment numbers")
         votes[(first, last)] += 1
     # The most frequent annotation; of equally frequent ones the first in the file.

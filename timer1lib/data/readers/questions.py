@@ -10,7 +10,7 @@ from typing import Any
 from timer1lib.data.readers.base import Companions, Reader
 from timer1lib.data.readers.grounding import has
 from timer1lib.data.readers.row import Row, RowError, kind, letter_answer, strip_letter
-from timer1lib.data.readers.source import Item
+from timer1lib.data.readers.scan import Item
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json
 from timer1lib.schema import Sample

@@ -75,6 +75,8 @@ class Row:
         if not text.strip():
             raise RowError("missing_field", f"{name} is empty")
         check_unicode(name, text)
+        if "\0" in text:
+            raise RowError("unreadable", f"{name} holds a NUL character")
         return text
 
     def number(self, *names: str) -> float | None:
@@ -87,7 +89,8 @@ class Row:
             if not value.strip():
                 raise RowError("missing_field", f"{name} is empty")
             try:
-                number = float(value)
+                # Python reads 1_0 as ten; nobody means it.
+                number = float(value.replace("_", "?"))
             except ValueError:
                 raise RowError("unreadable", f"{name} is {value[:40]!r}, not a number") from None
             if not self.textual:
@@ -162,7 +165,7 @@ def letter_answer(row: Row, name: str, value: Any, options: Sequence[str]) -> in
             index = list(options).index(value)
         elif strip_letter(value) in plain:
             index = plain.index(strip_letter(value))
-        elif value.strip().isdigit():
+        elif re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
             index = int(value)
         elif (match := _LETTER.fullmatch(value)) is not None:
             index = ord(match[1].upper()) - ord("A")

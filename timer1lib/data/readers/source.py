@@ -1,52 +1,50 @@
 """A file as a stream of raw rows with line numbers, whatever container it is: JSON array, JSON object, JSONL, CSV, text.
 
-One row is decoded at a time. What cannot be decoded becomes a `Broken` item with its line, and reading goes on after it.
+One row is decoded at a time. Nothing in a file is passed over: what cannot be decoded becomes a `Broken` item that says from
+which line to which it reaches, and reading goes on after it. JSON values are read (`scan.Scanner`) one after the other to the
+file's end, so that a second list behind the first is read as well.
 """
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import io
-import json
 import re
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from timer1lib.data.readers.scan import (
+    MAX_ROW_CHARACTERS,
+    Broken,
+    Item,
+    LineNumbers,
+    Scanner,
+    first_value,
+    holds_objects,
+    is_valid,
+    lines_of,
+    similar,
+)
 from timer1lib.errors import Timer1Error
 
 Container = Literal["array", "object", "lines", "csv", "text"]
 
-ROW_LISTS = ("data", "annotations", "samples", "rows", "questions", "results")
-"""Names under which a JSON object may hold its list of rows."""
+SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test")
+"""Names under which a JSON object may hold one list of rows a split; they become the samples' split."""
 
-MAX_ROW_CHARACTERS = 4_000_000
-"""A single row longer than this is no annotation."""
+ROW_LISTS = ("data", "annotations", "samples", "rows", "questions", "results", *SPLITS)
+"""Names under which a JSON object may hold its lists of rows."""
 
-_NEXT_ITEM = re.compile(r"\}\s*,\s*(?=\{)")
-_NEXT_MEMBER = re.compile(r"\}\s*,\s*(?=\")")
-_RAW_BYTE = re.compile("[\udc80-\udcff]")
-_SPACE = re.compile(r"[ \t\r\n]*")
-_decode = json.JSONDecoder().raw_decode
+_ROW_LIST = re.compile(rf'"({"|".join(ROW_LISTS)})"\s*:\s*\[\s*\{{')
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A decoded value, the line it starts on, and its key where the container is a JSON object."""
-
-    value: Any
-    line: int
-    key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """Something that could not be decoded."""
-
-    line: int
-    reason: str
+MAX_RESTARTS = 1000
+"""Quotes left open in one CSV file after which its lines are no longer taken apart one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +55,23 @@ class Source:
     text: str
     container: Container
     delimiter: str = ","
-    rows_key: str | None = None
-    """Where the container is an object that holds its list of rows under one key: that key."""
+    row_lists: tuple[str, ...] = ()
+    """Where the container is an object that holds lists of rows: the names of these members."""
 
     def items(self) -> Iterator[Item | Broken]:
         """Rows in order. CSV rows are dicts by header; text rows are the line itself."""
         if self.container == "lines":
-            yield from _lines(self.text)
+            yield from _json_lines(self.text)
         elif self.container == "array":
-            yield from _array(self.text, self.text.index("[") + 1, _Lines(self.text))
+            yield from Scanner(self.text, LineNumbers(self.text).of).rows()
         elif self.container == "object":
-            yield from _object(self.text, _Lines(self.text), self.rows_key)
+            yield from Scanner(self.text, LineNumbers(self.text).of).objects(self.row_lists)
         elif self.container == "csv":
             yield from _csv(self.text, self.delimiter)
         else:
-            for number, line in enumerate(self.text.split("\n"), 1):
+            for number, line in lines_of(self.text):
                 if line.strip():
-                    yield Item(line.rstrip("\r"), number) if _valid(line) else Broken(number, "not UTF-8 text")
+                    yield Item(line, number) if is_valid(line) else Broken(number, "not UTF-8 text")
 
 
 def open_source(path: str | Path) -> Source:
@@ -87,43 +85,61 @@ def open_source(path: str | Path) -> Source:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise Timer1Error(f"{path}: no such file") from None
-    except (IsADirectoryError, PermissionError, OSError) as error:
-        raise Timer1Error(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        raise Timer1Error(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     text = _text(path, raw)
     if not text.strip():
         raise Timer1Error(f"{path}: the file is empty; there are no annotations in it")
-    container, delimiter = _container(text, path.suffix.lower())
+    first = first_value(text) if text.lstrip()[:1] == "{" else None
+    container, delimiter = _container(text, path.suffix.lower(), first[0] if first else None)
     if container != "object":
         return Source(path, text, container, delimiter)
-    return _one_object(path, text)
+    if first is None:
+        # Damaged: the names tell whether it holds lists of rows or is a mapping of records.
+        return Source(path, text, "object", row_lists=tuple(dict.fromkeys(_ROW_LIST.findall(text))))
+    return _one_object(path, text, first[0])
+
+
+def _raw(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "\udc80", error.end
+
+
+# Bytes that are no text become lone surrogates, so that only the rows which hold them are refused (`scan.is_valid`).
+codecs.register_error("timer1_raw", _raw)
 
 
 def _text(path: Path, raw: bytes) -> str:
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16", "replace").lstrip("\ufeff")
-    if b"\x00" in raw[:4096]:
+    wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = raw.decode("utf-16", "timer1_raw") if wide else raw.decode("utf-8", "surrogateescape")
+    head = text[:4096]
+    # A few NULs in a text file are damage, and cost the rows that hold them.
+    zeros = head.count("\x00")
+    if zeros and (100 * zeros > max(1600, len(head)) or not is_valid(head)):
         raise Timer1Error(f"{path}: binary, not an annotation file (JSON, JSONL, CSV or text)")
-    # Bytes that are not UTF-8 become lone surrogates, so that only the rows which hold them are refused.
-    return raw.decode("utf-8", "surrogateescape").lstrip("\ufeff")
+    return text.lstrip("\ufeff")
 
 
-def _container(text: str, suffix: str) -> tuple[Container, str]:
+def _container(text: str, suffix: str, first: Any) -> tuple[Container, str]:
     start = text.lstrip()[:1]
     if start == "[" and suffix != ".jsonl":
         return "array", ","
-    head = [line for line in text[:200_000].split("\n") if line.strip()][:200]
+    head = [line for _, line in lines_of(text[:200_000]) if line.strip()][:200]
     if len(text) > 200_000 and len(head) > 1:
         head = head[:-1] if len(head) < 200 else head
     braces = sum(line.lstrip().startswith("{") and line.rstrip().rstrip(",").endswith("}") for line in head)
     if start == "[":
         return ("lines", ",") if braces > len(head) / 2 else ("array", ",")
+    wraps = first is None and suffix != ".jsonl" and re.match(r"\s*\{\s*" + _ROW_LIST.pattern, text) is not None
+    if start == "{" and (wraps or (braces == 0 and head[0].strip() == "{") or _all_objects(first)):
+        return "object", ","
     if suffix in (".jsonl", ".ndjson") or (braces > 1 and braces >= len(head) / 2):
         return "lines", ","
     if start == "{":
         return "object", ","
     if braces:
         return "lines", ","
-    if "##" in head[0] or (len(head) > 1 and "##" in head[1]):
+    if "##" in head[0] or 4 * sum("##" in line for line in head) >= len(head):
         return "text", ","
     delimiter = max(",\t;", key=head[0].count)
     if head[0].count(delimiter):
@@ -131,170 +147,124 @@ def _container(text: str, suffix: str) -> tuple[Container, str]:
     return "text", ","
 
 
-def _one_object(path: Path, text: str) -> Source:
-    """A single JSON object is a mapping of records, one row, or a wrapper around a list of rows."""
-    try:
-        value, end = _decode(text, _skip(text, 0))
-    except (json.JSONDecodeError, RecursionError, ValueError):
-        return Source(path, text, "object")
-    for key in ROW_LISTS:
-        if isinstance(value.get(key), list) and (not value[key] or isinstance(value[key][0], dict)):
-            return Source(path, text, "object", rows_key=key)
-    nested = sum(isinstance(v, dict) or (isinstance(v, list) and any(isinstance(x, dict) for x in v)) for v in value.values())
-    if text[end:].strip() or (value and not nested):
-        # Pretty-printed, one row may take many lines: it is read as a list of one.
-        return Source(path, "[" + text + "]", "array") if not text[end:].strip() else Source(path, text, "lines")
-    return Source(path, text, "object")
+def _all_objects(value: Any) -> bool:
+    """Whether a file's first object holds nothing but records, or nothing but lists of them, and so is no row."""
+    if not isinstance(value, dict) or not value:
+        return False
+    entries = value.values()
+    return all(isinstance(entry, dict) for entry in entries) or all(isinstance(e, list) and holds_objects(e) for e in entries)
 
 
-def _lines(text: str) -> Iterator[Item | Broken]:
-    for number, line in enumerate(text.split("\n"), 1):
-        body = line.strip().rstrip(",")
-        if not body or body in ("[", "]"):
+def _one_object(path: Path, text: str, value: Mapping[str, Any]) -> Source:
+    """A JSON object is a mapping of records, one row, or a wrapper around lists of rows; others may follow it."""
+    row_lists = _row_lists(value)
+    if row_lists:
+        return Source(path, text, "object", row_lists=row_lists)
+    nested = sum(isinstance(v, dict) or (isinstance(v, list) and holds_objects(v)) for v in value.values())
+    # A row may take many lines, and hold an object or two.
+    return Source(path, text, "object" if 2 * nested >= len(value) else "array")
+
+
+def _row_lists(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """The members that are lists of rows: the first with a usual name, and those whose rows look like its rows."""
+    lists = {name: entries for name, entries in value.items() if isinstance(entries, list) and holds_objects(entries)}
+    known = [name for name in ROW_LISTS if name in lists] or [name for name in ROW_LISTS if value.get(name) == []]
+    if known:
+        first = known[0]
+    elif lists and len(lists) == len(value):
+        first = next(iter(lists))
+    else:
+        return ()
+    fields = {field for entry in lists.get(first, [])[:50] if isinstance(entry, dict) for field in entry}
+    alike = [n for n, rows in lists.items() if n != first and any(isinstance(r, dict) and similar(r, fields) for r in rows[:50])]
+    return (first, *alike)
+
+
+def _json_lines(text: str) -> Iterator[Item | Broken]:
+    fields: Collection[str] = ()
+    for number, line in lines_of(text):
+        body = line.strip(" \t\ufeff")
+        if body.strip(" \t,") in ("", "[", "]"):
             continue
-        yield _loads(body, number)
-
-
-def _loads(body: str, line: int) -> Item | Broken:
-    if len(body) > MAX_ROW_CHARACTERS:
-        return Broken(line, f"a row of {len(body)} characters")
-    if not _valid(body):
-        return Broken(line, "not UTF-8 text")
-    try:
-        return Item(json.loads(body), line)
-    except json.JSONDecodeError as error:
-        return Broken(line, f"not JSON: {error.msg} at column {error.colno}")
-    except (RecursionError, ValueError) as error:
-        return Broken(line, f"not JSON: {'nested too deep' if isinstance(error, RecursionError) else error}")
-
-
-def _array(text: str, position: int, lines: _Lines) -> Iterator[Item | Broken]:
-    """Elements of a JSON array from just after its bracket; after a broken one reading goes on at the next."""
-    while True:
-        position = _skip(text, position)
-        if position >= len(text):
-            yield Broken(lines.of(len(text) - 1), "the file ends inside its list of rows: it was cut off")
-            return
-        if text[position] == "]":
-            return
-        start = position
-        try:
-            value, position = _decode(text, position)
-            if not _valid(text[start:position]):
-                yield Broken(lines.of(start), "not UTF-8 text")
-            else:
-                yield Item(value, lines.of(start))
-        except (json.JSONDecodeError, RecursionError, ValueError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep or not a number"
-            yield Broken(lines.of(start), f"not JSON: {reason}")
-            after = _NEXT_ITEM.search(text, max(start, getattr(error, "pos", start) - 1))
-            if after is None:
-                return
-            position = after.end()
+        if len(body) > MAX_ROW_CHARACTERS:
+            yield Broken(number, f"a row of {len(body):,} characters")
             continue
-        position = _skip(text, position)
-        if text[position : position + 1] == ",":
-            position += 1
-        elif text[position : position + 1] not in ("]", ""):
-            yield Broken(lines.of(position), "not JSON: a comma is missing between two rows")
-            after = _NEXT_ITEM.search(text, position)
-            if text[position] not in '{["':
-                if after is None:
-                    return
-                position = after.end()
+        scanner = Scanner(body, partial(_always, number), fragment=True, like=fields)
+        yield from scanner.rows()
+        fields = scanner.like
 
 
-def _object(text: str, lines: _Lines, rows_key: str | None) -> Iterator[Item | Broken]:
-    """Members of a JSON object, or the rows of its member `rows_key`."""
-    position = text.index("{") + 1
-    while True:
-        position = _skip(text, position)
-        if position >= len(text):
-            yield Broken(lines.of(len(text) - 1), "the file ends inside an object: it was cut off")
-            return
-        if text[position] == "}":
-            return
-        start = position
-        try:
-            key, position = _decode(text, position)
-            position = _skip(text, position)
-            if not isinstance(key, str) or text[position : position + 1] != ":":
-                raise json.JSONDecodeError("a key and a colon were expected", text, position)
-            position = _skip(text, position + 1)
-            if rows_key is not None and key == rows_key:
-                yield from _array(text, position + 1, lines)
-                return
-            value, position = _decode(text, position)
-            if rows_key is None and not _valid(text[start:position]):
-                yield Broken(lines.of(start), "not UTF-8 text")
-            elif rows_key is None:
-                yield Item(value, lines.of(start), key)
-        except (json.JSONDecodeError, RecursionError, ValueError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep or not a number"
-            yield Broken(lines.of(start), f"not JSON: {reason}")
-            after = _NEXT_MEMBER.search(text, max(start, getattr(error, "pos", start) - 1))
-            if after is None:
-                return
-            position = after.end()
-            continue
-        position = _skip(text, position)
-        if text[position : position + 1] == ",":
-            position += 1
+def _always(number: int, position: int) -> int:
+    return number
 
 
 def _csv(text: str, delimiter: str) -> Iterator[Item | Broken]:
+    lines = list(io.StringIO(text, newline=""))
     header: list[str] | None = None
-    for line, cells in _csv_lines(text, delimiter):
-        if isinstance(cells, csv.Error):
-            yield Broken(line, f"not CSV: {cells}")
-        elif header is None:
-            header = [cell.strip() for cell in cells]
-        elif len(cells) != len(header):
-            yield Broken(line, f"{len(cells)} columns, the header has {len(header)}")
-        elif not _valid("".join(cells)):
-            yield Broken(line, "not UTF-8 text")
-        else:
-            yield Item({name: cell for name, cell in zip(header, cells, strict=True) if name and cell != ""}, line)
+    restart: int | None = 0
+    restarts = 0
+    while restart is not None:
+        records, restart = _csv_records(lines, restart, delimiter), None
+        for first, after, cells in records:
+            if header is None:
+                # Where the first line is broken, no other one may take its place.
+                header = [] if isinstance(cells, csv.Error) else [cell.strip() for cell in cells]
+                if header:
+                    continue
+            entry = _csv_row(first + 1, after, cells, header)
+            if isinstance(entry, Broken) and restarts < MAX_RESTARTS and _swallowed(lines[first + 1 : after], delimiter, header):
+                # A quote that was opened and not closed must not take the rows behind it along.
+                entry, restart, restarts = Broken(first + 1, f"{entry.reason}; a quote is not closed"), first + 1, restarts + 1
+            yield entry
+            if restart is not None:
+                break
+
+
+def _csv_row(line: int, last: int, cells: list[str] | csv.Error, header: list[str]) -> Item | Broken:
+    if isinstance(cells, csv.Error):
+        return Broken(line, f"not CSV: {cells}", last)
+    if len(cells) != len(header):
+        return Broken(line, f"{len(cells)} columns, the header has {len(header)}", last)
+    if not is_valid("".join(cells)):
+        return Broken(line, "not UTF-8 text", last)
+    if any("\x00" in cell for cell in cells):
+        return Broken(line, "it holds a NUL character", last)
+    row: dict[str, str] = {}
+    for name, cell in zip(header, cells, strict=True):
+        if name and cell != "" and row.setdefault(name, cell) != cell:
+            return Broken(line, f"two columns are called {name[:40]!r}, and they differ", last)
+    return Item(row, line)
+
+
+def _swallowed(lines: Sequence[str], delimiter: str, header: Sequence[str] | None) -> bool:
+    """Whether a record of several lines holds lines that are whole rows by themselves."""
+    for line in lines:
+        with contextlib.suppress(csv.Error):
+            if header and len(next(csv.reader([line], delimiter=delimiter, strict=True), [])) == len(header):
+                return True
+    return False
 
 
 def csv_header(source: Source) -> list[str]:
     """Column names of a CSV source, each on one line; none where no line of it can be read."""
-    lines = (cells for _, cells in _csv_lines(source.text, source.delimiter) if not isinstance(cells, csv.Error))
-    return [" ".join(cell.split()) for cell in next(lines, [])]
+    records = _csv_records(list(io.StringIO(source.text, newline="")), 0, source.delimiter)
+    return [
+        " ".join(cell.split())[:40] for cell in next((cells for _, _, cells in records if not isinstance(cells, csv.Error)), [])
+    ]
 
 
-def _csv_lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """Where each line that is not empty begins, and its cells or why it has none."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+def _csv_records(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tuple[int, int, list[str] | csv.Error]]:
+    """Records that are not empty: the index of the first line, the one after the last, and the cells or why there are none."""
+    # Strict: text behind a closing quote is a mistake, and would otherwise join two rows without a word.
+    reader = csv.reader(islice(lines, start, None), delimiter=delimiter, strict=True)
     while True:
-        line = reader.line_num + 1
+        first = start + reader.line_num
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, error
+            yield first, start + reader.line_num, error
             continue
         if any(cell.strip() for cell in cells):
-            yield line, cells
-
-
-def _skip(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
-    assert match is not None
-    return match.end()
-
-
-def _valid(text: str) -> bool:
-    """Whether the text came from valid UTF-8 (see `_text`)."""
-    return text.isascii() or _RAW_BYTE.search(text) is None
-
-
-class _Lines:
-    """Line number of a character position; made once per file."""
-
-    def __init__(self, text: str) -> None:
-        self._ends = [match.start() for match in re.finditer("\n", text)]
-
-    def of(self, position: int) -> int:
-        return bisect_left(self._ends, position) + 1
+            yield first, start + reader.line_num, cells
