@@ -33,7 +33,7 @@ from timer1lib.params.load import load_params
 from timer1lib.rewards import RewardInput, tiou_reward
 from timer1lib.schema import Sample
 from timer1lib.training.common import freeze_vision_tower, no_printing
-from timer1lib.training.video_grpo.config import VideoGRPOConfig
+from timer1lib.training.video_grpo import VideoGRPOConfig
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 from timer1lib.video.decode import read_frames
 from timer1lib.video.store import FrameStore

@@ -12,7 +12,7 @@ from datasets import Dataset
 from timer1lib.clock.frames import Frames
 from timer1lib.models.inputs import banned_token_ids, encode_prompt
 from timer1lib.models.load import LoadedModel, load_model
-from timer1lib.training.video_grpo.config import VideoGRPOConfig
+from timer1lib.training.video_grpo import VideoGRPOConfig
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 from timer1lib.world.base.tiny import build_tiny
 

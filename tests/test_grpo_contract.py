@@ -113,7 +113,7 @@ def test_the_saved_configuration_names_no_attention_of_ours(made: Any, tmp_path:
 
 
 def test_bad_options_are_named() -> None:
-    from timer1lib.training.video_grpo.config import VideoGRPOConfig
+    from timer1lib.training.video_grpo import VideoGRPOConfig
 
     common: dict[str, Any] = {"output_dir": "nowhere", "use_cpu": True, "bf16": False, "report_to": []}
     with pytest.raises(ValueError, match="scoring 'fast'"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timer1lib.data.difficulty import difficulty_rows, published_rows
+from timer1lib.data.selection import difficulty_rows, published_rows
 from timer1lib.evaluation.scored import join
 from timer1lib.evaluation.signatures.exploitation import _mean_iou
 from timer1lib.files import read_jsonl

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, spread
+from timer1lib.data.selection import AnswerCache, answer_key, difficulty_rows, spread
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, read_jsonl
 from timer1lib.params.sections import DifficultyParams, Params, SharedParams

@@ -16,7 +16,7 @@ from timer1lib.params.sections import Params
 from timer1lib.runs import sweep as sweep_module
 from timer1lib.runs.graph import find_stage
 from timer1lib.runs.runner import Project, run
-from timer1lib.runs.store import Store
+from timer1lib.runs.stamps import Store
 from timer1lib.runs.sweep import read_sweep, sweep
 
 ROOT = Path(__file__).resolve().parent.parent

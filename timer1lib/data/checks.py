@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from timer1lib.data.findings import Record
-from timer1lib.data.readers.row import stem
+from timer1lib.data.readers.base import stem
 from timer1lib.schema import Sample, Window
 from timer1lib.spans import iou
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from timer1lib.data.checks import Limits, is_generic
 from timer1lib.data.findings import Record
-from timer1lib.data.readers.row import stem
+from timer1lib.data.readers.base import stem
 from timer1lib.errors import Timer1Error
 from timer1lib.files import safe_join, sha256_file
 from timer1lib.progress import Progress

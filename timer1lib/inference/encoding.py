@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.forms import Prompt
-from timer1lib.inference.plan import batches, clip_key
+from timer1lib.inference.ledger import batches, clip_key
 from timer1lib.models.config import sampling_for
 from timer1lib.models.inputs import collate, encode_prompt, render_chat
 from timer1lib.progress import Progress

@@ -11,8 +11,17 @@ from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.forms.reading import parse_letter
 from timer1lib.inference.encoding import Asker, ResolveVideo, answer_all
-from timer1lib.inference.ledger import Ledger, settings_of
-from timer1lib.inference.plan import PERTURBATIONS, Perturbation, clip_key, shard_path, shuffle_frames, swap_videos, take_shard
+from timer1lib.inference.ledger import (
+    PERTURBATIONS,
+    Ledger,
+    Perturbation,
+    clip_key,
+    settings_of,
+    shard_path,
+    shuffle_frames,
+    swap_videos,
+    take_shard,
+)
 from timer1lib.models.inputs import banned_token_ids, sample_prompt
 from timer1lib.schema import Prediction, Sample
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from timer1lib.errors import Timer1Error
 from timer1lib.forms.reading import letter
 from timer1lib.inference.encoding import Asker, ResolveVideo, answer_all
-from timer1lib.inference.ledger import Ledger, settings_of
-from timer1lib.inference.plan import clip_key, shard_path, take_shard
+from timer1lib.inference.ledger import Ledger, clip_key, settings_of, shard_path, take_shard
 from timer1lib.models.inputs import sample_prompt
 from timer1lib.schema import Prediction, Sample
 

@@ -20,8 +20,7 @@ from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
 from timer1lib.runs.kernel import KERNEL_LOCK, exclusive
 from timer1lib.runs.keys import changed_parts, key_parts, stage_key, stage_parameters
 from timer1lib.runs.manifest import build_manifest, finish_manifest, now
-from timer1lib.runs.stamps import Stamp, begin, bring_back, collect_outputs, damaged, read_stamp, read_started, write_stamp
-from timer1lib.runs.store import Store
+from timer1lib.runs.stamps import Stamp, Store, begin, bring_back, collect_outputs, damaged, read_stamp, read_started, write_stamp
 
 
 @dataclass(frozen=True, slots=True)

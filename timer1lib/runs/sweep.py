@@ -32,7 +32,7 @@ from timer1lib.runs.graph import STAGES, find_stage
 from timer1lib.runs.kernel import leave_with
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.runner import Project, run
-from timer1lib.runs.store import Store
+from timer1lib.runs.stamps import Store
 
 _POLL_SECONDS = 0.3
 _LOG_EVERY_SECONDS = 60.0

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib import forms
-from timer1lib.data.difficulty import AnswerCache, answer_key, difficulty_rows, published_rows, spread
-from timer1lib.data.selection import Selection, select
+from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, published_rows, select, spread
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
 from timer1lib.params import result_parameters, split_list

@@ -15,7 +15,7 @@ from timer1lib.evaluation.measure import Evidence, measure_run
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json
-from timer1lib.inference.plan import PERTURBATIONS, swap_videos
+from timer1lib.inference.ledger import PERTURBATIONS, swap_videos
 from timer1lib.params import split_list
 from timer1lib.params.sections import EvaluateParams
 from timer1lib.schema import Prediction, Sample
@@ -121,7 +121,7 @@ def answer(stage: EvaluateStage) -> bool:
         Whether every file of predictions is whole. With `evaluate.shard` this machine's share is done; a call without it,
         once all shares lie in `predictions/`, joins them and asks what is missing.
     """
-    from timer1lib.inference.plan import parse_shard
+    from timer1lib.inference.ledger import parse_shard
     from timer1lib.video.store import open_store
 
     shard = parse_shard(stage.params.shard) if stage.params.shard else None

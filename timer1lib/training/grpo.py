@@ -32,7 +32,7 @@ from timer1lib.training.common import (
     resume_point,
     save_model,
 )
-from timer1lib.training.video_grpo.config import VideoGRPOConfig
+from timer1lib.training.video_grpo import VideoGRPOConfig
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 
 Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]

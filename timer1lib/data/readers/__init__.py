@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from timer1lib.data.readers.base import Reader, ReadResult, read_rows
+from timer1lib.data.readers.base import Reader, ReadResult, kind, read_rows
 from timer1lib.data.readers.grounding import GROUNDING
 from timer1lib.data.readers.plain import PLAIN
 from timer1lib.data.readers.questions import QUESTIONS
-from timer1lib.data.readers.row import kind
 from timer1lib.data.readers.scan import Broken, Item
 from timer1lib.data.readers.source import Source, csv_header, open_source
 from timer1lib.errors import Timer1Error

@@ -2,17 +2,230 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from timer1lib.data.findings import Finding
-from timer1lib.data.readers.row import Row, RowError, kind, stem
+from timer1lib.data.findings import Finding, Severity
 from timer1lib.data.readers.scan import Broken, Item
 from timer1lib.data.readers.source import SPLITS
-from timer1lib.schema import Sample
+from timer1lib.schema import Sample, Window
+
+_PAIR = re.compile(
+    r"\s*\[?\(?\s*([+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+|nan|inf(?:inity)?))\s*(?:-|–|,|to|\s)\s*"
+    r"([+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+|nan|inf(?:inity)?))\s*\)?\]?\s*s?\s*",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(r"\s*\(?([A-Za-z])\)?(?:[\s.:)].*)?", re.DOTALL)
+
+
+class RowError(Exception):
+    """This row cannot become a sample; `code` is one of `findings.CODES`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Row:
+    """A row as it stands in the file (one query each), the line it starts on, and what was noticed while reading."""
+
+    data: Mapping[str, Any]
+    line: int
+    textual: bool = False
+    """From CSV or plain text, where numbers are text by nature and need no remark."""
+    notes: list[tuple[str, Severity, str]] = field(default_factory=list)
+
+    def note(self, code: str, severity: Severity, message: str) -> None:
+        self.notes.append((code, severity, message))
+
+    def first(self, *names: str) -> str | None:
+        """The first of several names of a field that this row has (a JSON null counts as absent)."""
+        return next((name for name in names if self.data.get(name) is not None), None)
+
+    def text(self, *names: str) -> str:
+        """Required text under one of several names. Ids may be whole numbers."""
+        name = self.first(*names)
+        if name is None:
+            raise RowError("missing_field", f"no {' / '.join(names)}")
+        return self._as_text(name, self.data[name])
+
+    def text_or(self, default: str, *names: str) -> str:
+        name = self.first(*names)
+        return default if name is None else self._as_text(name, self.data[name])
+
+    def query(self, *names: str) -> str:
+        """The query: its absence is a missing field, any other type a bad query. Empty text is kept for the audit."""
+        name = self.first(*names)
+        if name is None:
+            null = next((n for n in names if n in self.data), None)
+            raise RowError("bad_query" if null else "missing_field", f"{null} is null" if null else f"no {' / '.join(names)}")
+        value = self.data[name]
+        if not isinstance(value, str):
+            raise RowError("bad_query", f"{name} is {kind(value)}, not text")
+        check_unicode(name, value)
+        return value
+
+    def _as_text(self, name: str, value: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise RowError("unreadable", f"{name} is {kind(value)}, not text")
+        text = str(value)
+        if not text.strip():
+            raise RowError("missing_field", f"{name} is empty")
+        check_unicode(name, text)
+        if "\0" in text:
+            raise RowError("unreadable", f"{name} holds a NUL character")
+        return text
+
+    def number(self, *names: str) -> float | None:
+        """A number in seconds, None where absent. NaN and endless values are kept for the audit to name."""
+        name = self.first(*names)
+        return None if name is None else self.as_number(name, self.data[name])
+
+    def as_number(self, name: str, value: Any) -> float:
+        if isinstance(value, str):
+            if not value.strip():
+                raise RowError("missing_field", f"{name} is empty")
+            try:
+                # Python reads 1_0 as ten; nobody means it.
+                number = float(value.replace("_", "?"))
+            except ValueError:
+                raise RowError("unreadable", f"{name} is {value[:40]!r}, not a number") from None
+            if not self.textual:
+                self.note("text_number", "warning", f"{name} is the text {value[:40]!r}, read as {number:g}")
+            return number
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise RowError("unreadable", f"{name} is {kind(value)}, not a number")
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+
+    def window(self, name: str, value: Any) -> Window:
+        """`[start, end]`, or text such as "13.4-28.1"."""
+        if isinstance(value, str):
+            match = _PAIR.fullmatch(value)
+            if match is None:
+                raise RowError("unreadable", f"{name} is {value[:40]!r}, not 'start-end' in seconds")
+            return float(match[1]), float(match[2])
+        if not isinstance(value, Sequence) or len(value) != 2:
+            raise RowError("unreadable", f"{name} is {kind(value)}, not [start, end] in seconds")
+        if value[0] is None or value[1] is None:
+            raise RowError("missing_field", f"{name} holds a null where a time should be")
+        return self.as_number(f"{name} start", value[0]), self.as_number(f"{name} end", value[1])
+
+    def windows(self, name: str, value: Any) -> list[Window]:
+        """One window or a list of them."""
+        if isinstance(value, list) and any(isinstance(v, list) or (isinstance(v, str) and _PAIR.fullmatch(v)) for v in value):
+            return [self.window(name, v) for v in value]
+        return [self.window(name, value)]
+
+    def required_windows(self, *names: str) -> list[Window]:
+        name = self.first(*names)
+        if name is None or self.data[name] == []:
+            raise RowError("missing_field", f"no {' / '.join(names)}")
+        return self.windows(name, self.data[name])
+
+    def expect(self, *names: str, severity: Severity = "info") -> None:
+        """Note fields that rows of this format usually have."""
+        for name in names:
+            if self.data.get(name) in (None, ""):
+                self.note("missing_field", severity, f"no {name}")
+
+    def options(self, *names: str) -> list[str]:
+        name = self.first(*names)
+        if name is None:
+            raise RowError("missing_field", f"no {' / '.join(names)}")
+        value = self.data[name]
+        if not isinstance(value, list) or len(value) < 2 or not all(isinstance(v, (str, int, float)) for v in value):
+            raise RowError("unreadable", f"{name} is {kind(value)}, not a list of at least two options")
+        for v in value:
+            check_unicode(name, str(v))
+        return [str(v) for v in value]
+
+    def extra(self, *names: str) -> dict[str, Any]:
+        """Fields to carry along, as plain JSON without NaN."""
+        return {name: self.data[name] for name in names if self.data.get(name) is not None and is_plain(self.data[name])}
+
+
+def letter_answer(row: Row, name: str, value: Any, options: Sequence[str]) -> int | None:
+    """Index of the right option from "(C)", "C", "C. text", an index, or the option's own text.
+
+    Returns None, with a remark, where it is none of the options: the audit names it `bad_answer`.
+    """
+    if isinstance(value, bool) or value is None:
+        index = None
+    elif isinstance(value, int):
+        index = value
+    elif isinstance(value, str):
+        plain = [strip_letter(option) for option in options]
+        if value in options:
+            index = list(options).index(value)
+        elif strip_letter(value) in plain:
+            index = plain.index(strip_letter(value))
+        elif re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+            index = int(value)
+        elif (match := _LETTER.fullmatch(value)) is not None:
+            index = ord(match[1].upper()) - ord("A")
+        else:
+            index = None
+    else:
+        index = None
+    if index is None or not 0 <= index < len(options):
+        row.note("bad_answer", "error", f"{name} {str(value)[:40]!r} is none of the {len(options)} options")
+        return None
+    return index
+
+
+def strip_letter(option: str) -> str:
+    """`"(A) a cup"` or `"A. a cup"` -> `"a cup"`."""
+    return re.sub(r"^\s*(?:\([A-Z]\)|[A-Z][.):])\s+", "", option).strip()
+
+
+def check_unicode(name: str, text: str) -> None:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RowError("unreadable", f"{name} is not valid Unicode text") from None
+
+
+def is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a value can be written as strict JSON and is not nested absurdly deep."""
+    if value is None or isinstance(value, (bool, int)):
+        return True
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+    if depth >= 8:
+        return False
+    if isinstance(value, list):
+        return all(is_plain(v, depth + 1) for v in value)
+    return isinstance(value, dict) and all(is_plain(k) and is_plain(v, depth + 1) for k, v in value.items())
+
+
+def kind(value: Any) -> str:
+    """A value's type in a reader's words."""
+    if value is None:
+        return "null"
+    names = {bool: "true/false", str: "text", int: "a number", float: "a number", dict: "an object"}
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return names.get(type(value), type(value).__name__)
+
+
+def stem(video: str) -> str:
+    """`"a/b/OHOFG.mp4"` -> `"OHOFG"`; a dot inside an id is kept."""
+    name = PurePosixPath(video.replace("\\", "/")).name
+    head, dot, ending = name.rpartition(".")
+    return head if dot and head and ending.isalnum() and 2 <= len(ending) <= 4 and not ending.isdigit() else name
+
 
 Companions = dict[str, Any]
 """What a format needs from the files beside the annotation file, such as Charades-STA's CSV of durations."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.readers.base import Companions, Reader
-from timer1lib.data.readers.row import Row, RowError, kind
+from timer1lib.data.readers.base import Companions, Reader, Row, RowError, kind
 from timer1lib.data.readers.scan import Item
 from timer1lib.schema import Sample
 

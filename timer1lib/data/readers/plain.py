@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from timer1lib.data.readers.base import Companions, Reader
-from timer1lib.data.readers.row import Row, RowError, is_plain, letter_answer, strip_letter
+from timer1lib.data.readers.base import Companions, Reader, Row, RowError, is_plain, letter_answer, strip_letter
 from timer1lib.schema import Sample, Window
 
 VIDEO = ("video", "vid", "video_path", "path", "video_id", "video_name", "file")

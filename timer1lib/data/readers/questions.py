@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.readers.base import Companions, Reader
+from timer1lib.data.readers.base import Companions, Reader, Row, RowError, kind, letter_answer, strip_letter
 from timer1lib.data.readers.grounding import has
-from timer1lib.data.readers.row import Row, RowError, kind, letter_answer, strip_letter
 from timer1lib.data.readers.scan import Item
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json

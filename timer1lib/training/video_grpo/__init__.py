@@ -3,6 +3,61 @@
     trainer = VideoGRPOTrainer(model, reward_funcs, args=VideoGRPOConfig(...), train_dataset=rows,
                                processing_class=processor, encode_prompt=encode)
 
-`VideoGRPOTrainer` is in `trainer`, its options are in `config`. `encode` turns a row into the processor's output for its
+`VideoGRPOTrainer` is in `trainer`, its options are here. `encode` turns a row into the processor's output for its
 prompt (see `encoded.EncodePrompt`).
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trl.trainer.grpo_config import GRPOConfig
+
+SCORING = ("shared_prefix", "packed_mask", "repeated")
+ROLLOUTS = ("shared_prefix", "repeated")
+
+
+@dataclass
+class VideoGRPOConfig(GRPOConfig):  # type: ignore[misc]
+    """`trl.GRPOConfig` with what a video needs. Everything of trl's keeps its meaning.
+
+    Let `per_device_train_batch_size` be a multiple of `num_generations`: a group that is split over two forwards has
+    its prompt read twice.
+    """
+
+    scoring: str = field(
+        default="shared_prefix",
+        metadata={
+            "help": "How completions are scored: 'shared_prefix' (prompt once a group, registered attention), "
+            "'packed_mask' (prompt once, one mask on plain sdpa), 'repeated' (as trl does, the reference)."
+        },
+    )
+    rollouts: str = field(
+        default="shared_prefix",
+        metadata={"help": "How completions are sampled: 'shared_prefix' (prompt read once a group) or 'repeated' (generate)."},
+    )
+    banned_token_ids: list[int] = field(
+        default_factory=list,
+        metadata={"help": "Tokens never sampled, beside the image and video tokens, which are always banned."},
+    )
+    dynamic_sampling: int = field(
+        default=0,
+        metadata={"help": "Tries to replace groups of equal rewards by other samples (DAPO, arXiv 2503.14476); 0 keeps them."},
+    )
+    fast_vision: bool = field(default=True, metadata={"help": "Speed up the vision tower (same numbers)."})
+    encode_threads: int = field(
+        default=1, metadata={"help": "Threads that encode the next step's prompts during this one; 0 encodes in place."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scoring not in SCORING:
+            raise ValueError(f"scoring {self.scoring!r}: use one of {', '.join(SCORING)}")
+        if self.rollouts not in ROLLOUTS:
+            raise ValueError(f"rollouts {self.rollouts!r}: use one of {', '.join(ROLLOUTS)}")
+        if self.dynamic_sampling < 0 or self.encode_threads < 0:
+            raise ValueError("dynamic_sampling and encode_threads must be 0 or more")
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must stay False: the row is what a prompt is encoded from")
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            raise ValueError("the video trainer samples with the model it trains: leave vLLM and continuous batching off")

@@ -34,8 +34,7 @@ from timer1lib.models.architecture import ROLLOUT_TOKENS
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.training.common import load_weights
-from timer1lib.training.video_grpo import attention, repeated, rollouts, shared_prefix
-from timer1lib.training.video_grpo.config import VideoGRPOConfig
+from timer1lib.training.video_grpo import VideoGRPOConfig, attention, repeated, rollouts, shared_prefix
 from timer1lib.training.video_grpo.encoded import (
     EncodeAhead,
     EncodedPrompt,
