@@ -116,7 +116,7 @@ def test_a_form_file_is_asked_as_it_says_and_counts_by_its_content(
 ) -> None:
     import torch
 
-    from timer1lib.clock.frames import Sampling
+    from timer1lib.models.config import sampling_for
     from timer1lib.models.inputs import banned_token_ids, encode_prompt
     from timer1lib.video.decode import read_frames
 
@@ -124,7 +124,7 @@ def test_a_form_file_is_asked_as_it_says_and_counts_by_its_content(
     path.write_text("ask: 'when: {query}?'\nsystem: describe\ntext_first: true\nread: timelens\n")
     own = SharedParams(**{**shared.model_dump(), "form": str(path)})
     answers = ask(model, samples[:4], videos, own, tmp_path / "p.jsonl")
-    sampling = Sampling.from_shared(own, model=model.name)
+    sampling = sampling_for(own, model.name)
     texts = []
     for sample in samples[:4]:
         row = encode_prompt(

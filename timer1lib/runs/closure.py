@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def _imports(path: Path, package: Path) -> list[str]:
     prefix = package.name + "."
     here = (package.name, *path.relative_to(package).parent.parts)
     names: list[str] = []
-    for node in ast.walk(tree):
+    for node in _run(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -101,3 +102,12 @@ def _imports(path: Path, package: Path) -> list[str]:
                 base = ".".join([*here[: len(here) - node.level + 1], *([node.module] if node.module else [])])
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under `if TYPE_CHECKING:`, which are for types alone and never run."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from _run(node)

@@ -21,11 +21,12 @@ from torch import nn
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl
+from timer1lib.models.config import FAMILIES
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.load import install_rule
 from timer1lib.progress import Progress
 from timer1lib.world.base.lessons import Lesson, Mix, build_lesson, lesson_pixels, lesson_scene
-from timer1lib.world.base.tiny import MERGE, PATCH, TEMPORAL_PATCH, Family, build_tiny, describe, parameter_count
+from timer1lib.world.base.tiny import MERGE, PATCH, TEMPORAL_PATCH, build_tiny, describe, parameter_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATE = "pretraining.pt"
+FAMILY = "qwen3_vl"
+"""The shipped model's."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def pretrain(
     out_dir: Path,
     recipe: Recipe,
     mix: Mix,
-    family: Family = "qwen3_vl",
+    family: str = FAMILY,
     hidden: int = 128,
     layers: int = 3,
     textual: bool = True,
@@ -77,7 +80,9 @@ def pretrain(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    if family == "qwen3_vl" and not textual:
+    if family not in FAMILIES:
+        raise Timer1Error(f"--family {family!r}: one of {', '.join(FAMILIES)}")
+    if family == FAMILY and not textual:
         raise Timer1Error("--positions: a Qwen3-VL has none in seconds; use it with --family qwen2_5_vl")
     state_path = out_dir / STATE
     if not state_path.is_file():

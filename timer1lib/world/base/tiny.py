@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text
@@ -19,7 +19,6 @@ from timer1lib.world.lexicon import vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Family = Literal["qwen3_vl", "qwen2_5_vl"]
 
 SPECIAL = (
     "<|endoftext|>",
@@ -53,7 +52,7 @@ CHAT_TEMPLATE = (
 
 def build_tiny(
     out_dir: str | Path,
-    family: Family = "qwen3_vl",
+    family: str = "qwen3_vl",
     seed: int = 0,
     *,
     hidden: int = 128,
@@ -89,7 +88,7 @@ def build_tiny(
 
 
 def tiny_config(
-    family: Family, tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, vision_hidden: int, vision_depth: int
+    family: str, tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, vision_hidden: int, vision_depth: int
 ) -> Any:
     """The configuration of a tiny model; every width follows from the two hidden sizes."""
     if hidden % 32:
@@ -161,7 +160,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_processor(folder: Path, family: Family, tokenizer: PreTrainedTokenizerFast) -> None:
+def save_processor(folder: Path, family: str, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write tokenizer, image and video processor so that `AutoProcessor` finds the family's own classes."""
     from transformers import Qwen2VLImageProcessor
 
