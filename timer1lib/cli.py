@@ -292,7 +292,7 @@ def estimate(params: ParamsFile, overrides: Overrides = None, json: Json = False
 @command
 def pretrain(
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="The model's folder; a killed pretraining goes on in it.")],
-    family: Annotated[str, typer.Option(metavar="NAME", help="The model's classes, as its config.json names them.")] = "",
+    family: Annotated[str, typer.Option(metavar="NAME", help="The model's classes, as its config.json names them.")] = "qwen3_vl",
     positions: Annotated[bool, typer.Option("--positions", help="Qwen2.5-VL: times by temporal positions, not as text.")] = False,
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Updates.")] = 4000,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Videos an update.")] = 16,
@@ -304,11 +304,11 @@ def pretrain(
 ) -> Outcome:
     """Build the embedded tiny model from the world alone."""
     from timer1lib.world.base.lessons import Mix
-    from timer1lib.world.base.pretrain import FAMILY, Recipe
+    from timer1lib.world.base.pretrain import Recipe
     from timer1lib.world.base.pretrain import pretrain as train
 
     recipe = Recipe(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
-    folder = train(out_dir, recipe, Mix(hardest=hardest), family or FAMILY, hidden, layers, not positions)
+    folder = train(out_dir, recipe, Mix(hardest=hardest), family, hidden, layers, not positions)
     return Outcome(f"{folder}: trained for {steps} steps; its training.json says how")
 
 
