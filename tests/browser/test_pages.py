@@ -39,6 +39,27 @@ def test_the_report_opens_offline_without_an_error(offline: Any, watched: Watche
     assert watched.page.locator("table").first.locator("tbody tr").count() == 4  # three checkpoints and a baseline
 
 
+def test_a_figure_is_as_wide_as_its_place_however_slowly_the_page_comes(
+    watched: Watched, big_run: RunFolder, tmp_path: Path
+) -> None:
+    """The loader is ready and the first figure's script has run while its neighbour in the grid is still to come."""
+    page = write_report(big_run, big_run.root / "cache").read_text()
+    place = page.index("</script>", page.index('class="t1-figure"', page.index('class="two"'))) + len("</script>")
+    slow = tmp_path / "slow.html"
+    slow.write_text(page[:place] + '<script src="http://slow.test/slow.js"></script>' + page[place:])
+
+    def answer(route: Any) -> None:
+        watched.page.wait_for_timeout(2000)
+        route.fulfill(body="", content_type="text/javascript")
+
+    watched.page.route("**/slow.js", answer)
+    watched.page.goto(f"file://{slow}")
+    watched.page.wait_for_function("() => document.querySelectorAll('.t1-figure .main-svg').length >= 7")
+    watched.page.wait_for_timeout(300)
+    wider = "figure => figure.querySelector('.main-svg').getBoundingClientRect().width > figure.parentElement.clientWidth + 1"
+    assert not any(figure.evaluate(wider) for figure in watched.page.locator(".t1-figure").all())
+
+
 def test_formulas_are_the_librarys(watched: Watched) -> None:
     rng = random.Random(0)
     odd = [0.0, -1.0, 1e-9, 5.0, 5.0, 1e9, math.inf, math.nan]
