@@ -12,12 +12,13 @@ from timer1lib import rewards
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.forms import FORMS
+from timer1lib.rewards import parse_rewards
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
 from timer1lib.training import grpo as trained_grpo
 from timer1lib.training import sft as trained_sft
-from timer1lib.training.grpo import parse_rewards, reward_function
+from timer1lib.training.grpo import reward_function
 from timer1lib.world.base import lessons as answers
 from timer1lib.world.base.tiny import build_tiny
 from timer1lib.world.splits import build_splits
@@ -267,7 +268,7 @@ def test_a_broken_video_drops_its_group_and_the_run_goes_on(material, tmp_path) 
     assert sum(row["groups_failed"] for row in log) >= 1
 
 
-@pytest.mark.parametrize("text", ["tiuo:1", "tiou:x", ""])
+@pytest.mark.parametrize("text", ["tiuo:1", "tiou:x", "", "tiou:nan", "tiou:1, tiou:2"])
 def test_rewards_that_are_none_are_named(text: str) -> None:
     with pytest.raises(Timer1Error, match="reward"):
         parse_rewards(text)
