@@ -93,7 +93,8 @@ def _gone(tree: Mapping[str, Any]) -> str:
     asked, read, written = (str(flat.get(key, default)) for key, default in _BEFORE_FORMS.items())
     name = "timer1_eval" if (asked, read) == ("timer1", "timer1_eval") else asked
     known = FORMS.get(name)
-    same_reading = known.reading.way in (read, f"{read}_direct") if known else read == "timer1"
+    ways = {"timer1": ("timer1", "timer1_direct", "plain")}  # the parser that is three readings now
+    same_reading = known.reading.way in ways.get(read, (read,)) if known else read == "timer1"
     same_writing = "curate.cold_start_template" not in found or (known is not None and written in (name, name[len("timer1_") :]))
     if same_reading and same_writing:
         advice = f"write shared.form: {name}"
