@@ -18,7 +18,8 @@ from timer1lib.files import read_json, read_jsonl
 from timer1lib.forms import Prompt
 from timer1lib.inference import generate
 from timer1lib.inference.generate import predict
-from timer1lib.inference.ledger import batches, merge_shards, parse_shard, shard_path, shuffle_frames, swap_videos, take_shard
+from timer1lib.inference.ledger import batches, merge_shards, shard_path, shuffle_frames, swap_videos, take_shard
+from timer1lib.params import parse_shard
 from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
 

@@ -34,10 +34,12 @@ THOUGHT = "<think>It sits down from 1 to 2.</think>"
         ("<answer>1 to 2", "timer1", None, False),
         ("1 to 2</answer>", "timer1", None, False),
         ("<answer>5 - 6</answer>", "timer1", None, False),
-        ("<answer>4.0s to 6.5s</answer>", "timer1", (4.0, 6.5), False),
+        ("<answer>4.0s to 6.5s</answer>", "timer1", None, False),  # the trainer's rule knows no unit
+        ("<answer>4.0s to 6.5s</answer>", "plain", (4.0, 6.5), False),
         (f"{THOUGHT}{THOUGHT}<answer>1 to 2</answer>", "timer1", (1.0, 2.0), False),
-        ("between 5 - 6 and later 7.5 to 9", "timer1_eval", (7.5, 9.0), True),
-        ("<answer>5 - 6</answer>", "timer1_eval", (5.0, 6.0), True),
+        ("between 5 and 6, later 7.5 to 9", "timer1_eval", (7.5, 9.0), True),
+        ("<answer>5 - 6</answer>", "timer1_eval", None, True),  # nor does the evaluation's know a dash
+        ("<answer>5 - 6</answer>", "timelens", (5.0, 6.0), True),
         ("nothing", "timer1_eval", None, True),
         (f"{THOUGHT} <time>[1.5, 2.5]</time>", "tvg_r1", (1.5, 2.5), True),
         (f"{THOUGHT} \\boxed{{B}} <time>[1.5, 2.5]</time>", "tvg_r1", (1.5, 2.5), True),
@@ -47,8 +49,9 @@ THOUGHT = "<think>It sits down from 1 to 2.</think>"
         ("[3.2, 4.8]", "timelens", (3.2, 4.8), True),
         # A number is read whole or not at all.
         ("<answer>1.3333333333333333 to 2.6666666666666665</answer>", "timer1", (4 / 3, 8 / 3), False),
-        ("<answer>123456789012 to 5</answer>", "timer1", None, False),
-        ("<answer>5 to 123456789012</answer>", "timer1", None, False),
+        ("<answer>123456789012 to 5</answer>", "timer1", (123456789012.0, 5.0), False),
+        ("<answer>123456789012 to 5</answer>", "plain", None, False),
+        ("<answer>5 to 123456789012</answer>", "plain", None, False),
         (f"{THOUGHT}<answer>1 to 2</answer>", "brief", (1.0, 2.0), True),
         ("<answer>1 to 2</answer>", "timer1_direct", (1.0, 2.0), True),
         (f"{THOUGHT}<answer>1 to 2</answer>", "timer1_direct", (1.0, 2.0), False),
@@ -56,10 +59,113 @@ THOUGHT = "<think>It sits down from 1 to 2.</think>"
     ],
 )
 def test_by_hand(text: str, name: str, span: tuple[float, float] | None, form: bool) -> None:
-    found = FORMS[name].read(text)
+    asked = FORMS["brief" if name == "plain" else name]
+    found = asked.read(text)
     assert found == ([] if span is None else [pytest.approx(span)])
-    assert FORMS[name].span(text) == (found[0] if found else None)
-    assert FORMS[name].fits(text) is form
+    assert asked.span(text) == (found[0] if found else None)
+    assert asked.fits(text) is form
+
+
+NONE = None
+SAID = [
+    # what stands in the block; ours; Time-R1's trainer; Time-R1's evaluation; timelens (ours, any notation)
+    ("12.3 to 17.8", (12.3, 17.8), (12.3, 17.8), (12.3, 17.8), (12.3, 17.8)),
+    ("12.3 TO 17.8", (12.3, 17.8), (12.3, 17.8), NONE, (12.3, 17.8)),
+    ("00:12 to 00:17", (12, 17), (12, 0), (12, 0), (12, 17)),
+    ("01:02:03.5 to 1:02:10", (3723.5, 3730), (3.5, 1), (3.5, 1), (3723.5, 3730)),
+    ("00:12 - 00:17", NONE, NONE, NONE, (12, 17)),
+    ("12:75 to 13:00", NONE, (75, 13), (75, 13), NONE),
+    ("1:75:00 to 2:00:00", NONE, (0, 2), (0, 2), NONE),
+    ("-5 to 10", NONE, (5, 10), (5, 10), NONE),
+    ("5 to -10", NONE, NONE, NONE, NONE),
+    ("−5 to 10", NONE, (5, 10), (5, 10), NONE),
+    ("12,5 to 17,8", (12.5, 17.8), (5, 17), (5, 17), (12.5, 17.8)),
+    ("1,234.5 to 1,240.0", (1234.5, 1240), (234.5, 1), (234.5, 1), (1234.5, 1240)),
+    ("1,234 to 1,240", (1234, 1240), (234, 1), (234, 1), (1234, 1240)),
+    ("1e1 to 2e1", (10, 20), (1, 2), (1, 2), (10, 20)),
+    ("5 m 3 s to 5 m 10 s", (303, 310), NONE, NONE, (303, 310)),
+    ("5m3s to 5m10s", (303, 310), NONE, NONE, (303, 310)),
+    ("1 h 2 min to 1 h 3 min 5 s", (3720, 3785), NONE, NONE, (3720, 3785)),
+    ("5 to 10 minutes", (300, 600), (5, 10), (5, 10), (300, 600)),
+    ("5 minutes to 10 minutes", (300, 600), NONE, NONE, (300, 600)),
+    ("4 secs to 6.5 secs", (4, 6.5), NONE, NONE, (4, 6.5)),
+    ("4 seconds and 6.5 seconds", (4, 6.5), NONE, NONE, (4, 6.5)),
+    (".5 to .9", (0.5, 0.9), NONE, NONE, (0.5, 0.9)),
+    ("5. to 6.", NONE, (5, 6), (5, 6), NONE),
+    ("10% to 20%", NONE, NONE, NONE, NONE),
+    ("10 to 20 %", NONE, (10, 20), (10, 20), NONE),
+    ("1 to 2, or -5 to 10", NONE, (5, 10), (5, 10), NONE),
+    ("1 to 2 and no more", (1, 2), (1, 2), (1, 2), (1, 2)),
+    ("1 to 2 to 3", (1, 2), (1, 2), (1, 2), (1, 2)),
+    ("between 3 and 9", (3, 9), (3, 9), (3, 9), (3, 9)),
+    ("1.2.3 to 4", NONE, (2.3, 4), (2.3, 4), NONE),
+    ("4 to 1.2.3", NONE, (4, 1.2), (4, 1.2), NONE),
+    ("12  to 17", (12, 17), NONE, NONE, (12, 17)),
+    ("10 to 20 men", (10, 20), (10, 20), (10, 20), (10, 20)),
+    ("[3,4]", NONE, NONE, NONE, (3, 4)),
+    ("3.2-4.8", NONE, NONE, NONE, (3.2, 4.8)),
+    ("-5 - 10", NONE, NONE, NONE, NONE),
+]
+
+
+@pytest.mark.parametrize(("said", "plain", "trainer", "evaluation", "any_notation"), SAID)
+def test_times_as_people_write_them(said: str, plain: object, trainer: object, evaluation: object, any_notation: object) -> None:
+    text = f"<think>so</think><answer>{said}</answer>"
+    wanted = {"plain": plain, "timer1_direct": plain, "timer1": trainer, "timer1_eval": evaluation, "timelens": any_notation}
+    for way, span in wanted.items():
+        assert READINGS[way].read(text) == ([] if span is None else [pytest.approx(span)]), way
+    assert FORMS["brief"].reading == READINGS["plain"]
+
+
+PIECES_OF_TIMES = [
+    "1",
+    "23",
+    ".",
+    ".5",
+    ",",
+    ":",
+    "-",
+    "%",
+    " ",
+    "  ",
+    " to ",
+    " and ",
+    "To",
+    "e1",
+    "s",
+    " m ",
+    "x",
+    "<answer>",
+    "</answer>",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES_OF_TIMES), max_size=30).map("".join), st.booleans())
+@settings(max_examples=300)
+def test_the_published_rules_are_read_to_the_letter(inside: str, closed: bool) -> None:
+    text = f"<answer>{inside}" + "</answer>" * closed
+    number = r"(\d+(?:\.\d*)?)"
+    blocks = re.findall("<answer>(.*?)</answer>", text, re.DOTALL)
+    trainer = re.findall(f"{number} (?:to|and) {number}", blocks[-1], re.IGNORECASE) if blocks else []
+    evaluation = re.findall(f"{number} (?:to|and) {number}", text)
+    for way, pairs in (("timer1", trainer), ("timer1_eval", evaluation)):
+        assert READINGS[way].read(text) == [(float(a), float(b)) for a, b in pairs[-1:]]
+
+
+def clock_time(seconds: int) -> str:
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+@given(st.integers(0, 99_999), st.integers(0, 99_999))
+@settings(max_examples=100)
+def test_one_time_in_every_notation_is_one_time(start: int, end: int) -> None:
+    def in_units(seconds: int) -> str:
+        return f"{seconds // 3600} h {seconds // 60 % 60} min {seconds % 60} s"
+
+    for write in (str, clock_time, in_units, "{:,}".format, "{:.1f} secs".format, lambda x: f"{x}s"):
+        said = f"{write(start)} to {write(end)}"
+        assert READINGS["plain"].read(f"<answer>{said}</answer>") == [(start, end)], said
+        assert READINGS["timelens"].read(said) == [(start, end)], said
 
 
 WAYS = st.builds(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
 from timer1lib.params.sections import GrpoParams
 from timer1lib.training.outer_loop import PhasePlan, run_epochs
@@ -25,7 +24,9 @@ class World:
 
     def train(self, plan: PhasePlan) -> None:
         self.trained.append(plan)
-        plan.out_dir.mkdir(parents=True)
+        plan.out_dir.mkdir(parents=True, exist_ok=True)
+        for name in ("optimizer.pt", "scheduler.pt"):
+            (plan.out_dir / name).touch()
 
     def measure(self, model: str, ids: Sequence[str], epoch: int) -> Mapping[str, float | None]:
         assert model.endswith(f"epoch{epoch}")
@@ -116,6 +117,12 @@ def test_staged_takes_a_band_an_epoch(tmp_path: Path) -> None:
     assert set(plans[1].ids) == {f"s{i}" for i in range(1, 7)}
 
 
-def test_carried_adapters_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Timer1Error, match="lora_rank"):
-        World(tmp_path).run(phase_policy="carry", lora_rank=4)
+@pytest.mark.parametrize(("policy", "anew"), [("restart", []), ("carry", [1])])
+def test_an_epoch_without_its_optimizer_is_unfinished_where_the_next_one_needs_it(
+    tmp_path: Path, policy: str, anew: list[int]
+) -> None:
+    plans = World(tmp_path).run(epochs=3, schedule="multi_epoch", phase_policy=policy)
+    (plans[1].out_dir / "optimizer.pt").unlink()
+    again = World(tmp_path)
+    again.run(epochs=3, schedule="multi_epoch", phase_policy=policy)
+    assert [plan.number for plan in again.trained] == anew

@@ -14,6 +14,8 @@ from timer1lib.errors import Timer1Error
 from timer1lib.params import SHARED_READ, cells
 from timer1lib.params.load import all_keys, load_params
 from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
+from timer1lib.runs.keys import check_files
+from timer1lib.runs.runner import run
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted((ROOT / "params").glob("*.yaml"))
@@ -41,6 +43,35 @@ def write(folder: Path, text: str) -> Path:
         ("- a\n- b", ["a params file is a mapping"]),
         ("shared: {seed: 1", ["not YAML"]),
         ("1: 2", ["is not text"]),
+        ("name: ''", ["name", "given ''"]),
+        ("shared: {seed: 4294967296}", ["shared.seed", "less than or equal to 4294967295"]),
+        ("curate: {world_seed: 4294967296}", ["curate.world_seed", "4294967295"]),
+        ("shared: {seed: " + "9" * 5000 + "}", ["whole number of more than 4,300 digits"]),
+        ("shared: {seed: 0x" + "f" * 5000 + "}", ["shared.seed", "a very long int"]),
+        ("shared: " + "[" * 5000 + "]" * 5000, ["nested too deep"]),
+        ("shared: {seed: 2024-13-45}", ["not YAML"]),
+        ("shared: {model: ''}", ["shared.model", "must name something"]),
+        ("shared: {cache_dir: ' '}", ["shared.cache_dir", "must name something"]),
+        ("sft: {learning_rate: .nan}", ["sft.learning_rate"]),
+        ("sft: {learning_rate: -1.0}", ["sft.learning_rate", "greater than 0"]),
+        ("grpo: {rewards: 'tuio:1, format'}", ["grpo.rewards", "unknown reward 'tuio'; did you mean 'tiou'"]),
+        ("grpo: {rewards: 'tiou:nan'}", ["grpo.rewards", "weight of 'tiou' is no number"]),
+        ("grpo: {rewards: ''}", ["grpo.rewards", "at least one"]),
+        ("grpo: {stage_bands: '0.5-1'}", ["grpo.stage_bands", "is not low:high"]),
+        ("grpo: {groups_per_forward: 3}", ["groups_per_forward 3 must divide prompts_per_step 8"]),
+        ("grpo: {phase_policy: carry, lora_rank: 4}", ["adapters are merged after each epoch"]),
+        ("grpo: {filter_low: 0.8}", ["filter_low 0.8 must be below filter_high 0.7"]),
+        ("difficulty: {rollout_reward: 'tiou, speed'}", ["difficulty.rollout_reward", "'speed' is none of tiou"]),
+        ("difficulty: {rule: band, low: 0.7}", ["low 0.7 must be below high 0.7"]),
+        ("difficulty: {rule: top_variance}", ["top_variance needs difficulty.rollouts"]),
+        ("difficulty: {rollouts: 4, difficulty_model: published}", ["rollouts need a model"]),
+        ("evaluate: {checkpoints: 'base, rl'}", ["evaluate.checkpoints", "'rl' is none of base, sft, grpo"]),
+        ("evaluate: {perturb: reverse}", ["evaluate.perturb", "'reverse' is none of swap, shuffle"]),
+        ("evaluate: {shard: 5/4}", ["evaluate.shard", "k/n"]),
+        ("inspect: {reward: speed}", ["inspect.reward"]),
+        ("curate: {source: files}", ["needs curate.train_files"]),
+        ("curate: {source: files, hub_train: x/y}", ["curate.hub_train", "id:split"]),
+        ("curate: {cold_start: annotations}", ["needs curate.cold_start_file"]),
     ],
 )
 def test_mistakes_name_file_and_key(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -52,6 +83,57 @@ def test_mistakes_name_file_and_key(tmp_path: Path, text: str, words: list[str])
     assert str(path) in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("key", ["grpo.bogus", "shared.zzz", "bogus"])
+def test_a_key_that_is_near_to_none_suggests_none(tmp_path: Path, key: str) -> None:
+    with pytest.raises(Timer1Error, match="unknown parameter") as caught:
+        load_params(write(tmp_path, "name: a"), [f"{key}=1"])
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("shared: {model: assets/no-such-model}", ["shared.model 'assets/no-such-model'", "config.json"]),
+        ("shared: {model: /nowhere/at/all}", ["shared.model"]),
+        ("shared: {model: params}", ["shared.model 'params'"]),
+        ("curate: {source: files, train_files: 'here.json, gone.json'}", ["curate.train_files 'gone.json'", "no such file"]),
+        ("curate: {source: files, train_files: here.json, test_files: 'T=gone.json'}", ["curate.test_files 'gone.json'"]),
+        ("curate: {source: files, train_files: here.json, videos: gone}", ["curate.videos 'gone'", "no such folder"]),
+        ("curate: {source: files, train_files: here.json, format: mine}", ["curate.format 'mine'", "auto"]),
+        ("curate: {notes_file: gone.jsonl}", ["curate.notes_file"]),
+        ("curate: {cold_start: annotations, cold_start_file: gone.jsonl}", ["curate.cold_start_file"]),
+    ],
+)
+def test_files_that_are_not_there_stop_a_run_before_it_starts_but_no_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.json").write_text("[]")
+    params = load_params(write(tmp_path, text))
+    for start in (lambda: run(params, out=tmp_path / "out"), lambda: check_files(params)):
+        with pytest.raises(Timer1Error) as caught:
+            start()
+        assert "\n" not in str(caught.value)
+        assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shared: {model: Qwen/Qwen3-VL-8B-Instruct}",
+        "shared: {model: some-model}",
+        "curate: {source: files, train_files: here.json, test_files: 'T=here.json, a=b.json', videos: .}",
+        "curate: {train_files: gone.json, test_files: gone.json, videos: gone, cold_start_file: gone}",
+    ],
+)
+def test_what_is_there_or_not_used_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("here.json", "a=b.json"):
+        (tmp_path / name).write_text("[]")
+    check_files(load_params(write(tmp_path, text)))
 
 
 @pytest.mark.parametrize(
@@ -91,6 +173,17 @@ def test_a_form_file_is_read_when_params_are(tmp_path: Path) -> None:
     ("override", "word"),
     [
         ("shared.seed", "section.key=value"),
+        ("=", "section.key=value"),
+        (".=1", "section.key=value"),
+        ("shared..seed=1", "section.key=value"),
+        ("shared={", "not YAML"),
+        ("shared=3", "is a section"),
+        ("shared.seed.x=3", "not a section|shared.seed"),
+        ("shared.seed=" + "9" * 5000, "4,300 digits"),
+        ("shared.seed=" + "[" * 5000, "nested too deep"),
+        ("shared.seed=0x" + "f" * 5000, "shared.seed"),
+        ("shared.seed=nan", "shared.seed"),
+        ("shared.fps=.inf", "shared.fps"),
         ("shared.seed=x", "shared.seed"),
         ("name.x=1", "not a section"),
         ("shared.sed=1", "did you mean"),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timer1lib.data.schedules import SCHEDULES, filter_epoch, parse_bands, plan_epoch, slice_of
+from timer1lib.data.schedules import SCHEDULES, filter_epoch, plan_epoch, slice_of
 from timer1lib.errors import Timer1Error
+from timer1lib.params import parse_bands
 
 POOL = ["a", "b", "c", "d", "e", "f"]
 IOU = {"a": 0.0, "b": 0.1, "c": 0.5, "d": 0.7, "e": 0.71, "f": None}

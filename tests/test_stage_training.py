@@ -12,10 +12,13 @@ from timer1lib import rewards
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.forms import FORMS
+from timer1lib.rewards import parse_rewards
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
-from timer1lib.training.grpo import parse_rewards, reward_function
+from timer1lib.training import grpo as trained_grpo
+from timer1lib.training import sft as trained_sft
+from timer1lib.training.grpo import reward_function
 from timer1lib.world.base import lessons as answers
 from timer1lib.world.base.tiny import build_tiny
 from timer1lib.world.splits import build_splits
@@ -143,6 +146,107 @@ def test_grpo_killed_and_run_again_ends_in_the_same_weights(material, tmp_path, 
     assert list(read_jsonl(RunFolder(tmp_path / "cut").log("rollouts"))) == rollouts
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def all_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def losses(path: Path) -> list[object]:
+    return [(row["step"], row["loss"]) for row in read_jsonl(path)]
+
+
+def test_sft_killed_after_its_last_checkpoint_trains_no_further_step(material, tmp_path, monkeypatch) -> None:
+    # 3 steps of 2 an epoch: the second epoch is not whole, so that a trainer that goes on finds one more batch
+    base = SFT | {"steps": 3}
+    sft.train(open_stage("sft", new_run(tmp_path / "whole", material) | base))
+    run = new_run(tmp_path / "cut", material) | base
+    with monkeypatch.context() as patch:
+        patch.setattr(trained_sft, "save_model", killed)
+        with pytest.raises(Killed):
+            sft.train(open_stage("sft", run))
+    assert (tmp_path / "cut" / "work" / "sft" / "checkpoint-3").is_dir()
+    assert not RunFolder(tmp_path / "cut").checkpoint("sft").exists()
+    sft.train(open_stage("sft", run))
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    assert losses(cut.log("sft")) == losses(whole.log("sft"))
+    assert len(losses(cut.log("sft"))) == 3
+    assert all_bytes(cut.checkpoint("sft")) == all_bytes(whole.checkpoint("sft"))
+
+
+@pytest.mark.parametrize("policy", ["restart", "carry"])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_grpo_killed_after_an_epochs_last_checkpoint_trains_no_further_step(
+    material, tmp_path, monkeypatch, policy: str, epoch: int
+) -> None:
+    base = GRPO | {"phase_policy": policy}
+    grpo.train(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
+    run = new_run(tmp_path / "cut", material) | base
+    real, calls = trained_grpo.save_model, []
+
+    def dies_once(*arguments: object) -> None:
+        calls.append(1)
+        if len(calls) == epoch:
+            raise Killed
+        real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trained_grpo, "save_model", dies_once)
+        with pytest.raises(Killed):
+            grpo.train(open_stage("grpo", run))
+    work = tmp_path / "cut" / "work" / "grpo"
+    assert (work / f"epoch{epoch}.work" / "checkpoint-2").is_dir()
+    assert not (work / f"epoch{epoch}").exists()
+    grpo.train(open_stage("grpo", run))
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    assert losses(cut.log("grpo")) == losses(whole.log("grpo"))
+    assert len(losses(cut.log("grpo"))) == 4
+    assert list(read_jsonl(cut.log("rollouts"))) == list(read_jsonl(whole.log("rollouts")))
+    assert all_bytes(cut.checkpoint("grpo")) == all_bytes(whole.checkpoint("grpo"))
+
+
+def test_a_carried_epoch_without_its_optimizer_is_trained_again(material, tmp_path, monkeypatch) -> None:
+    base = GRPO | {"phase_policy": "carry"}
+    grpo.train(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
+    run = new_run(tmp_path / "cut", material) | base
+    real = trained_grpo.load_shared
+    with monkeypatch.context() as patch:
+        patch.setattr(trained_grpo, "load_shared", lambda m, s: killed() if str(m).endswith("epoch1") else real(m, s))
+        with pytest.raises(Killed):
+            grpo.train(open_stage("grpo", run))
+    optimizer = tmp_path / "cut" / "work" / "grpo" / "epoch1" / "optimizer.pt"
+    optimizer.unlink()  # as a kill left it while the folder appeared before its optimizer
+    grpo.train(open_stage("grpo", run))
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    assert losses(cut.log("grpo")) == losses(whole.log("grpo"))
+    assert all_bytes(cut.checkpoint("grpo")) == all_bytes(whole.checkpoint("grpo"))
+    assert "optimizer.pt" not in all_bytes(cut.checkpoint("grpo"))
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "settings"]
+)
+def test_a_torn_file_of_a_killed_training_heals_itself(material, tmp_path, monkeypatch, name: str) -> None:
+    base = SFT | {"steps": 3, "save_every": 1}
+    sft.train(open_stage("sft", new_run(tmp_path / "whole", material) | base))
+    run = new_run(tmp_path / "cut", material) | base
+    with monkeypatch.context() as patch:
+        patch.setattr(trained_sft, "save_model", killed)
+        with pytest.raises(Killed):
+            sft.train(open_stage("sft", run))
+    work = tmp_path / "cut" / "work" / "sft"
+    torn = work / "settings.json" if name == "settings" else work / "checkpoint-3" / name
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    sft.train(open_stage("sft", run))
+    assert same(weights(RunFolder(tmp_path / "whole"), "sft"), weights(RunFolder(tmp_path / "cut"), "sft"))
+
+
 def test_grpo_restart_and_carry_differ_and_both_run(material, tmp_path) -> None:
     made = {}
     for policy in ("restart", "carry"):
@@ -164,7 +268,7 @@ def test_a_broken_video_drops_its_group_and_the_run_goes_on(material, tmp_path) 
     assert sum(row["groups_failed"] for row in log) >= 1
 
 
-@pytest.mark.parametrize("text", ["tiuo:1", "tiou:x", ""])
+@pytest.mark.parametrize("text", ["tiuo:1", "tiou:x", "", "tiou:nan", "tiou:1, tiou:2"])
 def test_rewards_that_are_none_are_named(text: str) -> None:
     with pytest.raises(Timer1Error, match="reward"):
         parse_rewards(text)

@@ -44,6 +44,22 @@ def test_rows_times_grid_times_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["name: s\nseeds: [" + "9" * 5000 + "]", "name: s\nset: " + "[" * 5000, "name: s\nset: {a: 2024-13-45}"]
+)
+def test_a_sweep_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(Timer1Error) as caught:
+        read_sweep(tmp_path / "s.yaml")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_seed_that_a_row_sets_is_its_seed(tmp_path: Path) -> None:
+    _, found = read_sweep(write_sweep(tmp_path, grid={"shared.seed": [3, 5]}))
+    assert [(row.seed, row.params.shared.seed) for row in found] == [(3, 3), (5, 5)]
+
+
+@pytest.mark.parametrize(
     ("tree", "words"),
     [
         (
@@ -55,6 +71,20 @@ def test_rows_times_grid_times_seeds(tmp_path: Path) -> None:
         ({"row": []}, ["unknown parameter 'row'", "did you mean 'rows'"]),
         ({"base": "nowhere.yaml"}, ["nowhere.yaml", "no such params file"]),
         ({"rows": [{"name": "../x"}]}, ["rows.0.name"]),
+        ({"rows": []}, ["rows is empty"]),
+        ({"grid": {"shared.frames": []}}, ["grid 'shared.frames' has no value"]),
+        ({"set": {"grpo.bogus": 1}}, ["unknown parameter 'grpo.bogus'"]),
+        ({"set": {"bogus": 1}}, ["unknown parameter 'bogus'"]),
+        ({"set": {"grpo": {"beta": 0.1}}}, ["row 'all'", "'grpo' is a section", "grpo.KEY"]),
+        ({"set": {"name.x": 1}}, ["row 'all'", "'name' is not a section"]),
+        ({"set": {"name": "x"}}, ["name cannot be set"]),
+        ({"set": {"shared.seed": 1}, "seeds": [1, 2]}, ["shared.seed cannot be set"]),
+        ({"rows": [{"name": "x", "st": {}}]}, ["unknown parameter 'rows.0.st'"]),
+        ({"seeds": [2**32]}, ["shared.seed", "4294967295"]),
+        ({"seeds": [-1]}, ["shared.seed"]),
+        ({"name": ""}, ["name"]),
+        ({"set": {"shared.model": "assets/gone"}}, ["shared.model", "config.json"]),
+        ({"set": {"grpo.rewards": "speed"}}, ["grpo.rewards", "unknown reward 'speed'"]),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(tmp_path: Path, tree: dict[str, object], words: list[str]) -> None:

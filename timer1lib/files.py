@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from timer1lib.errors import Timer1Error
 
 
@@ -41,7 +43,6 @@ def read_yaml(path: str | Path, what: str = "YAML file") -> Any:
     Raises:
         Timer1Error: no such file (named as `what`), or not YAML.
     """
-    import yaml
 
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -59,8 +60,21 @@ def read_yaml(path: str | Path, what: str = "YAML file") -> Any:
         return yaml.load(Path(path).read_text(), Strict)
     except FileNotFoundError:
         raise Timer1Error(f"{path}: no such {what}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Timer1Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except NOT_YAML as error:
+        raise Timer1Error(f"{path}: {why_not_yaml(error)}") from error
+
+
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What reading YAML raises for bad input: a wrong encoding, a number too long for int and no real date are ValueErrors."""
+
+
+def why_not_yaml(error: Exception) -> str:
+    """One line that says why a text was refused with one of `NOT_YAML`."""
+    if isinstance(error, RecursionError):
+        return "YAML nested too deep to be read"
+    if "integer string conversion" in str(error):
+        return f"a whole number of more than {sys.get_int_max_str_digits():,} digits"
+    return f"not YAML: {' '.join(str(error).split())[:300]}"
 
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

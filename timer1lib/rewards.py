@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from timer1lib.errors import Timer1Error
 from timer1lib.forms import FORMS, AnswerForm
 from timer1lib.forms.reading import boxed_letter
 from timer1lib.schema import Window
@@ -99,3 +102,29 @@ REWARDS: dict[str, Reward] = {
     "grounded_qa": grounded_qa_reward,
 }
 """Names usable in `grpo.rewards`; add a function here to try an idea."""
+
+
+def parse_rewards(text: str) -> dict[str, float]:
+    """`"tiou:1.0, format:0.5"` -> {"tiou": 1.0, "format": 0.5}.
+
+    Raises:
+        Timer1Error: an unknown reward, one that stands twice, a weight that is no number.
+    """
+    weights: dict[str, float] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, colon, weight = map(str.strip, part.partition(":"))
+        if name not in REWARDS:
+            near = difflib.get_close_matches(name, REWARDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(REWARDS)}"
+            raise Timer1Error(f"rewards {text!r}: unknown reward {name!r}; {hint}")
+        if name in weights:
+            raise Timer1Error(f"rewards {text!r}: {name!r} stands twice")
+        try:
+            weights[name] = float(weight) if colon else 1.0
+        except ValueError:
+            weights[name] = math.nan
+        if not math.isfinite(weights[name]):
+            raise Timer1Error(f"rewards {text!r}: the weight of {name!r} is no number")
+    if not weights:
+        raise Timer1Error("rewards: name at least one, such as tiou:1.0, format:1.0")
+    return weights

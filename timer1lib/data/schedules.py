@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from timer1lib.errors import Timer1Error
+from timer1lib.params import parse_bands
 
 LOW, HIGH = 0.0, 0.7
 """TimeRFT keeps 0 < IoU <= 0.7 after each epoch (Time-R1, arXiv 2503.13377)."""
@@ -101,20 +102,6 @@ def filter_epoch(
             reason = SOLVED if iou > high else KEPT
         rows.append({"id": name, "iou": iou, "kept": reason == KEPT, "reason": reason})
     return rows
-
-
-def parse_bands(text: str) -> list[tuple[float, float]]:
-    """`"0.5:1, 0.2:0.7"` -> `[(0.5, 1.0), (0.2, 0.7)]`."""
-    bands = []
-    for part in text.split(","):
-        try:
-            low, high = (float(value) for value in part.split(":"))
-        except ValueError:
-            raise Timer1Error(f"difficulty bands {text!r}: {part.strip()!r} is not low:high") from None
-        if not -1 <= low < high <= 1:
-            raise Timer1Error(f"difficulty bands {text!r}: {part.strip()!r} is no range of IoU (-1 <= low < high <= 1)")
-        bands.append((low, high))
-    return bands
 
 
 def slice_of(ids: Sequence[str], k: int, count: int) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from timer1lib.errors import Timer1Error
+from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import read_yaml, resolve
 from timer1lib.forms.reading import READINGS, Counts, Reading, list_options
 from timer1lib.schema import Sample, Window
@@ -164,7 +164,7 @@ _TIMER1 = AnswerForm(
 _BRIEF = AnswerForm(
     name="brief",
     asked="when: {query}?",
-    reading=READINGS["timer1"],
+    reading=READINGS["plain"],
     question="{query}?\n{options}\nletter:",
     grounded="{query}?\n{options}\nwhen, letter:",
     written="<think>seen from {start} to {end}</think><answer>{start} to {end}</answer>",
@@ -225,11 +225,11 @@ def load(name: str) -> AnswerForm:
         known = path.is_file()
         text = path.read_text() if known and path.suffix not in (".yaml", ".yml") else ""
     except (OSError, ValueError) as error:
-        raise Timer1Error(f"form {_short(name)}: cannot be read: {error}") from error
+        raise Timer1Error(f"form {shown(name)}: cannot be read: {error}") from error
     if not known:
         near = difflib.get_close_matches(name, FORMS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise Timer1Error(f"form {_short(name)}: neither a file nor one of {', '.join(FORMS)}{hint}")
+        raise Timer1Error(f"form {shown(name)}: neither a file nor one of {', '.join(FORMS)}{hint}")
     if path.suffix in (".yaml", ".yml"):
         return _from_fields(name, read_yaml(path, "form"), path)
     return _from_fields(name, {"ask": text}, path)
@@ -244,7 +244,7 @@ def from_identity(name: str, identity: Mapping[str, Any]) -> AnswerForm:
     try:
         return AnswerForm(name=name, **{**identity, "reading": Reading(**identity["reading"])})
     except (TypeError, KeyError) as error:
-        raise Timer1Error(f"form {_short(name)}: written by another version: {error}") from error
+        raise Timer1Error(f"form {shown(name)}: written by another version: {error}") from error
 
 
 _FIELDS: dict[str, type | tuple[str, ...]] = {
@@ -298,10 +298,10 @@ def _check_type(path: Path, field: str, value: Any) -> None:
     wanted = _FIELDS[field]
     if isinstance(wanted, tuple):
         if value not in wanted:
-            raise Timer1Error(f"{path}: {field!r} is one of {', '.join(wanted)} (given {_short(value)})")
+            raise Timer1Error(f"{path}: {field!r} is one of {', '.join(wanted)} (given {shown(value)})")
     elif not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         words = {str: "text", bool: "true or false", int: "a whole number"}
-        raise Timer1Error(f"{path}: {field!r} must be {words[wanted]} (given {_short(value)})")
+        raise Timer1Error(f"{path}: {field!r} must be {words[wanted]} (given {shown(value)})")
     elif isinstance(value, int) and not isinstance(value, bool) and not 0 <= value <= 6:
         raise Timer1Error(f"{path}: 'decimals' is 0 to 6 (given {value})")
 
@@ -320,8 +320,3 @@ def _fill(values: Mapping[str, str]) -> Callable[[str], str]:
 
 def _all_fields() -> str:
     return f"the fields are {', '.join(_FIELDS)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

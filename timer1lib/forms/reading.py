@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,31 +18,108 @@ Counts = Literal["last", "first"]
 MAX_CHARACTERS = 20_000
 """Only the end of a longer text is read (its beginning where the first answer counts), so that scans stay linear."""
 
-_NUMBER = r"\d{1,7}(?:\.\d{1,30})?(?!\d)"
-_START = r"(?<![\d.])"  # a number is never read from its middle on, nor a part of a longer one
-_PAIR = re.compile(rf"{_START}({_NUMBER})\s{{0,4}}(?:s|sec|seconds)?\s{{0,4}}(?:to|and)\s{{1,4}}({_NUMBER})", re.IGNORECASE)
-_PAIR_ANY = re.compile(
-    rf"{_START}({_NUMBER})\s{{0,4}}(?:s|sec|seconds)?\s{{0,4}}(?:to|and|-|–|—|,)\s{{0,4}}({_NUMBER})", re.IGNORECASE
+_PUBLISHED = r"\d++(?:\.\d*+)?+"
+_PUBLISHED_PAIR = rf"(?<!\d)({_PUBLISHED}) (?:to|and) ({_PUBLISHED})"
+_BRACKET_NUMBER = r"\d{1,7}(?:\.\d{1,30})?(?!\d)"
+
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d{1,30})?|\d{1,7}(?:[.,]\d{1,30})?|\.\d{1,30})(?:e[+-]?\d{1,2})?"
+_TIME = (
+    r"(?:(?:(?P<ch>\d{1,3}):)?(?P<cm>\d{1,3}):(?P<cs>\d{2}(?:[.,]\d{1,30})?)"
+    rf"|(?P<h>{_NUMBER})\s?(?:hours?|hrs?|h)(?:\s{{0,2}}(?P<hm>{_NUMBER})\s?(?:minutes?|mins?|m))?(?:\s{{0,2}}(?P<hs>{_NUMBER}))?"
+    rf"|(?P<m>{_NUMBER})\s?(?:minutes?|mins?|m)(?:\s{{0,2}}(?P<ms>{_NUMBER}))?"
+    rf"|(?P<s>{_NUMBER}))(?:\s{{0,4}}(?:seconds?|secs?|s))?"
 )
-_BRACKET = re.compile(rf"\[\s{{0,4}}({_NUMBER})\s{{0,4}},\s{{0,4}}({_NUMBER})\s{{0,4}}\]")
+_EDGE = r"(?<![\d.,:+\-−–—])"  # a number is never read from its middle on, nor without its sign
+_LEFT = re.compile(rf"{_EDGE}{_TIME}\s{{0,4}}\Z", re.IGNORECASE)
+_LEFT_IS_NUMBER = re.compile(r"\d(?:\s{0,4}(?:[hms]|hrs?|hours?|mins?|minutes?|secs?|seconds?))?\s{0,4}\Z", re.IGNORECASE)
+_RIGHT = re.compile(rf"{_TIME}(?![\d%]|[.,:]\d|\s%|(?<=[hms])[a-z])", re.IGNORECASE)
+_RIGHT_IS_NUMBER = re.compile(r"[+\-−–.]?\d")
+_LONGEST_TIME = 60
+"""Characters that are looked through for one time, so that a scan stays linear."""
+
+_WORDS = re.compile(r"(?:to|and)\s{1,4}", re.IGNORECASE)
+_ANY_SIGN = re.compile(r"(?:to|and)\s{1,4}|(?:[-–—]|,(?!\d)|,(?=\d{1,7}(?:\.\d{0,30})?\s{0,4}\]))\s{0,4}", re.IGNORECASE)
+
 _THINK = r"\s*<think>(?:(?!</?think>|</?{tag}>).)*</think>\s*"
 _ANSWER = r"<answer>(?:(?!</?answer>|</?think>).)*</answer>\s*"
 _BOXED = r"(?:\\boxed\{[^{}]*\}\s*)?"
+_ANYTHING = re.compile(r".*", re.DOTALL)
+_BRACKETS = rf"<time>\s*\[\s*{_BRACKET_NUMBER}\s*,\s*{_BRACKET_NUMBER}\s*\]\s*</time>\s*"
 
-_WAYS: dict[str, tuple[str, re.Pattern[str], re.Pattern[str]]] = {
-    "timer1": ("answer", _PAIR, re.compile(_THINK.format(tag="answer") + _ANSWER, re.DOTALL)),
-    "timer1_direct": ("answer", _PAIR, re.compile(r"\s*" + _ANSWER, re.DOTALL)),
-    "timer1_eval": ("", _PAIR_ANY, re.compile(r".*", re.DOTALL)),
+
+def _matched(pattern: re.Pattern[str]) -> Callable[[str], Iterator[Window | None]]:
+    def pairs(text: str) -> Iterator[Window | None]:
+        return ((float(start), float(end)) for start, end in pattern.findall(text))
+
+    return pairs
+
+
+def _said(separator: re.Pattern[str]) -> Callable[[str], Iterator[Window | None]]:
+    """Pairs as a person reads them; None for one that stands there and cannot be read (a sign, a percentage, 12:75)."""
+
+    def pairs(text: str) -> Iterator[Window | None]:
+        free = 0
+        for match in separator.finditer(text):
+            at, end = match.span()
+            if at < free or not _LEFT_IS_NUMBER.search(text, max(free, at - _LONGEST_TIME), at):
+                continue
+            if not _RIGHT_IS_NUMBER.match(text, end):
+                continue
+            first = _LEFT.search(text, max(free, at - _LONGEST_TIME), at)
+            second = _RIGHT.match(text, end)
+            free = second.end() if second else end
+            yield _window(first, second) if first and second else None
+
+    return pairs
+
+
+def _window(first: re.Match[str], second: re.Match[str]) -> Window | None:
+    start, end = _seconds(first), _seconds(second)
+    if start is None or end is None:
+        return None
+    if first["s"] and "s" not in first[0].lower():  # "5 to 10 minutes"
+        start *= 3600 if second["h"] else 60 if second["m"] else 1
+    return start, end
+
+
+def _seconds(time: re.Match[str]) -> float | None:
+    """Seconds of a time; None for minutes or seconds of a clock from 60 on."""
+    if time["cm"]:
+        hours, minutes, seconds = float(time["ch"] or 0), float(time["cm"]), _number(time["cs"])
+        return None if seconds >= 60 or (time["ch"] and minutes >= 60) else 3600 * hours + 60 * minutes + seconds
+    if time["s"]:
+        return _number(time["s"])
+    minutes = _number(time["hm"] or time["m"])
+    return 3600 * _number(time["h"]) + 60 * minutes + _number(time["hs"] or time["ms"])
+
+
+def _number(text: str | None) -> float:
+    """`1,234.5` has thousands, `12,5` a decimal comma."""
+    if text is None:
+        return 0.0
+    thousands = re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:e.*)?", text, re.IGNORECASE)
+    return float(text.replace(",", "" if thousands else "."))
+
+
+Pairs = Callable[[str], Iterator[Window | None]]
+
+_WAYS: dict[str, tuple[str, Pairs, re.Pattern[str]]] = {
+    "plain": ("answer", _said(_WORDS), re.compile(_THINK.format(tag="answer") + _ANSWER, re.DOTALL)),
+    "timer1": (
+        "answer",
+        _matched(re.compile(_PUBLISHED_PAIR, re.IGNORECASE)),
+        re.compile(_THINK.format(tag="answer") + _ANSWER, re.DOTALL),
+    ),
+    "timer1_direct": ("answer", _said(_WORDS), re.compile(r"\s*" + _ANSWER, re.DOTALL)),
+    "timer1_eval": ("", _matched(re.compile(_PUBLISHED_PAIR)), _ANYTHING),
     "tvg_r1": (
         "time",
-        _BRACKET,
-        re.compile(
-            _THINK.format(tag="time") + _BOXED + rf"<time>\s*\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]\s*</time>\s*" + _BOXED, re.DOTALL
-        ),
+        _matched(re.compile(rf"\[\s{{0,4}}({_BRACKET_NUMBER})\s{{0,4}},\s{{0,4}}({_BRACKET_NUMBER})\s{{0,4}}\]")),
+        re.compile(_THINK.format(tag="time") + _BOXED + _BRACKETS + _BOXED, re.DOTALL),
     ),
-    "timelens": ("", _PAIR_ANY, re.compile(r".*", re.DOTALL)),
+    "timelens": ("", _said(_ANY_SIGN), _ANYTHING),
 }
-"""By name: the tag of the block that is read ("" reads the whole text), a pair of times in it, the form of the whole text."""
+"""By name: the tag of the block that is read ("" reads the whole text), the pairs of times in it, the form of the whole text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +127,20 @@ class Reading:
     """How a text is read.
 
     Ways:
-        timer1: the `<answer>` block, in it "S to E" or "S and E" (Time-R1's trainer); `<think>` and `<answer>`, nothing else.
-        timer1_direct: the same block without any thinking.
-        timer1_eval: a pair "S to E", "S and E" or "S - E" anywhere (Time-R1's evaluation script); any text fits.
-        tvg_r1: `[S, E]` in the `<time>` block; `<think>` and `<time>`, with a `\\boxed{}` before or after.
-        timelens: a pair in any of these notations, a bracket included, anywhere; any text fits.
+        plain: ours. The `<answer>` block, in it "S to E" or "S and E", times as a person writes them: 12.5, 12,5, 1,234.5,
+            .5, 1e1, 00:12, 1:02:03, 5 m 3 s, with or without "s". A pair that stands there and is no span (a minus
+            sign, a percentage, 12:75) is unparsable, also where an earlier one could be read; `<think>` and `<answer>`,
+            nothing else.
+        timer1: what Time-R1's trainer reads (`parse_timestamp_output` in its main.py): the last `<answer>` block, in it the
+            last two runs of digits with at most one point each and " to " or " and " between them. So 00:12 to 00:17 is
+            (12, 0), -5 to 10 is (5, 10), 12,5 to 17,8 is (5, 17), 1,234.5 to 1,240.0 is (234.5, 1), 1e1 to 2e1 is (1, 2),
+            .5 to .9 and 5 m 3 s to 5 m 10 s are none. `<think>` and `<answer>`, nothing else.
+        timer1_direct: the same block without any thinking, its times read as `plain` does.
+        timer1_eval: the same two runs of digits, the last anywhere, lower case (`extract_answer` in Time-R1's evaluate.py);
+            any text fits.
+        tvg_r1: `[S, E]` in the `<time>` block, plain numbers alone; `<think>` and `<time>`, with a `\\boxed{}` before or
+            after. (TVG-R1's tvg.py reads the block as JSON, so -5 and 1e1 too.)
+        timelens: ours. A pair in any of these notations, "S - E" and a bracket included, anywhere; any text fits.
 
     Attributes:
         way: one of these.
@@ -71,15 +157,13 @@ class Reading:
 
         An end may lie before its start: what the model said is kept, and scores 0.
         """
-        tag, pair, _ = _WAYS[self.way]
-        last = self.counts == "last"
-        body = text[-MAX_CHARACTERS:] if last else text[:MAX_CHARACTERS]
-        found = _block(body, tag, last) if tag else body
-        pairs = pair.findall(found) if found is not None else []
-        if not pairs:
-            return []
-        start, end = (float(number) for number in pairs[-1 if last else 0])
-        return [(start, end)] if math.isfinite(start) and math.isfinite(end) else []
+        tag, pairs, _ = _WAYS[self.way]
+        which = -1 if self.counts == "last" else 0
+        body = text[-MAX_CHARACTERS:] if which else text[:MAX_CHARACTERS]
+        blocks = _blocks(body, tag) if tag else [body]
+        found = list(pairs(blocks[which])) if blocks else []
+        window = found[which] if found else None
+        return [window] if window is not None and all(map(math.isfinite, window)) else []
 
     def fits(self, text: str) -> bool:
         """Whether the whole text has the form, with a span in it where the form has a place for one."""
@@ -107,15 +191,14 @@ def _tags(way: str, tag: str) -> tuple[str, ...]:
     return (tag,) if way == "timer1_direct" else ("think", tag)
 
 
-def _block(text: str, tag: str, last: bool) -> str | None:
-    """Inside of the last (or first) `<tag>...</tag>`; None where none is closed."""
-    if last:
-        end = text.rfind(f"</{tag}>")
-        start = text.rfind(f"<{tag}>", 0, end) if end >= 0 else -1
-    else:
-        start = text.find(f"<{tag}>")
-        end = text.find(f"</{tag}>", start) if start >= 0 else -1
-    return None if start < 0 or end < 0 else text[start + len(tag) + 2 : end]
+def _blocks(text: str, tag: str) -> list[str]:
+    """Inside of every `<tag>...</tag>`, each from the first mark after the block before it."""
+    found = []
+    start, end = text.find(f"<{tag}>"), 0
+    while start >= 0 and (end := text.find(f"</{tag}>", start)) >= 0:
+        found.append(text[start + len(tag) + 2 : end])
+        start = text.find(f"<{tag}>", end)
+    return found
 
 
 _BOXED_LETTER = re.compile(r"\\boxed\{\s*\(?([A-Z])\)?[^{}]{0,200}\}")

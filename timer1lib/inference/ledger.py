@@ -157,18 +157,6 @@ Perturbation = Literal["swap", "shuffle"]
 PERTURBATIONS: tuple[Perturbation, ...] = ("swap", "shuffle")
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """`"2/4"` -> (2, 4): the second of four, counted from 1.
-
-    Raises:
-        Timer1Error: not of that form, or out of range.
-    """
-    first, slash, second = text.partition("/")
-    if slash and first.strip().isdecimal() and second.strip().isdecimal() and 1 <= int(first) <= int(second):
-        return int(first), int(second)
-    raise Timer1Error(f"shard {text!r}: write it as k/n with 1 <= k <= n, such as 1/4")
-
-
 def take_shard(samples: Sequence[Sample], shard: tuple[int, int] | None) -> list[Sample]:
     """The samples of shard (k, n). Whole videos go to one shard, so that none is decoded twice, and shards are even."""
     if shard is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+from timer1lib.errors import Timer1Error, shown
 
 CANNOT_CHANGE_RESULTS = frozenset({"cache_dir", "cache_gb", "workers"})
 """Parameters that say where and how fast something is worked out, never what: no key and no ledger holds them.
@@ -44,6 +47,36 @@ class Section(BaseModel):
 def split_list(text: str) -> list[str]:
     """`"a, b"` -> `["a", "b"]`; empty text is an empty list."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_bands(text: str) -> list[tuple[float, float]]:
+    """`"0.5:1, 0.2:0.7"` -> `[(0.5, 1.0), (0.2, 0.7)]`.
+
+    Raises:
+        Timer1Error: a part that is no range of IoU.
+    """
+    bands = []
+    for part in map(str.strip, text.split(",")):
+        try:
+            low, high = (float(value) for value in part.split(":"))
+        except ValueError:
+            raise Timer1Error(f"difficulty bands {text!r}: {part!r} is not low:high") from None
+        if not -1 <= low < high <= 1:
+            raise Timer1Error(f"difficulty bands {text!r}: {part!r} is no range of IoU (-1 <= low < high <= 1)")
+        bands.append((low, high))
+    return bands
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`"2/4"` -> (2, 4): the second of four, counted from 1.
+
+    Raises:
+        Timer1Error: not of that form, or out of range.
+    """
+    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
+    if match and 1 <= int(match[1]) <= int(match[2]):
+        return int(match[1]), int(match[2])
+    raise Timer1Error(f"shard {shown(text)}: write it as k/n with 1 <= k <= n, such as 1/4")
 
 
 def result_parameters(section: Section, *, but: Collection[str] = ()) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from timer1lib.errors import Timer1Error
-from timer1lib.files import read_yaml
+from timer1lib.errors import Timer1Error, shown
+from timer1lib.files import NOT_YAML, read_yaml, why_not_yaml
 from timer1lib.forms import FORMS
 from timer1lib.params import Section
 from timer1lib.params.sections import Params
@@ -45,30 +45,26 @@ def validated(model: type[T], tree: Mapping[str, Any], where: str) -> T:
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
     """One line for the first mistake of a validation error."""
-    first = error.errors()[0]
+    first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
+    key = shown(".".join(path))
     if first["type"] == "extra_forbidden":
-        return f"unknown parameter {key!r}{nearest(model, path)}"
+        return f"unknown parameter {key}{nearest(model, path)}"
     if first["type"] == "value_error":
-        return f"parameter {key!r}: {first['ctx']['error']}"
-    given = repr(first["input"])
-    return f"parameter {key!r}: {first['msg'].lower()} (given {given if len(given) <= 60 else given[:57] + '...'})"
+        return f"parameter {key}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+    return f"parameter {key}: {first['msg'].lower()} (given {shown(first['input'])})"
 
 
 def nearest(model: type[BaseModel], path: Sequence[str]) -> str:
     """`; did you mean 'grpo.beta'?` for a misspelt key, or nothing where none is near."""
+    *section, last = path
     keys = all_keys(model)
-    wrong = ".".join(path)
-    elsewhere = [key for key in keys if key.rsplit(".", 1)[-1] == path[-1] and key != wrong]
-    if elsewhere:
-        return f"; did you mean {elsewhere[0]!r}?"
-    match = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.6)
-    if not match:
-        by_last = {key.rsplit(".", 1)[-1]: key for key in keys}
-        near = difflib.get_close_matches(path[-1], by_last, n=1, cutoff=0.6)
-        match = [by_last[near[0]]] if near else []
-    return f"; did you mean {match[0]!r}?" if match else ""
+    # A section is part of every key in it, and would make all of them alike: last names are compared, its own first.
+    for among in ([key for key in keys if key.split(".")[:-1] == section], keys):
+        by_last = {key.rpartition(".")[2]: key for key in reversed(among)}
+        if near := difflib.get_close_matches(last[:100], by_last, n=1, cutoff=0.7):
+            return f"; did you mean {by_last[near[0]]!r}?"
+    return ""
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -97,7 +93,8 @@ def _gone(tree: Mapping[str, Any]) -> str:
     asked, read, written = (str(flat.get(key, default)) for key, default in _BEFORE_FORMS.items())
     name = "timer1_eval" if (asked, read) == ("timer1", "timer1_eval") else asked
     known = FORMS.get(name)
-    same_reading = known.reading.way in (read, f"{read}_direct") if known else read == "timer1"
+    ways = {"timer1": ("timer1", "timer1_direct", "plain")}  # the parser that is three readings now
+    same_reading = known.reading.way in ways.get(read, (read,)) if known else read == "timer1"
     same_writing = "curate.cold_start_template" not in found or (known is not None and written in (name, name[len("timer1_") :]))
     if same_reading and same_writing:
         advice = f"write shared.form: {name}"
@@ -109,16 +106,30 @@ def _gone(tree: Mapping[str, Any]) -> str:
 
 def _override(tree: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise Timer1Error(f"override {text!r}: write it as section.key=value")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise Timer1Error(f"override {shown(text)}: write it as section.key=value")
+    try:
+        set_value(tree, path, yaml.safe_load(value))
+    except NOT_YAML as error:
+        raise Timer1Error(f"override {shown(text)}: the value is {why_not_yaml(error)}") from error
+    except Timer1Error as error:
+        raise Timer1Error(f"override {shown(text)}: {error}") from error
+
+
+def set_value(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Put a value at `section.key` of a tree of parameters.
+
+    Raises:
+        Timer1Error: the key stands in what is no section, or the value would replace a section as a whole.
+    """
     node = tree
-    *parents, last = key.strip().split(".")
+    *parents, last = path
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise Timer1Error(f"override {text!r}: {parent!r} is not a section")
+            raise Timer1Error(f"{shown(parent)} is not a section")
         node = child
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise Timer1Error(f"override {text!r}: the value is not YAML") from error
+    if not parents and last in Params.model_fields and last != "name":
+        raise Timer1Error(f"{last!r} is a section: write {last}.KEY")
+    node[last] = value

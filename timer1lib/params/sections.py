@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from timer1lib import forms
-from timer1lib.errors import Timer1Error
-from timer1lib.params import Section
+from timer1lib.errors import Timer1Error, shown
+from timer1lib.params import Section, parse_bands, parse_shard, split_list
+from timer1lib.rewards import REWARDS, parse_rewards
 
+LARGEST_SEED = 2**32 - 1
+"""What numpy and torch take alike."""
+
+
+def _read_by(read: Callable[[str], object]) -> AfterValidator:
+    """Text that `read` must be able to read, when the parameters are loaded."""
+
+    def checked(text: str) -> str:
+        try:
+            read(text)
+        except Timer1Error as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    return AfterValidator(checked)
+
+
+def _names(*known: str, needed: bool = True) -> AfterValidator:
+    """A comma-separated list of known names."""
+
+    def read(text: str) -> None:
+        names = split_list(text)
+        unknown = [name for name in names if name not in known]
+        if unknown or (needed and not names):
+            wrong = f"{shown(unknown[0])} is none of" if unknown else "name at least one of"
+            raise Timer1Error(f"{wrong} {', '.join(known)}")
+
+    return _read_by(read)
+
+
+def _not_empty(text: str) -> None:
+    if not text.strip() or "\0" in text:
+        raise Timer1Error(f"must name something (given {shown(text)})")
+
+
+def _hub_sets(text: str) -> None:
+    for entry in split_list(text):
+        if not all(entry.rpartition(":")):
+            raise Timer1Error(f"hub data set {shown(entry)}: write it as id:split")
+
+
+Named = Annotated[str, _read_by(_not_empty)]
 KeepDrop = Literal["keep", "drop"]
 KeepClipDrop = Literal["keep", "clip", "drop"]
 
@@ -17,9 +61,9 @@ KeepClipDrop = Literal["keep", "clip", "drop"]
 class SharedParams(Section):
     """What several notebooks share: seed, model, what the model sees and how it is asked."""
 
-    seed: int = Field(0, ge=0, description="seed of every random choice of the run")
-    model: str = Field("assets/tiny-qwen3-vl", description="base model: a folder or a hub id (Qwen2.5-VL or Qwen3-VL)")
-    form: str = Field(
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of every random choice of the run")
+    model: Named = Field("assets/tiny-qwen3-vl", description="base model: a folder or a hub id (Qwen2.5-VL or Qwen3-VL)")
+    form: Annotated[str, _read_by(forms.load)] = Field(
         "brief", description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt)"
     )
     sampling: Literal["fps", "frames"] = Field("frames", description="sample by rate (fps) or a fixed number of frames")
@@ -47,18 +91,9 @@ class SharedParams(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
-    cache_dir: str = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
+    cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
     cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
     workers: int = Field(2, ge=0, le=64, description="processes that decode videos ahead of the model; 0 decodes in place")
-
-    @field_validator("form")
-    @classmethod
-    def _known_form(cls, name: str) -> str:
-        try:
-            forms.load(name)
-        except Timer1Error as error:
-            raise ValueError(str(error)) from error
-        return name
 
 
 class CurateParams(Section):
@@ -66,7 +101,10 @@ class CurateParams(Section):
 
     source: Literal["world", "files"] = Field("world", description="the embedded world, or annotation files")
     world_seed: int = Field(
-        0, ge=0, description="world: another seed gives other videos; apart from the run's seed, so that runs share them"
+        0,
+        ge=0,
+        le=LARGEST_SEED,
+        description="world: another seed gives other videos; apart from the run's seed, so that runs share them",
     )
     train_videos: int = Field(600, ge=1, description="world: videos of the training pool")
     test_videos: int = Field(100, ge=1, description="world: videos of the test in distribution")
@@ -78,8 +116,12 @@ class CurateParams(Section):
     test_files: str = Field("", description="files: test sets, comma-separated; a name and an equals sign may come before each")
     videos: str = Field("", description="files: folder that holds all videos")
     format: str = Field("auto", description="files: a reader's name; auto recognises it from each file's content")
-    hub_train: str = Field("", description="files: a hub data set as id:split, read instead of train_files")
-    hub_test: str = Field("", description="files: hub data sets as id:split, comma-separated, besides test_files")
+    hub_train: Annotated[str, _read_by(_hub_sets)] = Field(
+        "", description="files: a hub data set as id:split, read instead of train_files"
+    )
+    hub_test: Annotated[str, _read_by(_hub_sets)] = Field(
+        "", description="files: hub data sets as id:split, comma-separated, besides test_files"
+    )
     check_videos: bool = Field(True, description="open every video file: missing, undecodable, other duration, same content")
     repair_test: bool = Field(False, description="treat test sets too; else their rows stay as published")
     use_notes: bool = Field(True, description="read the run's notes.jsonl (left in 06_inspect) back as repairs")
@@ -130,6 +172,16 @@ class CurateParams(Section):
     cold_start_max_chars: int = Field(4000, ge=1, description="annotations: longest completion")
     check_clock: bool = Field(True, description="compare the time that the model is told with every sampled frame's own")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.source == "files" and not (self.train_files.strip(" ,") or self.hub_train):
+            raise ValueError("source=files needs curate.train_files (or curate.hub_train)")
+        if self.cold_start == "annotations" and not self.cold_start_file:
+            raise ValueError("cold_start=annotations needs curate.cold_start_file")
+        if self.cold_start_min_chars > self.cold_start_max_chars:
+            raise ValueError("cold_start_min_chars is above cold_start_max_chars")
+        return self
+
 
 class SftParams(Section):
     """02_sft: the cold start that teaches the answer's form."""
@@ -153,9 +205,9 @@ class SftParams(Section):
 
 
 class DifficultyParams(Section):
-    enabled: bool = Field(True, description="False asks and selects nothing; `timer1 run` gives False where GRPO is off")
     """03_difficulty: who judges the pool, and which of it RL trains on."""
 
+    enabled: bool = Field(True, description="False asks and selects nothing; `timer1 run` gives False where GRPO is off")
     difficulty_model: Literal["start", "sft", "base", "published"] = Field(
         "start",
         description="who judges: the model RL starts from (sft where 02 trained one, else base), checkpoints/sft, shared.model, "
@@ -166,7 +218,9 @@ class DifficultyParams(Section):
     batch_size: int = Field(32, ge=1, le=1024, description="answers generated together")
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
-    rollout_reward: str = Field("tiou, format", description="rewards added up for them (names of timer1lib/rewards.py)")
+    rollout_reward: Annotated[str, _names(*REWARDS)] = Field(
+        "tiou, format", description="rewards added up for them (names of timer1lib/rewards.py)"
+    )
     rule: Literal["gaussian", "uniform", "band", "random", "top_variance", "all"] = Field("all", description="selection rule")
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
@@ -175,12 +229,22 @@ class DifficultyParams(Section):
     high: float = Field(0.7, gt=-1, le=1, description="band: only IoU up to this")
     bins: int = Field(10, ge=1, le=100, description="uniform: steps of IoU with equal shares")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.rule == "band" and self.low >= self.high:
+            raise ValueError(f"rule band: low {self.low} must be below high {self.high}")
+        if self.rollouts and self.difficulty_model == "published":
+            raise ValueError("rollouts need a model: set difficulty.difficulty_model to sft or base")
+        if self.enabled and self.rule == "top_variance" and self.rollouts < 2:
+            raise ValueError("rule top_variance needs difficulty.rollouts of 2 or more")
+        return self
+
 
 class GrpoParams(Section):
     """04_grpo: reinforcement learning with verifiable rewards, and the TimeRFT schedule around it."""
 
     enabled: bool = Field(True, description="False leaves out reinforcement learning")
-    rewards: str = Field(
+    rewards: Annotated[str, _read_by(parse_rewards)] = Field(
         "tiou:1.0, format:1.0", description="rewards and their weights: tiou, iou, format, tvg_r1, tiou_centered, grounded_qa"
     )
     schedule: Literal["multi_epoch", "sample_filtering", "easy_to_hard", "hard_to_easy", "staged"] = Field(
@@ -190,7 +254,7 @@ class GrpoParams(Section):
     steps_per_epoch: int = Field(0, ge=0, description="optimizer steps of an epoch; 0 sees every sample of the epoch once")
     filter_low: float = Field(0.0, ge=0, le=1, description="sample filtering keeps IoU above this")
     filter_high: float = Field(0.7, ge=0, le=1, description="sample filtering keeps IoU up to this")
-    stage_bands: str = Field(
+    stage_bands: Annotated[str, _read_by(parse_bands)] = Field(
         "0.5:1, 0.25:0.75, 0:0.5", description="IoU bands (low:high) of the staged schedule, one an epoch, easiest first"
     )
     phase_policy: Literal["restart", "carry"] = Field(
@@ -237,11 +301,21 @@ class GrpoParams(Section):
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
     log_rollouts_every: int = Field(5, ge=1, description="steps between rollouts kept for inspection")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.groups_per_forward and self.prompts_per_step % self.groups_per_forward:
+            raise ValueError(f"groups_per_forward {self.groups_per_forward} must divide prompts_per_step {self.prompts_per_step}")
+        if self.phase_policy == "carry" and self.lora_rank:
+            raise ValueError("phase_policy carry and lora_rank: adapters are merged after each epoch; use restart")
+        if self.schedule == "sample_filtering" and self.filter_low >= self.filter_high:
+            raise ValueError(f"filter_low {self.filter_low} must be below filter_high {self.filter_high}")
+        return self
+
 
 class EvaluateParams(Section):
     """05_evaluate: which checkpoints are asked what, and how the answers are scored."""
 
-    checkpoints: str = Field(
+    checkpoints: Annotated[str, _names("base", "sft", "grpo")] = Field(
         "base, sft, grpo", description="checkpoints to evaluate, comma-separated; those that the run has not are left out"
     )
     splits: str = Field("", description="splits to evaluate, comma-separated; empty: all whose names do not start with train")
@@ -256,13 +330,13 @@ class EvaluateParams(Section):
     )
     grounded_questions: bool = Field(False, description="also ask questions that have a window for window and letter together")
     grounded_tokens: int = Field(96, ge=1, description="tokens of a grounded answer at most")
-    perturb: str = Field(
+    perturb: Annotated[str, _names("swap", "shuffle", needed=False)] = Field(
         "swap, shuffle", description="changed videos for the signature prior-following: swap, shuffle; empty asks none"
     )
     perturb_samples: int = Field(
         160, ge=0, description="samples of each grounding split that are asked about changed videos; 0 asks none"
     )
-    shard: str = Field(
+    shard: Annotated[str, _read_by(lambda text: text and parse_shard(text))] = Field(
         "", description="k/n answers only the k-th of n shares of every split; empty answers all and joins the shares"
     )
 
@@ -310,7 +384,7 @@ class CompareParams(Section):
 class Params(Section):
     """`params/<name>.yaml`."""
 
-    name: str = Field("tiny", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run is outputs/<name>")
+    name: str = Field("tiny", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the run is outputs/<name>")
     shared: SharedParams = SharedParams()
     curate: CurateParams = CurateParams()
     sft: SftParams = SftParams()

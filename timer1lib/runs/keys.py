@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from timer1lib.errors import Timer1Error
+from timer1lib.data.readers import FORMATS
+from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
 from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.sections import Params
@@ -61,6 +62,32 @@ def key_parts(
         "inputs": inputs,
         "upstream": {name: stage_key(files) for name, files in upstream.items()},
     }
+
+
+def check_files(params: Params) -> None:
+    """Look whether everything that the parameters name is there, before anything starts. A hub id is not asked.
+
+    Raises:
+        Timer1Error: names the parameter and the file.
+    """
+    folder, p = resolve(params.shared.model), params.curate
+    local = params.shared.model.startswith((".", "~")) or params.shared.model.count("/") != 1 or folder.parent.is_dir()
+    if (folder.exists() or (local and "/" in params.shared.model)) and not (folder / "config.json").is_file():
+        raise Timer1Error(f"shared.model {shown(params.shared.model)}: no folder of a model, with a config.json, is there")
+    named = [("notes_file", p.notes_file)]
+    if p.cold_start == "annotations":
+        named.append(("cold_start_file", p.cold_start_file))
+    if p.source == "files":
+        if p.format != "auto" and p.format not in FORMATS:
+            raise Timer1Error(f"curate.format {shown(p.format)}: auto, or one of {', '.join(FORMATS)}")
+        named += [("train_files", entry) for entry in split_list(p.train_files)]
+        for entry in split_list(p.test_files):
+            named.append(("test_files", entry if resolve(entry).exists() else entry.rpartition("=")[2].strip()))
+        if p.videos and not resolve(p.videos).is_dir():
+            raise Timer1Error(f"curate.videos {shown(p.videos)}: no such folder")
+    for parameter, name in named:
+        if name and not resolve(name).exists():
+            raise Timer1Error(f"curate.{parameter} {shown(name, 200)}: no such file")
 
 
 def changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from timer1lib.runs.display import Display
 from timer1lib.runs.execute import check_notebook, execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
 from timer1lib.runs.kernel import KERNEL_LOCK, exclusive
-from timer1lib.runs.keys import changed_parts, key_parts, stage_key, stage_parameters
+from timer1lib.runs.keys import changed_parts, check_files, key_parts, stage_key, stage_parameters
 from timer1lib.runs.manifest import build_manifest, finish_manifest, now
 from timer1lib.runs.stamps import Stamp, Store, begin, bring_back, collect_outputs, damaged, read_stamp, read_started, write_stamp
 
@@ -81,6 +81,7 @@ def run(
         raise Timer1Error(f"--from {first.notebook} comes after --until {last.notebook}")
     for stage in STAGES[first.number - 1 : last.number]:
         check_notebook(project.notebooks / f"{stage.notebook}.ipynb")
+    check_files(params)
     root = Path(out) if out else project.root / "outputs" / params.name
     folder = RunFolder(root)
     with exclusive(root):

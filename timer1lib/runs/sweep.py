@@ -6,7 +6,6 @@ on where it stopped, as every row is an ordinary run and every finished stage is
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 import re
@@ -14,22 +13,23 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from pydantic import Field, ValidationError
 
-from timer1lib.errors import Timer1Error
+from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import atomic_write_json, atomic_write_text, read_json, read_yaml, resolve
 from timer1lib.params import Section
-from timer1lib.params.load import explain, load_params, validated
+from timer1lib.params.load import explain, load_params, set_value, validated
 from timer1lib.params.sections import Params
 from timer1lib.progress import clock
 from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.graph import STAGES, find_stage
 from timer1lib.runs.kernel import leave_with
+from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.runner import Project, run
 from timer1lib.runs.stamps import Store
@@ -102,6 +102,8 @@ def sweep(
     """
     spec, rows = read_sweep(path, overrides, seeds)
     find_stage(spec.until)
+    for row in rows:
+        check_files(row.params)
     project = project or Project.find()
     root = Path(out) if out else project.root / "outputs" / "sweeps" / spec.name
     root.mkdir(parents=True, exist_ok=True)
@@ -277,7 +279,7 @@ if __name__ == "__main__":  # `python -m timer1lib.runs.sweep SPEC.json`, a proc
     sys.exit(run_row(sys.argv[1]))
 
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}$"
 
 
 class RowSpec(Section):
@@ -332,9 +334,13 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[
         spec = SweepSpec.model_validate(tree)
     except ValidationError as error:
         raise Timer1Error(f"{path}: {explain(SweepSpec, error)}") from error
+    if "rows" in tree and not (spec.rows or spec.grid or spec.seeds or seeds):
+        raise Timer1Error(f"{path}: rows is empty, and there is neither a grid nor seeds: nothing to run")
+    if empty := [key for key, values in spec.grid.items() if not values]:
+        raise Timer1Error(f"{path}: grid {shown(empty[0])} has no value")
     base_path = path.parent / spec.base if (path.parent / spec.base).is_file() else resolve(spec.base)
     base = load_params(base_path, overrides)
-    rows = list(_rows(path, spec, base, list(seeds) or spec.seeds or [base.shared.seed]))
+    rows = list(_rows(path, spec, base, list(seeds) or spec.seeds))
     unknown = sorted({end.split("/")[0] for pair in spec.pairs for end in pair} - {row.variant for row in rows})
     if unknown:
         raise Timer1Error(f"{path}: pairs name the row {unknown[0]!r}, which there is not")
@@ -353,24 +359,23 @@ def _rows(path: Path, spec: SweepSpec, base: Params, seeds: Sequence[int]) -> Se
         parts = [row.name] if spec.rows or not chosen else []
         variant = ".".join([*parts, *(f"{key.rsplit('.', 1)[-1]}={_plain(value)}" for key, value in chosen.items())])
         changes = {**spec.set, **row.set, **chosen}
-        for seed in seeds:
-            name = variant if len(seeds) == 1 else f"{variant}.s{seed}"
-            tree = _changed(base.model_dump(), {"shared.seed": seed, **changes, "name": name.replace("=", "-").replace("+", "-")})
-            rows.append(Row(name, variant, seed, validated(Params, tree, f"{path}, row {name!r}"), changes))
+        for reserved in ("name", *(["shared.seed"] if seeds else [])):
+            if reserved in changes:
+                raise Timer1Error(f"{path}, row {variant!r}: {reserved} cannot be set; a row has the name and seed of its own")
+        for seed in seeds or [changes.get("shared.seed", base.shared.seed)]:
+            name = variant if len(seeds) <= 1 else f"{variant}.s{shown(seed)}"
+            if len(name) > 200:
+                raise Timer1Error(f"{path}: the row's name {shown(name)} is too long for a folder")
+            tree = base.model_dump()
+            try:
+                for key, value in {"shared.seed": seed, **changes, "name": "row"}.items():
+                    set_value(tree, key.split("."), value)
+            except Timer1Error as error:
+                raise Timer1Error(f"{path}, row {name!r}: {error}") from error
+            tree["name"] = re.sub("[=+]", "-", name)[:100]
+            params = validated(Params, tree, f"{path}, row {name!r}")
+            rows.append(Row(name, variant, params.shared.seed, params, changes))
     return rows
-
-
-def _changed(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    tree = copy.deepcopy(tree)
-    for key, value in changes.items():
-        node = tree
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise Timer1Error(f"{key!r}: {parent!r} is not a section")
-        node[last] = value
-    return tree
 
 
 def _plain(value: Any) -> str:

@@ -61,8 +61,6 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
         return []
     if stage.params.difficulty_model == "published":
         rows = published_rows(samples)
-        if stage.params.rollouts:
-            raise Timer1Error("difficulty.rollouts needs a model: set difficulty.difficulty_model to sft or base")
     else:
         from timer1lib.models.load import load_shared
 
@@ -81,9 +79,6 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
 def rollout_rewards(sample: Sample, answers: Sequence[Prediction], stage: DifficultyStage) -> list[float]:
     """Sum of the rewards named in `rollout_reward`, an answer each."""
     names = split_list(stage.params.rollout_reward)
-    unknown = [name for name in names if name not in REWARDS]
-    if unknown or not names:
-        raise Timer1Error(f"difficulty.rollout_reward {stage.params.rollout_reward!r}: use names of {', '.join(REWARDS)}")
     duration = sample.duration or max(end for _, end in sample.windows)
     form = forms.load(stage.shared.form)
     inputs = [RewardInput(a.completion, tuple(sample.windows), duration, form) for a in answers]

@@ -90,27 +90,10 @@ class _Trainer:
         self._stage, self._samples, self._encoder = stage, samples, encoder
 
     def train(self, plan: Any) -> None:
-        from timer1lib.training.grpo import Phase, train_phase
+        from timer1lib.training.grpo import train_phase
 
-        stage = self._stage
-        log = stage.run.log("grpo")
-        before = [row for row in read_jsonl(log) if row["epoch"] <= plan.number] if log.is_file() else []
-        phase = Phase(
-            number=plan.number,
-            ids=plan.ids,
-            start_from=plan.start_from,
-            reference=plan.reference,
-            steps=plan.steps,
-            schedule_steps=plan.schedule_steps,
-            out_dir=plan.out_dir,
-            work_dir=plan.out_dir.with_name(f"{plan.out_dir.name}.work"),
-            log_path=log,
-            rollouts_path=stage.run.log("rollouts"),
-            settings={"ids": plan.ids, "start_from": plan.start_from, "steps": plan.steps},
-            log_before=before,
-            carry_from=plan.carry_from,
-        )
-        train_phase(phase, self._samples, self._encoder.encode, stage.params, stage.shared)
+        run, params, shared = self._stage.run, self._stage.params, self._stage.shared
+        train_phase(plan, self._samples, self._encoder.encode, params, shared, run.log("grpo"), run.log("rollouts"))
 
     def measure(self, folder: str, ids: Sequence[str], epoch: int) -> dict[str, float | None]:
         from timer1lib.inference.generate import predict
@@ -147,10 +130,9 @@ def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: st
 
 def _publish(source: Path, target: Path) -> None:
     """Move the last epoch's model into its place, without an optimizer's state."""
-    for name in ("optimizer.pt", "scheduler.pt"):
-        (source / name).unlink(missing_ok=True)
     if target.exists():
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, target.with_name(".grpo.new"), dirs_exist_ok=True)
+    left_out = shutil.ignore_patterns("optimizer.pt", "scheduler.pt")
+    shutil.copytree(source, target.with_name(".grpo.new"), dirs_exist_ok=True, ignore=left_out)
     target.with_name(".grpo.new").rename(target)

@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_jsonl
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
 from timer1lib.models.config import family_of_model, sampling_for
 from timer1lib.models.family import Family
 from timer1lib.models.inputs import encode_prompt, sample_prompt
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
-_NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 
 # trl 1.16 uses the old name of a setting that transformers 5.23 renames; nothing a user can mend
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
@@ -63,13 +64,32 @@ def lora_config(rank: int, family: Family) -> Any:
     )
 
 
-def save_model(model: Any, processor: Any, folder: Path) -> None:
-    """Keep a model, adapters merged into it, with its processor as an ordinary folder that appears only when complete."""
+def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
+    """Train to `steps`, from a checkpoint where there is one; a checkpoint that is there already is taken as it stands.
+
+    `Trainer` looks whether it is finished after a step only, and so takes one too many from such a checkpoint.
+    """
+    if checkpoint is None or step_of(checkpoint) < steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return
+    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+
+def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | None = None) -> None:
+    """Keep a model, adapters merged into it, with its processor as an ordinary folder that appears only when complete.
+
+    Args:
+        optimizer_from: a checkpoint whose optimizer and learning-rate schedule are kept beside the model.
+    """
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     merged.save_pretrained(temporary)
     processor.save_pretrained(temporary)
+    if optimizer_from is not None:
+        for name in OPTIMIZER:
+            shutil.copyfile(optimizer_from / name, temporary / name)
     if folder.exists():
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +100,11 @@ def open_work_folder(folder: Path, settings: dict[str, Any]) -> Path:
     """A folder for checkpoints that belong to these settings; what other settings left there is removed."""
     path = folder / SETTINGS
     wanted = json.loads(json.dumps(settings))
-    if folder.is_dir() and (not path.is_file() or json.loads(path.read_text()) != wanted):
+    try:
+        known = read_json(path) == wanted
+    except Timer1Error:
+        known = False
+    if folder.is_dir() and not known:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_json(path, wanted)
@@ -92,48 +116,43 @@ def resume_point(output_dir: str | Path) -> Path | None:
 
     A checkpoint that a kill left half written is passed over, with a warning that says what is wrong with it.
     """
-    folders = {}
-    for folder in Path(output_dir).glob("checkpoint-*"):
-        if match := re.fullmatch(r"checkpoint-(\d+)", folder.name):
-            folders[int(match[1])] = folder
-    for step in sorted(folders, reverse=True):
-        fault = _fault(folders[step], step)
-        if fault is None:
-            return folders[step]
-        logger.warning("%s is passed over: %s", folders[step], fault)
+    folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name)]
+    for folder in sorted(folders, key=step_of, reverse=True):
+        try:
+            _check(folder)
+            return folder
+        except Exception as error:
+            logger.warning("%s is passed over: %s", folder, " ".join(str(error).split())[:200])
     return None
 
 
-def _fault(folder: Path, step: int) -> str | None:
-    """What makes a checkpoint unusable, or None."""
-    for name in _NEEDED:
+def step_of(checkpoint: Path) -> int:
+    """Steps that a `checkpoint-N` has behind it."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _check(folder: Path) -> None:
+    """Read what a checkpoint must have; whatever is raised says what is wrong with it."""
+    from safetensors import safe_open
+
+    for name in ("trainer_state.json", *OPTIMIZER, "rng_state.pth"):
         if not (folder / name).is_file():
-            return f"no {name}"
-    try:
-        state = json.loads((folder / "trainer_state.json").read_text())
-        if state["global_step"] != step:
-            return f"its state is of step {state['global_step']}"
-        torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
-        torch.load(folder / "scheduler.pt", map_location="cpu", weights_only=True)
-    except Exception as error:
-        return f"it cannot be read: {' '.join(str(error).split())[:200]}"
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        return "no weights"
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        for file in weights:
-            with safe_open(file, framework="pt") as tensors:
-                tensors.keys()
-    except (SafetensorError, OSError) as error:
-        return f"{file.name} cannot be read: {error}"
+            raise Timer1Error(f"no {name}")
+    if (step := read_json(folder / "trainer_state.json")["global_step"]) != step_of(folder):
+        raise Timer1Error(f"its state is of step {step}")
+    for name in OPTIMIZER:
+        torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
+    with zipfile.ZipFile(folder / "rng_state.pth") as archive:  # holds more than tensors: only whether it is whole
+        if archive.testzip():
+            raise Timer1Error("rng_state.pth is damaged")
+    weights = {file.name for file in folder.glob("*.safetensors")}
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        parts = set(json.loads(index.read_text())["weight_map"].values())
-        if missing := parts - {file.name for file in weights}:
-            return f"no {sorted(missing)[0]}"
-    return None
+    parts = set(read_json(index)["weight_map"].values()) if index.is_file() else weights
+    if not weights or (missing := sorted(parts - weights)):
+        raise Timer1Error(f"no {missing[0]}" if weights else "no weights")
+    for name in weights:
+        with safe_open(folder / name, framework="pt") as tensors:
+            tensors.keys()
 
 
 @torch.no_grad()

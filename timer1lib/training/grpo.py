@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.forms import AnswerForm, load
 from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids
 from timer1lib.models.load import LoadedModel, load_shared
-from timer1lib.params import split_list
 from timer1lib.params.sections import GrpoParams, SharedParams
-from timer1lib.rewards import REWARDS, RewardInput
+from timer1lib.rewards import REWARDS, RewardInput, parse_rewards
 from timer1lib.schema import Sample
 from timer1lib.training.common import (
     StopAfter,
@@ -31,61 +28,14 @@ from timer1lib.training.common import (
     precision,
     resume_point,
     save_model,
+    step_of,
+    train_on,
 )
+from timer1lib.training.outer_loop import PhasePlan
 from timer1lib.training.video_grpo import VideoGRPOConfig
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 
 Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One training of the outer loop.
-
-    Attributes:
-        number: from 0.
-        ids: sample ids in the order of training; one may stand several times.
-        start_from: folder of the policy's weights.
-        reference: folder of the KL reference's weights, read where beta > 0.
-        steps: optimizer steps.
-        schedule_steps: length of the learning-rate schedule, at least `steps`.
-        carry_from: checkpoint folder whose optimizer and schedule go on; None starts them fresh.
-    """
-
-    number: int
-    ids: Sequence[str]
-    start_from: str
-    reference: str
-    steps: int
-    schedule_steps: int
-    out_dir: Path
-    work_dir: Path
-    log_path: Path
-    rollouts_path: Path
-    settings: Mapping[str, Any]
-    log_before: list[dict[str, Any]] = field(default_factory=list)
-    carry_from: Path | None = None
-
-
-def parse_rewards(text: str) -> dict[str, float]:
-    """`"tiou:1.0, format:0.5"` -> {"tiou": 1.0, "format": 0.5}.
-
-    Raises:
-        Timer1Error: an unknown reward, or a weight that is no number.
-    """
-    weights: dict[str, float] = {}
-    for part in split_list(text):
-        name, colon, weight = part.partition(":")
-        name = name.strip()
-        if name not in REWARDS:
-            raise Timer1Error(f"rewards {text!r}: unknown reward {name!r}; there are {', '.join(REWARDS)}")
-        try:
-            weights[name] = float(weight) if colon else 1.0
-        except ValueError:
-            raise Timer1Error(f"rewards {text!r}: the weight of {name!r} is no number") from None
-    if not weights:
-        raise Timer1Error("rewards: name at least one, such as tiou:1.0, format:1.0")
-    return weights
 
 
 def reward_function(name: str, samples: Mapping[str, Sample], form: AnswerForm) -> Callable[..., list[float]]:
@@ -107,70 +57,74 @@ def reward_input(text: str, sample: Sample, form: AnswerForm) -> RewardInput:
 
 
 def train_phase(
-    phase: Phase, samples: Mapping[str, Sample], encode: Encode, params: GrpoParams, shared: SharedParams
+    plan: PhasePlan,
+    samples: Mapping[str, Sample],
+    encode: Encode,
+    params: GrpoParams,
+    shared: SharedParams,
+    log_path: Path,
+    rollouts_path: Path,
 ) -> list[dict[str, Any]]:
-    """Train one phase into `phase.out_dir`; a killed phase goes on from its last checkpoint.
+    """Train one epoch into `plan.out_dir`; a killed one goes on from its last checkpoint.
+
+    Args:
+        encode: the model's inputs for a sample.
+        log_path, rollouts_path: JSONL of the whole training; the rows of earlier epochs stay.
 
     Returns:
-        The log's rows, those of earlier phases first.
+        The log's rows, those of earlier epochs first.
     """
     from datasets import Dataset
 
-    work = open_work_folder(phase.work_dir, dict(phase.settings))
+    settings = {"ids": plan.ids, "start_from": plan.start_from, "steps": plan.steps}
+    work = open_work_folder(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
     checkpoint = resume_point(work)
-    loaded = load_shared(phase.start_from, shared)
+    loaded = load_shared(plan.start_from, shared)
     if params.freeze_vision:
         freeze_vision_tower(loaded.model)
-    loaded.model.config._name_or_path = str(resolve(phase.reference))  # where trl reads the reference from
+    loaded.model.config._name_or_path = str(resolve(plan.reference))  # where trl reads the reference from
     weights = parse_rewards(params.rewards)
     form = load(shared.form)
+    before = [row for row in read_jsonl(log_path) if row["epoch"] <= plan.number] if log_path.is_file() else []
+    offset = before[-1]["step"] if before else 0
+    epoch = plan.number + 1
     log = TrainingLog(
-        phase.log_path,
-        f"GRPO epoch {phase.number + 1}",
-        phase.steps,
-        before=phase.log_before,
-        extra={"epoch": phase.number + 1},
-        shown=("reward", "loss"),
+        log_path, f"GRPO epoch {epoch}", plan.steps, before=before, extra={"epoch": epoch}, shown=("reward", "loss")
     )
-    offset = phase.log_before[-1]["step"] if phase.log_before else 0
-    done = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint else 0
-    _forget_rollouts(phase.rollouts_path, offset + done)
+    _forget_rollouts(rollouts_path, offset + (step_of(checkpoint) if checkpoint else 0))
     trainer = VideoGRPOTrainer(
         loaded.model,
         [reward_function(name, samples, form) for name in weights],
-        trainer_config(phase, params, shared, loaded, list(weights.values()), work),
+        trainer_config(plan, params, shared, loaded, list(weights.values()), work),
         encode_prompt=lambda row: encode(loaded, samples[row["sample_id"]]),
         feature_cache=feature_cache(params, shared),
-        on_rollouts=_RolloutLog(phase.rollouts_path, samples, form, params.log_rollouts_every, offset),
-        train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in phase.ids]),
+        on_rollouts=_RolloutLog(rollouts_path, samples, form, params.log_rollouts_every, offset),
+        train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in plan.ids]),
         processing_class=loaded.processor,
         peft_config=lora_config(params.lora_rank, loaded.family),
-        callbacks=[log, StopAfter(phase.steps), *([_Carry(phase.carry_from)] if phase.carry_from and not checkpoint else [])],
+        callbacks=[log, StopAfter(plan.steps), *([_Carry(plan.carry_from)] if plan.carry_from and not checkpoint else [])],
     )
     no_printing(trainer)
     if trainer.ref_model is not None:
         trainer.ref_model.to(loaded.model.dtype)
         loaded.family.install_rule(trainer.ref_model, shared.clock_rule)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_on(trainer, checkpoint, plan.steps)
     log.write(trainer.state.log_history)
-    save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, phase.out_dir)
-    if params.phase_policy == "carry":
-        _keep_optimizer(trainer, phase.out_dir)
+    carried = work / f"checkpoint-{plan.steps}" if params.phase_policy == "carry" else None
+    save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, plan.out_dir, carried)
     shutil.rmtree(work)
     return log.rows(trainer.state.log_history)
 
 
 def trainer_config(
-    phase: Phase, params: GrpoParams, shared: SharedParams, loaded: LoadedModel, weights: list[float], work: Path
+    plan: PhasePlan, params: GrpoParams, shared: SharedParams, loaded: LoadedModel, weights: list[float], work: Path
 ) -> VideoGRPOConfig:
     """trl's configuration from ours; what is not named here is trl's default."""
     group = params.num_generations
     forward = params.groups_per_forward or params.prompts_per_step
-    if params.prompts_per_step % forward:
-        raise Timer1Error(f"grpo.groups_per_forward {forward}: must divide grpo.prompts_per_step {params.prompts_per_step}")
     return VideoGRPOConfig(
         output_dir=str(work),
-        max_steps=phase.schedule_steps,
+        max_steps=plan.schedule_steps,
         per_device_train_batch_size=forward * group,
         gradient_accumulation_steps=params.prompts_per_step // forward,
         steps_per_generation=params.prompts_per_step // forward,
@@ -256,9 +210,3 @@ class _Carry(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         kwargs["optimizer"].load_state_dict(torch.load(self._folder / "optimizer.pt", weights_only=True))
         kwargs["lr_scheduler"].load_state_dict(torch.load(self._folder / "scheduler.pt", weights_only=True))
-
-
-def _keep_optimizer(trainer: Any, folder: Path) -> None:
-    for name, part in (("optimizer.pt", trainer.optimizer), ("scheduler.pt", trainer.lr_scheduler)):
-        torch.save(part.state_dict(), folder / f".{name}")
-        (folder / f".{name}").replace(folder / name)

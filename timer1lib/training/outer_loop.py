@@ -29,7 +29,17 @@ TrainPhase = Callable[["PhasePlan"], None]
 
 @dataclass(frozen=True, slots=True)
 class PhasePlan:
-    """What an epoch trains: see `timer1lib.training.grpo.Phase`."""
+    """What an epoch trains.
+
+    Attributes:
+        number: from 0.
+        ids: sample ids in the order of training; one may stand several times.
+        start_from: folder of the policy's weights.
+        reference: folder of the KL reference's weights, read where beta > 0.
+        steps: optimizer steps.
+        schedule_steps: length of the learning-rate schedule, at least `steps`.
+        carry_from: folder whose optimizer and schedule go on; None starts them fresh.
+    """
 
     number: int
     ids: list[str]
@@ -64,8 +74,6 @@ def run_epochs(
     Returns:
         The plans of the epochs that were run; fewer than asked for where no sample is left.
     """
-    if params.phase_policy == "carry" and params.lora_rank:
-        raise Timer1Error("grpo.phase_policy carry and grpo.lora_rank: adapters are merged after each epoch; use restart")
     plans: list[PhasePlan] = []
     current: Mapping[str, float | None] = difficulty
     members: Sequence[str] = pool
@@ -81,7 +89,8 @@ def run_epochs(
                 raise
             break  # everything is solved or hopeless: there is nothing left to learn from
         plan = _phase(number, epoch.ids, epoch.note, model, first_model, work_dir, params, plans)
-        if not plan.out_dir.is_dir():
+        kept = ("optimizer.pt", "scheduler.pt") if params.phase_policy == "carry" else ()
+        if not (plan.out_dir.is_dir() and all((plan.out_dir / name).is_file() for name in kept)):
             train(plan)
         plans.append(plan)
         model = str(plan.out_dir)

@@ -29,6 +29,7 @@ from timer1lib.training.common import (
     precision,
     resume_point,
     save_model,
+    train_on,
 )
 
 Encode = Callable[[LoadedModel, str], dict[str, torch.Tensor]]
@@ -107,7 +108,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
         callbacks=[log],
     )
     no_printing(trainer)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_on(trainer, checkpoint, params.steps)
     log.write(trainer.state.log_history)
     save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, job.out_dir)
     shutil.rmtree(work)
