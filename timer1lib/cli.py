@@ -195,12 +195,17 @@ def audit(
     annotations: Annotated[list[Path], typer.Argument(metavar="ANNOTATIONS...", help="One or several annotation files.")],
     format: Format = None,
     videos: Annotated[Path | None, typer.Option(metavar="DIR", help="Also check the videos in this folder.")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode the videos whole: damage behind the first frame.")] = False,
     json: Json = False,
 ) -> Outcome:
     """Find the flaws of annotation files."""
     from timer1lib.data.audit import audit_files
+    from timer1lib.params.sections import SharedParams
+    from timer1lib.video.store import open_store
 
-    report = audit_files(annotations, format=format, videos=videos)
+    if deep and videos is None:
+        raise Timer1Error("--deep decodes videos: name their folder with --videos")
+    report = audit_files(annotations, format=format, videos=videos, deep=open_store(SharedParams()) if deep else None)
     return Outcome(str(report), report.to_json())
 
 

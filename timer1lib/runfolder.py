@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,16 @@ class RunFolder:
             found += [base / named for named in self._named_folders(kept.name) for base in self._projects()]
         return next((folder for folder in found if folder.is_dir()), found[0])
 
-    def set_video_root(self, folder: Path) -> None:
-        """Keep the folder of the videos, relative to the project where it lies inside, so that both may be moved."""
+    def set_video_root(self, folder: Path, damaged: Mapping[str, str] | None = None) -> None:
+        """Keep the folder of the videos, relative to the project where it lies inside, so that both may be moved.
+
+        Args:
+            damaged: what is wrong, by path below the folder, with videos that nothing may be read from.
+        """
         whole = folder.resolve()
         base = next((base for base in self._projects() if whole.is_relative_to(base)), None)
         text = whole.relative_to(base).as_posix() if base is not None else str(whole)
-        atomic_write_json(self.data("videos.json"), {"root": text})
+        atomic_write_json(self.data("videos.json"), {"root": text} | ({"damaged": dict(damaged)} if damaged else {}))
 
     def _projects(self) -> list[Path]:
         """Folders that relative paths may start from: the project that this run lies in, then the one we are in."""
@@ -111,7 +116,15 @@ class RunFolder:
         return [Path(text).expanduser() for text in named if text]
 
     def video(self, sample: Sample) -> Path:
-        return safe_join(self.video_root, sample.video)
+        """The file of a sample's video.
+
+        Raises:
+            Timer1Error: it lies outside the folder, or 01_curate found it damaged.
+        """
+        root = self.video_root
+        if wrong := read_json(self.data("videos.json")).get("damaged", {}).get(sample.video):
+            raise Timer1Error(f"damaged video (01_curate): {wrong}")
+        return safe_join(root, sample.video)
 
     def splits(self) -> dict[str, Any]:
         """`data/splits.json`: {split name: {"kind": "grounding" | "questions", "n": rows}}."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timer1lib.data.checks import Limits, check_duplicates, check_leakage, check_row
 from timer1lib.data.findings import CODES, Finding, Record, Treatment, resolve_treatments
@@ -15,6 +15,9 @@ from timer1lib.data.notes import Note, apply_notes
 from timer1lib.data.readers import ReadResult, read_annotations
 from timer1lib.data.video_checks import ProbeSeconds, VideoFolder, check_videos, probe_seconds
 from timer1lib.schema import Sample
+
+if TYPE_CHECKING:
+    from timer1lib.video.store import FrameStore
 
 FILE_CODES = ("missing_video", "undecodable", "outside_root")
 """Flaws of video files: no treatment on annotations makes such a row usable."""
@@ -39,6 +42,8 @@ class AuditReport:
     samples: dict[str, list[Sample]] = field(repr=False)
     dropped_by: dict[str, int] = field(default_factory=dict)
     unknown_notes: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+    """What a deep check found, by the video's path below the video folder."""
 
     @property
     def findings(self) -> dict[str, int]:
@@ -91,18 +96,26 @@ def audit_files(
     limits: Limits | None = None,
     notes: Sequence[Note] = (),
     probe: ProbeSeconds = probe_seconds,
+    deep: FrameStore | None = None,
 ) -> AuditReport:
     """Read and audit annotation files together; files count as different splits unless their rows name one.
 
     Args:
         videos: folder of the videos; with it files are looked up, probed and compared by content.
+        deep: decodes every video whole to find damage behind the first frame.
         treatments: {code: keep | clip | swap | drop}, over `findings.DEFAULT_TREATMENTS`.
 
     Raises:
         Timer1Error: a file that cannot be read at all, an unknown treatment, no such folder.
     """
     return audit_results(
-        [read_annotations(path, format) for path in dict.fromkeys(map(str, paths))], videos, treatments, limits, notes, probe
+        [read_annotations(path, format) for path in dict.fromkeys(map(str, paths))],
+        videos,
+        treatments,
+        limits,
+        notes,
+        probe,
+        deep=deep,
     )
 
 
@@ -114,6 +127,7 @@ def audit_results(
     notes: Sequence[Note] = (),
     probe: ProbeSeconds = probe_seconds,
     as_published: Sequence[str] = (),
+    deep: FrameStore | None = None,
 ) -> AuditReport:
     """`audit_files` for files that were read already.
 
@@ -127,7 +141,9 @@ def audit_results(
     limits = limits or Limits()
     records = [record for r in results for record in _records(r, hands_off if r.file in as_published else chosen)]
     unknown = apply_notes(records, notes)
-    contents = check_videos(records, VideoFolder(Path(videos).expanduser()), limits, probe) if videos is not None else None
+    contents = None
+    if videos is not None:
+        contents = check_videos(records, VideoFolder(Path(videos).expanduser()), limits, probe, deep)
     for record in records:
         check_row(record, limits)
     check_duplicates(records, limits)
@@ -196,4 +212,5 @@ def _report(
         details += sorted(found, key=lambda finding: finding.row or 0)
         samples[result.file] = [record.sample for record in own if not record.dropped_by]
     changes = [change for record in records if not record.dropped_by for change in record.changes]
-    return AuditReport(dict(total), files, details, changes, treatments, samples, dict(dropped_by), unknown)
+    damaged = {r.sample.video: found.message for r in records for found in r.findings if found.code == "damaged"}
+    return AuditReport(dict(total), files, details, changes, treatments, samples, dict(dropped_by), unknown, damaged)

@@ -56,6 +56,7 @@ CODES: dict[str, Code] = {
     "missing_video": Code("error", "drop", ("keep", "drop"), "the video file is not in the video folder"),
     "outside_root": Code("error", "drop", ("drop",), "the video path leaves the video folder"),
     "undecodable": Code("error", "drop", ("keep", "drop"), "the video file cannot be decoded"),
+    "damaged": Code("error", "drop", ("keep", "drop"), "frames of the video are missing or corrupt (deep check)"),
     "duration_mismatch": Code(
         "warning", "clip", ("keep", "clip", "drop"), "the duration is not the file's; clip takes the file's"
     ),

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from timer1lib.data.readers.base import stem
 from timer1lib.errors import Timer1Error
 from timer1lib.files import safe_join, sha256_file
 from timer1lib.progress import Progress
+
+if TYPE_CHECKING:
+    from timer1lib.video.store import FrameStore
 
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp")
 
@@ -95,9 +99,16 @@ def probe_seconds(path: Path) -> float:
 
 
 def check_videos(
-    records: Sequence[Record], folder: VideoFolder, limits: Limits, probe: ProbeSeconds = probe_seconds
+    records: Sequence[Record],
+    folder: VideoFolder,
+    limits: Limits,
+    probe: ProbeSeconds = probe_seconds,
+    deep: FrameStore | None = None,
 ) -> dict[str, str]:
     """Look up and probe the file of every row, each file once.
+
+    Args:
+        deep: decodes the whole of every file that could be probed, in its workers, and remembers what it found.
 
     Returns:
         {path below the folder: what it shows} of the files that may show the same as another: a content hash where sizes
@@ -111,6 +122,11 @@ def check_videos(
     for name, group in by_name.items():
         _check_file(name, group, folder, limits, probe, seconds)
         progress.update()
+    if deep is not None:
+        verdicts = deep.damaged(folder.root / path for path in seconds)
+        for record in records:
+            if record.readable_video in seconds and (wrong := verdicts[folder.root / str(record.readable_video)]):
+                record.find("damaged", f"{folder.root / str(record.readable_video)}: {wrong}")
     contents = _contents({path for record in records if (path := record.readable_video)}, folder)
     splits: dict[str, set[str]] = defaultdict(set)
     for record in records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from timer1lib.clock.told import Timestamps, patch_middles, told_times
 from timer1lib.errors import Timer1Error
 from timer1lib.files import safe_join
 from timer1lib.models.config import temporal_geometry
-from timer1lib.video.decode import Clip, clip_frames, read_frames
+from timer1lib.video.decode import Clip, choose_decoder, clip_frames, read_frames
 from timer1lib.video.probe import Timeline, timeline
 
 if TYPE_CHECKING:
@@ -196,10 +197,12 @@ def max_clock_error(
 
     Returns:
         `max_error_s` and the `id` of its sample (None for no readable sample), `over_limit`: how many of the samples
-        have a frame that `timer1 clock` would warn about, `samples`, and `failed`: reason by sample id.
+        have a frame that `timer1 clock` would warn about, `samples`, `failed`: reason by sample id, and `decoders`: how many
+        files each decodes.
     """
     patch, rate = temporal_geometry(model, timestamps)
     result: dict[str, Any] = {"max_error_s": None, "id": None, "over_limit": 0, "samples": 0, "failed": {}}
+    decoders: dict[Path, str] = {}
     known: dict[tuple[str, float | None, float | None], tuple[float, bool]] = {}
     for sample in samples:
         result["samples"] += 1
@@ -208,6 +211,7 @@ def max_clock_error(
             if key not in known:
                 path = safe_join(root, sample.video)
                 known[key] = _file_error(path, (sample.video_start, sample.video_end), sampling, patch, rate)
+                decoders[path] = decoders.get(path) or choose_decoder(path)
         except Timer1Error as error:
             result["failed"][sample.id] = str(error)
             continue
@@ -215,7 +219,7 @@ def max_clock_error(
         result["over_limit"] += over
         if result["max_error_s"] is None or worst > result["max_error_s"]:
             result["max_error_s"], result["id"] = worst, sample.id
-    return result
+    return {**result, "decoders": dict(sorted(Counter(decoders.values()).items()))}
 
 
 def _file_error(path: Path, clip: Clip, sampling: Sampling, patch: int, rate: float | None) -> tuple[float, bool]:

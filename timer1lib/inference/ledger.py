@@ -2,13 +2,15 @@
 
 Beside `base.test.jsonl` stand `base.test.meta.json` (the settings and the weights that the answers come from) and, while
 the work is under way, `base.test.part.jsonl` (answers in the order in which they were given). Answers of other settings
-are never mixed in: where the key differs, the work starts anew.
+are never mixed in: where the key differs, the work starts anew. Lines and settings that a disk has damaged are logged, and
+what they held is asked again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +21,16 @@ import numpy as np
 from timer1lib import forms
 from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
-from timer1lib.files import append_jsonl, atomic_write_json, atomic_write_jsonl, read_json, read_jsonl
+from timer1lib.files import append_jsonl, atomic_write_json, atomic_write_jsonl, read_json, read_jsonl, read_numbered
 from timer1lib.params import result_parameters
 from timer1lib.schema import Prediction, Sample
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
     from timer1lib.params.sections import SharedParams
+
+
+log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -42,17 +47,13 @@ class Ledger:
 
     def open(self) -> dict[str, list[Prediction]]:
         """What is done already, by sample id; files of other settings are removed."""
-        if self._key_on_disk() != self.key:
+        if _meta(self.meta).get("key") != self.key:
             # The answers go first: a kill between these lines must not leave old answers under the new key.
             self.path.unlink(missing_ok=True)
             self.part.unlink(missing_ok=True)
             atomic_write_json(self.meta, {"key": self.key, "settings": self.settings})
         source = self.path if self.path.is_file() else self.part
-        rows: dict[str, list[Prediction]] = {}
-        if source.is_file():
-            for number, row in enumerate(read_jsonl(source, torn_tail=True), 1):
-                prediction = Prediction.from_json(row, f"{source}, row {number}")
-                rows.setdefault(prediction.id, []).append(prediction)
+        rows = _answers(source) if source.is_file() else {}
         self.done = {name: answers[: self.copies] for name, answers in rows.items() if len(answers) >= self.copies}
         fresh = self._adopt() if not self.path.is_file() and self.settings.get("shard") is None else {}
         self.done |= fresh
@@ -67,16 +68,15 @@ class Ledger:
         rows: dict[str, list[Prediction]] = {}
         for shard in sorted(self.path.parent.glob(f"{self.path.stem}.*of*{self.path.suffix}")):
             meta = shard.with_suffix(".meta.json")
-            theirs = read_json(meta).get("settings", {}) if meta.is_file() else {}
+            theirs = _meta(meta).get("settings", {})
             if {k: v for k, v in theirs.items() if k not in _PER_SHARD} != {
                 k: v for k, v in _plain(self.settings).items() if k not in _PER_SHARD
             }:
                 continue
             same = {row[0] for row in theirs["samples"] if mine.get(row[0]) == row and row[0] not in self.done}
-            for number, row in enumerate(read_jsonl(shard), 1):
-                if row.get("id") in same:
-                    prediction = Prediction.from_json(row, f"{shard}, row {number}")
-                    rows.setdefault(prediction.id, []).append(prediction)
+            for name, answers in _answers(shard).items():
+                if name in same:
+                    rows.setdefault(name, []).extend(answers)
         return {name: answers for name, answers in rows.items() if len(answers) == self.copies}
 
     def add(self, answers: Iterable[Prediction]) -> None:
@@ -100,14 +100,34 @@ class Ledger:
         self.part.unlink(missing_ok=True)
         return answers
 
-    def _key_on_disk(self) -> str | None:
-        if not self.meta.is_file():
-            return None
-        value = read_json(self.meta)
-        return value.get("key") if isinstance(value, dict) else None
-
 
 _PER_SHARD = ("shard", "samples")
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    """What a `.meta.json` holds; nothing where it is not there or torn."""
+    try:
+        value = read_json(path) if path.is_file() else {}
+    except Timer1Error as error:
+        log.warning("%s; its answers cannot be told to be of these settings", error)
+        value = {}
+    return value if isinstance(value, dict) else {}
+
+
+def _answers(path: Path) -> dict[str, list[Prediction]]:
+    """The answers in a file by sample id, without lines that cannot be read."""
+    broken: list[str] = []
+    rows: dict[str, list[Prediction]] = {}
+    for number, row in read_numbered(path, torn_tail=True, broken=broken):
+        try:
+            prediction = Prediction.from_json(row, f"{path}, line {number}")
+        except Timer1Error as error:
+            broken.append(str(error))
+            continue
+        rows.setdefault(prediction.id, []).append(prediction)
+    for wrong in broken:
+        log.warning("%s; its sample is asked again", wrong)
+    return rows
 
 
 def _plain(value: Any) -> Any:

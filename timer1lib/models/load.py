@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import resolve
+from timer1lib.files import read_json, resolve
 from timer1lib.models.config import family_of, family_of_model
 from timer1lib.models.family import Family, Geometry
 
@@ -194,10 +193,7 @@ def _check_config(folder: Path) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise Timer1Error(f"model folder {folder}: no config.json in it; a Hugging Face checkpoint is expected")
-    try:
-        json.loads(config.read_text())
-    except ValueError as error:
-        raise Timer1Error(f"{config}: not JSON: {error}") from error
+    read_json(config)
 
 
 def _one_line(error: BaseException) -> str:

@@ -123,6 +123,7 @@ class CurateParams(Section):
         "", description="files: hub data sets as id:split, comma-separated, besides test_files"
     )
     check_videos: bool = Field(True, description="open every video file: missing, undecodable, other duration, same content")
+    deep_check: bool = Field(True, description="files: decode every video whole, once, to find damage behind its first frame")
     repair_test: bool = Field(False, description="treat test sets too; else their rows stay as published")
     use_notes: bool = Field(True, description="read the run's notes.jsonl (left in 06_inspect) back as repairs")
     notes_file: str = Field("", description="notes.jsonl of an earlier run to read as well")
@@ -148,6 +149,7 @@ class CurateParams(Section):
     on_shared_source: KeepDrop = Field("keep", description="clips of one source video in training and test")
     on_missing_video: KeepDrop = Field("drop", description="rows whose video file is not there")
     on_undecodable: KeepDrop = Field("drop", description="rows whose video file cannot be decoded")
+    on_damaged: KeepDrop = Field("drop", description="rows whose video has missing or corrupt frames (deep_check)")
     on_duration_mismatch: KeepClipDrop = Field("clip", description="durations that are not the file's; clip takes the file's")
     on_wrong_label: KeepClipDrop = Field("drop", description="noted as wrong; a note's own window is taken unless kept")
     on_ambiguous: KeepDrop = Field("drop", description="noted as ambiguous")

@@ -24,6 +24,7 @@ from timer1lib.params.sections import CurateParams
 from timer1lib.runs.closure import code_hash
 from timer1lib.schema import Sample, Window
 from timer1lib.stages import Stage
+from timer1lib.video.store import FrameStore
 
 CurateStage = Stage[CurateParams]
 
@@ -133,7 +134,8 @@ def notes_of(stage: CurateStage) -> list[Note]:
 def audit(stage: CurateStage, sources: Sources) -> AuditReport:
     """Audit everything together, repair copies by the treatments, and write `data/audit.json`.
 
-    Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores.
+    Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores. Their rows
+    about damaged videos count with them, answered by an error, where `on_damaged` drops such rows.
     """
     p = stage.params
     for result in sources.results:
@@ -142,15 +144,18 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
     published = [
         file for file, split in sources.split_of.items() if split != "train" and not p.repair_test and p.source == "files"
     ]
-    report = audit_results(
-        sources.results,
-        sources.root if p.check_videos else None,
-        treatments(p),
-        # The world's films are different by construction, and its plain backgrounds would only cost time.
-        Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance, p.source == "files"),
-        notes_of(stage),
-        as_published=published,
-    )
+    # The world's films were drawn just now, are different by construction, and their plain backgrounds would only cost time.
+    foreign = p.source == "files"
+    with FrameStore(resolve(stage.shared.cache_dir), workers=stage.shared.workers) as store:
+        report = audit_results(
+            sources.results,
+            sources.root if p.check_videos else None,
+            treatments(p),
+            Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance, foreign),
+            notes_of(stage),
+            as_published=published,
+            deep=store if foreign and p.deep_check else None,
+        )
     atomic_write_json(stage.run.data("audit.json"), report.to_json())
     return report
 
@@ -174,7 +179,7 @@ def write_splits(stage: CurateStage, sources: Sources, report: AuditReport) -> d
     atomic_write_json(stage.run.data("splits.json"), table)
     if sources.root is None:
         raise Timer1Error("curate.videos is empty: name the folder that holds the videos")
-    stage.run.set_video_root(sources.root)
+    stage.run.set_video_root(sources.root, report.damaged if stage.params.on_damaged == "drop" else {})
     return splits
 
 

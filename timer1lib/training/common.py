@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -267,7 +268,10 @@ class SampleEncoder:
 
     def prefetch(self, samples: Mapping[str, Sample]) -> None:
         """Let workers decode these samples' videos ahead of need."""
-        requests = dict.fromkeys((self._run.video(s), self._sampling, (s.video_start, s.video_end)) for s in samples.values())
+        requests = {}
+        for sample in samples.values():
+            with contextlib.suppress(Timer1Error):  # said where the sample is encoded
+                requests[self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)] = None
         self._store.prefetch(requests)
 
     def encode(self, loaded: LoadedModel, sample: Sample, completion: str | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ inference does. The loss counts the completion only.
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from timer1lib.training.common import (
     save_model,
     train_on,
 )
+
+log = logging.getLogger(__name__)
 
 Encode = Callable[[LoadedModel, str], dict[str, torch.Tensor]]
 """From a model and a row's id to the batch of 1 with labels that it learns from."""
@@ -120,6 +123,24 @@ class _Collator:
 
     def __init__(self, loaded: LoadedModel, encode: Encode) -> None:
         self._loaded, self._encode = loaded, encode
+        self._left_out: set[str] = set()
+        self._last: list[dict[str, torch.Tensor]] = []
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return collate(self._loaded, [self._encode(self._loaded, row["id"]) for row in rows], side="right")
+        """Rows whose video cannot be read are left out; where none is left, the last batch is learned once more.
+
+        Raises:
+            Timer1Error: no row of the first batch can be read.
+        """
+        encoded = []
+        for row in rows:
+            try:
+                encoded.append(self._encode(self._loaded, row["id"]))
+            except Timer1Error as error:
+                if not encoded and not self._last and row is rows[-1]:
+                    raise
+                if row["id"] not in self._left_out:
+                    self._left_out.add(row["id"])
+                    log.warning("SFT goes on without %s (%d left out so far): %s", row["id"], len(self._left_out), error)
+        self._last = encoded or self._last
+        return collate(self._loaded, self._last, side="right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -23,14 +24,15 @@ STALE_SECONDS = 3600.0
 class DiskCache:
     """Entries by name; each file is the SHA-256 of name and content, and the content.
 
-    Writes are atomic, reads verify, and a damaged entry is removed and counts as absent. A disk that cannot be written is
-    logged, and the work goes on without. Where the folder grows past its limit the entries that were used longest ago go
-    first, down to nine tenths of the limit. Several processes may share a folder.
+    Writes are atomic, reads verify, and a damaged entry is removed and counts as absent. A folder that cannot be written
+    (full, read-only, a file in its place) is logged once, and the work goes on without. Where the folder grows past its
+    limit the entries that were used longest ago go first, down to nine tenths of the limit. Several processes may share it.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
         self.folder = Path(folder)
         self.limit_bytes = limit_bytes
+        self._told = False
         self._written_bytes = 0
         self._writes = 0
 
@@ -49,24 +51,26 @@ class DiskCache:
             return None
         if len(raw) <= DIGEST_BYTES or _digest(name, memoryview(raw)[DIGEST_BYTES:]) != raw[:DIGEST_BYTES]:
             log.warning("cache entry %s is damaged; it is removed and made again", path)
-            path.unlink(missing_ok=True)
+            _remove(path)
             return None
-        try:
+        with contextlib.suppress(OSError):  # read-only, or evicted meanwhile by another process; what was read is whole
             os.utime(path)
-        except OSError:  # evicted meanwhile by another process; what was read is whole
-            pass
         return raw[DIGEST_BYTES:]
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes) -> bool:
+        """Keep the content; False where the folder cannot be written."""
         try:
             atomic_write_bytes(self.path(name), _digest(name, content) + content)
         except OSError as error:
-            log.warning("cache %s: cannot write: %s", self.folder, error)
-            return
+            if not self._told:
+                log.warning("cache %s cannot be written, which costs time and nothing else: %s", self.folder, error)
+            self._told = True
+            return False
         self._writes += 1
         self._written_bytes += len(content)
         if self._writes % CHECK_EVERY == 1 or self._written_bytes > self.limit_bytes // 10:
             self.trim(keep=name)
+        return True
 
     def size_bytes(self) -> int:
         return sum(size for _, size, _ in self._entries())
@@ -83,9 +87,9 @@ class DiskCache:
                 break
             if keep and path == self.path(keep):
                 continue
-            path.unlink(missing_ok=True)
-            total -= size
-            removed += 1
+            if _remove(path):
+                total -= size
+                removed += 1
         return removed
 
     def _entries(self) -> list[tuple[float, int, Path]]:
@@ -97,17 +101,18 @@ class DiskCache:
                 stat = path.stat()
             except OSError:
                 continue
-            if path.suffix == SUFFIX:
+            if path.suffix == SUFFIX and not path.name.startswith("."):
                 found.append((stat.st_mtime, stat.st_size, path))
             elif now - stat.st_mtime > STALE_SECONDS:
-                path.unlink(missing_ok=True)
-        for path in self.folder.glob("*/.*"):
-            try:
-                if now - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink(missing_ok=True)
-            except OSError:
-                continue
+                _remove(path)
         return found
+
+
+def _remove(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+        return True
+    return False
 
 
 def _digest(name: str, content: bytes | memoryview) -> bytes:

@@ -1,4 +1,8 @@
-"""Decoding: decord where it can, PyAV where it cannot, the same frames at the same times and sizes from both."""
+"""Decoding: decord or PyAV, one of them for a file by rule, with the same frames, times and colours.
+
+Colours: the file's own matrix (BT.601 where it names none, BT.709, BT.2020) and range, 8 bit a channel. Wider gamuts and HDR
+are not mapped: a PQ or HLG file keeps its code values and looks flat.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,9 @@ CHUNK = 16
 TIMESTAMP_TOLERANCE_S = 2e-3
 """How far decord's timestamps may lie from the container's before PyAV takes over."""
 
+EXACT_IN_DECORD = ("yuv420p", "yuvj420p")
+"""With even sides, what decord turns into the same RGB as PyAV, bit for bit; of others it gets edges or colours wrong."""
+
 
 def read_frames(
     path: str | Path,
@@ -38,7 +45,7 @@ def read_frames(
     Args:
         clip: frames with start <= t < end; times and duration then count from the clip's start.
         temporal_patch: frames that the model merges into one; a shorter video has its last frame repeated.
-        decoder: `auto` (decord, else PyAV), `decord` or `pyav`.
+        decoder: `auto` (as `choose_decoder`), `decord` or `pyav`.
 
     Returns:
         upright RGB frames at the model's size, with the time of each; see `Frames`.
@@ -121,7 +128,7 @@ def _decode(
     if decoder == "pyav":
         return _with_pyav(line, positions, size), "pyav", "asked for"
     try:
-        return _with_decord(line, positions, size), "decord", ""
+        return _with_decord(line, _decord_reader(line, decoder == "decord"), positions, size), "decord", ""
     except _DecordFailed as error:
         if decoder == "decord":
             raise Timer1Error(f"{line.path}: decord cannot read it: {error}") from error
@@ -130,12 +137,27 @@ def _decode(
         return _with_pyav(line, positions, size), "pyav", reason
 
 
+def choose_decoder(path: str | Path) -> str:
+    """`decord` where its colours are exact and it numbers the frames as the container does, else `pyav`.
+
+    Raises:
+        Timer1Error: as `probe`.
+    """
+    try:
+        _decord_reader(timeline(path))
+    except _DecordFailed:
+        return "pyav"
+    return "decord"
+
+
 class _DecordFailed(Exception):
     """Why decord cannot be used for a file."""
 
 
-def _with_decord(line: Timeline, positions: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Frames by position, uint8 [N, H, W, 3], after a check that decord numbers them as the container does."""
+def _decord_reader(line: Timeline, any_colours: bool = False) -> Any:
+    """decord on a file, after a check that it numbers the frames as the container does."""
+    if not any_colours and (line.pixel_format not in EXACT_IN_DECORD or line.width % 2 or line.height % 2):
+        raise _DecordFailed(f"decord's colours of {line.pixel_format} at {line.width}x{line.height} are not exact")
     try:
         import decord
     except ImportError as error:
@@ -150,6 +172,62 @@ def _with_decord(line: Timeline, positions: NDArray[np.int64], size: tuple[int, 
         raise _DecordFailed(f"decord counts {len(stamps)} frames and the container {len(line.pts)}")
     if np.abs((stamps - stamps[0]) - line.times_s).max() > TIMESTAMP_TOLERANCE_S:
         raise _DecordFailed("decord's timestamps differ from the container's")
+    return reader
+
+
+def damage(path: str | Path) -> str:
+    """Why a file's frames cannot be believed, empty where they can: all are decoded and compared with the file's packets.
+
+    Found are packets and frames that FFmpeg calls corrupt, what it reports as an error, gaps in H.264's count of frames, and
+    frames that are missing, added or out of order. Changed bits that still make a valid stream are not: H.264, HEVC and MPEG-4
+    notice most changes, VP8, VP9 and AV1 only few.
+
+    Raises:
+        Timer1Error: as `probe`.
+    """
+    import av
+    import av.logging
+
+    line = timeline(path)
+    stamps: list[int] = []
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.DEBUG)
+    try:
+        with open_container(path) as container, av.logging.Capture() as said:
+            stream = container.streams.video[0]
+            stream.thread_count = 1
+            speakers = (stream.codec_context.name, container.format.name)
+            for packet in container.demux(stream):
+                begun = len(stamps)
+                corrupt = packet.is_corrupt
+                for frame in packet.decode():
+                    stamp = frame.pts if frame.pts is not None else frame.dts
+                    corrupt = corrupt or frame.is_corrupt
+                    if stamp is None or (stamps and stamp <= stamps[-1]):
+                        return f"the frame after {_second(line, stamps):.2f} s is out of order"
+                    stamps.append(stamp)
+                errors = [text.strip() for rank, name, text in said if rank <= av.logging.ERROR and name in speakers]
+                if begun and any(text.startswith("Frame num gap") for _, _, text in said):
+                    errors.append("frames are missing between those that are there")
+                if errors or corrupt:
+                    return f"after {_second(line, stamps):.2f} s: {errors[0] if errors else 'a corrupt frame'}"
+                said.clear()
+    except av.FFmpegError as error:
+        return f"after {_second(line, stamps):.2f} s: {error.strerror}"
+    finally:
+        av.logging.set_level(level)
+    lost = np.setdiff1d(line.pts, stamps)
+    if len(lost):
+        return f"{len(lost)} of {len(line.pts)} frames cannot be decoded"
+    return "" if len(stamps) == len(line.pts) else f"{len(stamps)} frames come out of {len(line.pts)}"
+
+
+def _second(line: Timeline, stamps: list[int]) -> float:
+    return float((stamps[-1] - int(line.pts[0])) * line.time_base) if stamps else 0.0
+
+
+def _with_decord(line: Timeline, reader: Any, positions: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frames by position, uint8 [N, H, W, 3]."""
     out = np.empty((len(positions), *size, 3), dtype=np.uint8)
     for first in range(0, len(positions), CHUNK):
         part = positions[first : first + CHUNK]

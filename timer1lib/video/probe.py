@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-PLAYLISTS = frozenset({"hls", "concat", "dash", "ffconcat", "rtp", "rtsp", "sdp", "imf"})
-"""Formats that name other files or addresses; a video is one file here."""
+POINTERS = frozenset({"hls", "concat", "dash", "webm_dash_manifest", "rtp", "rtsp", "sdp", "sap", "imf", "image2", "lavfi"})
+"""FFmpeg's formats that read other files or addresses than the one they are given; a video is one file here."""
 
 MISSING_SHARE, MISSING_SECONDS = 0.02, 1.0
 """A file that ends this much before the duration it declares, with every stream, is cut off."""
@@ -50,6 +51,7 @@ class Timeline:
         duration_s: from the first timestamp to the end of the last frame's display time.
         width, height: of an upright frame, in pixels.
         rotation: degrees, counterclockwise, by which a decoded frame must be turned to stand upright.
+        pixel_format: FFmpeg's name of how pixels are stored, such as `yuv420p`.
     """
 
     path: str
@@ -61,6 +63,7 @@ class Timeline:
     height: int
     rotation: int
     codec: str
+    pixel_format: str
 
     @property
     def times_s(self) -> NDArray[np.float64]:
@@ -121,7 +124,7 @@ def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
                 raise Timer1Error(f"{path}: the video stream holds no frame (cut off or zero length)")
             _check_complete(path, container, stream, max(ends))
             time_base, codec = float(stream.time_base or 0), stream.codec_context.codec.canonical_name
-            rotation, size_px = _first_frame(path)
+            rotation, size_px, pixel_format = _first_frame(path)
     except (av.FFmpegError, UnicodeDecodeError, ValueError) as error:
         raise Timer1Error(f"{path}: cannot be read as a video: {_reason(error)}") from error
     ordered = np.unique(np.array(pts, dtype=np.int64))
@@ -133,22 +136,25 @@ def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
     duration = (int(ordered[-1]) - int(ordered[0]) + last) * time_base
     width, height = size_px if rotation % 180 == 0 else size_px[::-1]
     starts = np.unique(np.array(keyframes or ordered[:1], dtype=np.int64))
-    return Timeline(path, ordered, starts, time_base, duration, width, height, rotation, codec)
+    return Timeline(path, ordered, starts, time_base, duration, width, height, rotation, codec, pixel_format)
 
 
-def open_container(path: str) -> InputContainer:
-    """Open one local file, and nothing that it might point to.
+def open_container(video: str | Path | bytes) -> InputContainer:
+    """Open one local file (or its content), and nothing that it might point to. Every video is opened here.
 
     Raises:
-        Timer1Error: a playlist.
+        Timer1Error: a playlist or another list of files, whatever its name ends with.
+        av.FFmpegError: it cannot be opened.
     """
     import av
 
-    container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})
-    if PLAYLISTS & set(container.format.name.split(",")):
-        container.close()
-        raise Timer1Error(f"{path}: a playlist ({container.format.name}), not a video file")
-    return container
+    allowed = ",".join(sorted(av.formats_available - POINTERS))
+    source = io.BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
+    try:
+        return av.open(source, options={"protocol_whitelist": "file", "format_whitelist": allowed})
+    except av.ArgumentError:
+        name = "the content" if isinstance(video, bytes) else video
+        raise Timer1Error(f"{name}: a playlist or another list of files, not a video file") from None
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int], list[int]]:
@@ -193,11 +199,11 @@ def _check_complete(path: str, container: InputContainer, stream: VideoStream, e
         raise Timer1Error(f"{path}: cut off after {found:.1f} of the {declared:.1f} s it declares; download or copy it again")
 
 
-def _first_frame(path: str) -> tuple[int, tuple[int, int]]:
-    """Rotation in degrees counterclockwise and (width, height) before it, from the first frame that decodes."""
+def _first_frame(path: str) -> tuple[int, tuple[int, int], str]:
+    """Rotation in degrees counterclockwise, (width, height) before it and pixel format, of the first frame that decodes."""
     with open_container(path) as container:
         for frame in container.decode(container.streams.video[0]):
-            return int(frame.rotation) % 360, (frame.width, frame.height)
+            return int(frame.rotation) % 360, (frame.width, frame.height), frame.format.name
     raise Timer1Error(f"{path}: no frame can be decoded (cut off, damaged or zero length)")
 
 

@@ -1,6 +1,6 @@
 """Frames of every video decoded once: from disk where they are, else by workers ahead of need or in place.
 
-Workers are plain subprocesses of this module that speak JSON lines: no pickle, no fork.
+Workers are plain subprocesses of this module that speak JSON lines: no pickle, no fork. No decoder is waited for without end.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,9 +28,10 @@ from numpy.typing import NDArray
 
 from timer1lib.clock.frames import Frames, Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, read_json, resolve, sha256_file
+from timer1lib.files import NOT_JSON, resolve, sha256_file
+from timer1lib.progress import Progress
 from timer1lib.video.cache import DiskCache
-from timer1lib.video.decode import Clip, read_frames
+from timer1lib.video.decode import Clip, damage, read_frames
 
 if TYPE_CHECKING:
     from timer1lib.params.sections import SharedParams
@@ -38,6 +40,15 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Part of every key; raise it where decoding, resizing or an entry's form changes."""
+
+DEEP = 1
+"""Part of every deep check's key; raise it where `damage` changes."""
+
+PATIENCE_S, PATIENCE_A_MB_S = 120.0, 10.0
+"""A decoder that says nothing for this long, and this much more a megabyte of its file, counts as hung."""
+
+NOTES_BYTES = 100_000_000
+"""Largest size of the folders of file hashes and of deep checks' verdicts."""
 
 AHEAD = 64
 """Decoded but not yet asked for, at most: workers run ahead of need without filling the disk."""
@@ -48,8 +59,9 @@ Request = tuple[str | Path, Sampling, Clip]
 class FrameStore:
     """Decoded frames, cached on disk by the bytes of the file, the sampling and the clip.
 
-    The result is that of `read_frames`, whatever the cache, the number of workers or other processes do.
-    `seconds_waited` is the time that `get` did not return at once: decoding in place, or waiting for a worker.
+    The result is that of `read_frames`, whatever the cache, the number of workers or other processes do. A cache that cannot
+    be written costs time only. `seconds_waited` is the time that `get` did not return at once: decoding in place, or waiting
+    for a worker.
 
     Args:
         cache_dir: shared by all runs; entries go to `<cache_dir>/frames`.
@@ -59,7 +71,8 @@ class FrameStore:
 
     def __init__(self, cache_dir: str | Path, limit_gb: float = 4.0, workers: int = 0) -> None:
         self.cache = DiskCache(Path(cache_dir) / "frames", int(limit_gb * 1e9))
-        self._hashes = Path(cache_dir) / "hashes"
+        self._hashes = DiskCache(Path(cache_dir) / "hashes", NOTES_BYTES)
+        self._verdicts = DiskCache(Path(cache_dir) / "checked", NOTES_BYTES)
         self._known: dict[tuple[str, int, int], str] = {}
         self._workers = workers
         self._reset()
@@ -97,7 +110,7 @@ class FrameStore:
         """Frames as `read_frames` gives them, from the cache where they are.
 
         Raises:
-            Timer1Error: names the file: as `read_frames`, or the process that decoded it died.
+            Timer1Error: names the file: as `read_frames`, or its decoder died or hung.
         """
         self._after_fork()
         started = time.monotonic()
@@ -110,11 +123,15 @@ class FrameStore:
             except WorkerDied as error:
                 self._fatal[key] = str(error)
         if key in self._fatal:
-            raise Timer1Error(f"{path}: the process that decoded it died ({self._fatal[key]}); the file may be damaged")
+            raise Timer1Error(f"{path}: {self._fatal[key]}; the file may be damaged")
         frames = self._read(key)
         if frames is None:
             self.misses += 1
-            frames = read_frames(path, replace(sampling, time_scale=1.0), clip, temporal_patch)
+            try:
+                frames = _in_time(path, lambda: read_frames(path, replace(sampling, time_scale=1.0), clip, temporal_patch))
+            except WorkerDied as error:
+                self._fatal[key] = str(error)
+                raise Timer1Error(f"{path}: {error}; the file may be damaged") from None
             self.cache.put(key, pack(frames))
         else:
             self.hits += 1
@@ -139,6 +156,38 @@ class FrameStore:
                 self._backlog.append((key, request, temporal_patch))
         self._pump()
 
+    def damaged(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """What is wrong with each file (`decode.damage`), empty where nothing; each content is decoded whole once, ever.
+
+        Files that cannot be read at all have their error.
+        """
+        files = dict.fromkeys(paths)
+        found: dict[Path, str] = {}
+        progress = Progress("videos decoded", len(files))
+        pool = WorkerPool(max(1, self._workers))
+        with ThreadPoolExecutor(max(1, self._workers)) as threads:
+            try:
+                for path, verdict in zip(files, threads.map(lambda path: self._verdict(pool, path), files), strict=True):
+                    found[path] = verdict
+                    progress.update()
+            finally:
+                pool.close()
+        return found
+
+    def _verdict(self, pool: WorkerPool, path: Path) -> str:
+        try:
+            key = hashlib.sha256(f"{self.content_hash(path)} {DEEP}".encode()).hexdigest()
+            kept = self._verdicts.get(key)
+            if kept is None:
+                answer = json.loads(pool.run({"deep": str(path), "seconds": patience(path)}))
+                if not answer["kept"]:
+                    return str(answer["error"])
+                kept = json.dumps(answer["error"]).encode()
+                self._verdicts.put(key, kept)
+            return str(json.loads(kept))
+        except (Timer1Error, OSError, WorkerDied) as error:
+            return str(error)
+
     def key(self, path: str | Path, sampling: Sampling, clip: Clip = (None, None), temporal_patch: int = 2) -> str:
         """Name of an entry: the file's bytes, everything that decides which frames are taken, and their size."""
         described = {**asdict(sampling), "time_scale": None, "clip": list(clip), "patch": temporal_patch, "format": FORMAT}
@@ -157,21 +206,20 @@ class FrameStore:
         known = (str(file), stat.st_size, stat.st_mtime_ns)
         if known in self._known:
             return self._known[known]
-        note = self._hashes / f"{hashlib.sha256(str(file).encode()).hexdigest()[:32]}.json"
-        try:
-            row = read_json(note)
-            if row["file"] == list(known):
-                self._known[known] = str(row["sha256"])
-                return self._known[known]
-        except (Timer1Error, KeyError, TypeError, OSError):
-            pass
-        self._known[known] = sha256_file(file)
-        atomic_write_json(note, {"file": list(known), "sha256": self._known[known]})
+        note = hashlib.sha256(repr(known).encode()).hexdigest()
+        kept = self._hashes.get(note)
+        self._known[known] = sha256_file(file) if kept is None else kept.decode()
+        if kept is None:
+            self._hashes.put(note, self._known[known].encode())
         return self._known[known]
 
     def _read(self, key: str) -> Frames | None:
         content = self.cache.get(key)
-        return None if content is None else unpack(content)
+        try:
+            return None if content is None else unpack(content)
+        except (*NOT_JSON, KeyError, TypeError) as error:
+            log.warning("cache entry %s cannot be read (%s); it is made again", key, error)
+            return None
 
     def _pump(self) -> None:
         """Hand waiting requests to the workers while few enough results lie unused."""
@@ -192,8 +240,16 @@ class FrameStore:
                     "key": key,
                     "folder": str(self.cache.folder),
                     "limit": self.cache.limit_bytes,
+                    "seconds": patience(path),
                 }
-                self._running[key] = self._threads.submit(self._pool.run, message)
+                self._running[key] = self._threads.submit(self._ahead, self._pool, message)
+
+    def _ahead(self, pool: WorkerPool, message: dict[str, Any]) -> None:
+        answer = pool.run(message)
+        if answer and not json.loads(answer)["kept"]:
+            # What workers decode reaches us through the cache: without one they would do it for nothing.
+            with self._lock:
+                self._backlog.clear()
 
     def _after_fork(self) -> None:
         if os.getpid() != self._pid:
@@ -226,8 +282,39 @@ def unpack(content: bytes) -> Frames:
     return Frames(pixels=tensors["pixels"], times_s=tensors["times_s"], **described)
 
 
+def patience(path: str | Path) -> float:
+    """Seconds that a decoder may take for a file before it counts as hung."""
+    try:
+        return PATIENCE_S + PATIENCE_A_MB_S * Path(path).stat().st_size / 1e6
+    except OSError:
+        return PATIENCE_S
+
+
+def _in_time(path: str | Path, call: Callable[[], Frames]) -> Frames:
+    """What `call` gives; it runs in a thread, which is left behind where it hangs.
+
+    Raises:
+        WorkerDied: no answer within `patience(path)`.
+    """
+    outcome: Future[Frames] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, name="decode in place", daemon=True).start()
+    try:
+        return outcome.result(patience(path))
+    except TimeoutError:
+        if outcome.done():
+            raise
+        raise WorkerDied(f"its decoder gave no answer in {patience(path):.0f} s") from None
+
+
 class WorkerDied(Exception):
-    """A worker ended in the middle of a request."""
+    """A decoder ended or hung in the middle of a request; says how."""
 
 
 class WorkerPool:
@@ -241,16 +328,19 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._closed = False
 
-    def run(self, message: dict[str, Any]) -> None:
-        """Decode one request into the cache. A file that cannot be decoded leaves no entry, so `get` meets the error.
+    def run(self, message: dict[str, Any]) -> str:
+        """Let a worker carry out one request; its answer's line, empty where the pool was closed meanwhile.
+
+        A file that cannot be decoded leaves no entry in the cache, so `get` meets the error.
 
         Raises:
-            WorkerDied: the process ended (a crash in a decoder, a lack of memory).
+            WorkerDied: the process ended (a crash in a decoder, a lack of memory), or took longer than `message["seconds"]`.
         """
         worker = self._idle.get()
+        started = time.monotonic()
         try:
             if self._closed:
-                return
+                return ""
             if worker is None or worker.poll() is not None:
                 worker = self._start()
             try:
@@ -261,7 +351,10 @@ class WorkerPool:
                 code = worker.wait()
                 worker = None
                 if not self._closed:
-                    raise WorkerDied(f"exit status {code}")
+                    late = time.monotonic() - started >= message["seconds"]
+                    limit = f"its decoder gave no answer in {message['seconds']:.0f} s"
+                    raise WorkerDied(limit if late else f"the process that decoded it died (exit status {code})")
+            return answer
         finally:
             self._idle.put(worker)
 
@@ -291,12 +384,19 @@ class WorkerPool:
 
 
 def _ask(worker: subprocess.Popen[str], message: dict[str, Any]) -> str:
-    """Its answer line; empty where it ended."""
+    """Its answer line; empty where it ended, or was ended because it took longer than the message's `seconds`."""
     if worker.stdin is None or worker.stdout is None:
         return ""
-    worker.stdin.write(json.dumps(message) + "\n")
-    worker.stdin.flush()
-    return worker.stdout.readline()
+    # A worker ends itself when its time is up, with or without us; this is for one that cannot.
+    watchdog = threading.Timer(message["seconds"] + 5, worker.kill)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        worker.stdin.write(json.dumps(message) + "\n")
+        worker.stdin.flush()
+        return worker.stdout.readline()
+    finally:
+        watchdog.cancel()
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
@@ -304,15 +404,20 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     caches: dict[tuple[str, int], DiskCache] = {}
     for line in requests:
         request = json.loads(line)
-        where = (request["folder"], request["limit"])
-        cache = caches.setdefault(where, DiskCache(*where))
-        answer = {"key": request["key"], "error": ""}
+        answer = {"error": "", "kept": True}
+        signal.setitimer(signal.ITIMER_REAL, request["seconds"])  # ends the process, even in the middle of a decoder
         try:
-            start, end = request["clip"]
-            frames = read_frames(request["path"], Sampling(**request["sampling"]), (start, end), request["patch"])
-            cache.put(request["key"], pack(frames))
+            if "deep" in request:
+                answer["error"] = damage(request["deep"])
+            else:
+                where = (request["folder"], request["limit"])
+                cache = caches.setdefault(where, DiskCache(*where))
+                start, end = request["clip"]
+                frames = read_frames(request["path"], Sampling(**request["sampling"]), (start, end), request["patch"])
+                answer["kept"] = cache.put(request["key"], pack(frames))
         except (Timer1Error, OSError) as error:
-            answer["error"] = str(error)
+            answer |= {"error": str(error), "kept": "deep" not in request}
+        signal.setitimer(signal.ITIMER_REAL, 0)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

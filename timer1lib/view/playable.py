@@ -20,6 +20,7 @@ from typing import Any
 from timer1lib.errors import Timer1Error
 from timer1lib.schema import Sample
 from timer1lib.video.cache import DiskCache
+from timer1lib.video.probe import open_container
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def _make(video: Path, clip: tuple[float | None, float | None], max_bytes: int) 
     import av
 
     try:
-        with av.open(str(video)) as container:
+        with open_container(video) as container:
             if not container.streams.video:
                 raise Timer1Error(f"{video}: has no video stream")
             stream = container.streams.video[0]
@@ -130,9 +131,8 @@ def _duration(times: list[float]) -> float:
 
 
 def _rotation(video: Path) -> int:
-    import av
 
-    with av.open(str(video)) as container:
+    with open_container(video) as container:
         for frame in container.decode(video=0):
             return int(frame.rotation) % 360
     return 0
@@ -151,7 +151,7 @@ def _encode(video: Path, clip: tuple[float | None, float | None], max_bytes: int
     rate = int(0.85 * max_bytes * 8 / seconds)
     with tempfile.TemporaryDirectory() as folder:
         temporary = str(Path(folder) / "copy.mp4")
-        with av.open(str(video)) as source, av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink:
+        with open_container(video) as source, av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink:
             stream = source.streams.video[0]
             stream.thread_type = "AUTO"
             out: Any = None
@@ -202,7 +202,7 @@ def _encode(video: Path, clip: tuple[float | None, float | None], max_bytes: int
                 raise Timer1Error(f"{video}: no frame could be decoded between {start:.2f} and {end:.2f} s")
             for packet in out.encode():
                 sink.mux(packet)
-        with av.open(temporary) as copy:
+        with open_container(temporary) as copy:
             kept, _ = _packet_times(copy, copy.streams.video[0])
             width, height = copy.streams.video[0].width, copy.streams.video[0].height
         content = Path(temporary).read_bytes()
@@ -235,7 +235,6 @@ def strip(video: Playable, duration: float | None = None, width: int = STRIP_WID
 
     Time beyond the video's end stays dark: an annotation's duration may be longer than its file.
     """
-    import av
     from PIL import Image
 
     span = duration or video.duration
@@ -243,7 +242,7 @@ def strip(video: Playable, duration: float | None = None, width: int = STRIP_WID
     count = max(1, round(width / each))
     sheet = Image.new("RGB", (count * each, height), (24, 26, 30))
     resample = Image.Resampling.NEAREST if video.height < height else Image.Resampling.BILINEAR
-    with av.open(io.BytesIO(video.content), "r") as container:
+    with open_container(video.content) as container:
         stream = container.streams.video[0]
         assert stream.time_base is not None
         for i in range(count):
