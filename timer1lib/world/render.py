@@ -1,6 +1,9 @@
 """From a scene to pixels at any times and any size, and to a video file.
 
-Drawing is pure: the same scene, times and size give the same frames.
+Drawing is pure: the same scene, times and size give the same frames. The same library versions on the same kind of machine
+give the same file too, byte for byte, whatever else runs there and however many processes draw. On another kind of processor
+x264 picks other algorithms, so the mp4's bytes may differ there, and with them the pixels that are decoded and the last digits
+of everything that is trained or measured on them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ DARK = 0.3
 """Brightness of the room with the light out."""
 SKIN = (235, 190, 150)
 STEPS_OF_TRAVEL = 8
+ONE_THREAD = "threads=1:lookahead_threads=1:sync-lookahead=0:sliced_threads=0"
+"""x264's own settings: with more threads its decisions could depend on which one is first."""
 
 _LIMBS: dict[str, list[list[tuple[float, float, float, float]]]] = {
     # pose -> phases -> limbs (x0, y0, x1, y1), in units of the figure's height, feet at y = 0.5, head at the top
@@ -287,7 +292,8 @@ def write_video(scene: Scene, path: Path, *, side: int = SIDE, fps: int = FPS, b
     times = np.arange(round(scene.duration * fps)) / fps
     try:
         with av.open(str(temporary), "w", options={"movflags": "faststart"}) as container:
-            stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "30", "g": str(4 * fps)})
+            options = {"preset": "veryfast", "crf": "30", "g": str(4 * fps), "x264-params": ONE_THREAD}
+            stream = container.add_stream("libx264", rate=fps, options=options)
             stream.width = stream.height = side
             stream.pix_fmt = "yuv420p"
             stream.thread_count = 1

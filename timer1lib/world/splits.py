@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +25,7 @@ import numpy as np
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl
+from timer1lib.processes import worker_processes
 from timer1lib.progress import Progress
 from timer1lib.schema import Sample
 from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, POOL_PHRASES, TYPES, Phrases
@@ -180,7 +180,7 @@ def write_videos(scenes: list[tuple[Scene, Path]], workers: int, *, burn_clock: 
             write_video(scene, path, burn_clock=burn_clock)
             progress.update()
         return
-    with ProcessPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:
+    with worker_processes(min(workers, os.cpu_count() or 1), "drawing videos") as pool:
         for _ in pool.map(_write, ((scene, path, burn_clock) for scene, path in missing), chunksize=4):
             progress.update()
 

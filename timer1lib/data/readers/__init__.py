@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -19,9 +19,6 @@ __all__ = ["FORMATS", "ReadResult", "Reader", "hub_samples", "read_annotations",
 
 FORMATS: dict[str, Reader] = {**GROUNDING, **QUESTIONS, **PLAIN}
 """Every format by name. The order is the order in which they are tried on an unknown file: the special before the plain."""
-
-PEEK = 50
-"""Rows that are looked at to recognise a format."""
 
 
 def read_annotations(path: str | Path, format: str | None = None) -> ReadResult:
@@ -73,13 +70,10 @@ def hub_samples(
         reason = " ".join(str(error).split())[:200]
         raise Timer1Error(f"{where}: cannot be read ({type(error).__name__}: {reason}); is this machine online?") from error
 
-    def items() -> Iterator[Item]:
-        for number, row in enumerate(rows, 1):
-            yield Item(dict(row), number)
-
+    items = [Item(dict(row), number) for number, row in enumerate(rows, 1)]
     if format is None:
         votes = {
-            name: sum(reader.matches(item.value) for item in items())
+            name: sum(reader.matches(item.value) for item in items)
             for name, reader in FORMATS.items()
             if reader.container in ("rows", "any") and not reader.textual
         }
@@ -88,7 +82,7 @@ def hub_samples(
             raise Timer1Error(f"{where}: no known format: rows with the fields {', '.join(rows[0]) if rows else '(none)'}")
     elif format not in FORMATS:
         raise Timer1Error(f"format {format!r}: not known; one of {', '.join(FORMATS)}")
-    return read_rows(items(), FORMATS[format], format, f"{id}/{split}", {})
+    return read_rows(items, FORMATS[format], format, f"{id}/{split}", {})
 
 
 def recognise(source: Source) -> str:
@@ -97,7 +91,7 @@ def recognise(source: Source) -> str:
     Raises:
         Timer1Error: no format fits; says what the rows look like.
     """
-    entries = list(islice(source.items(), PEEK))
+    entries = list(islice(source.items(), 50))
     rows = [item for item in entries if isinstance(item, Item)]
     votes = {name: sum(reader.matches(row.value) for row in rows) for name, reader in FORMATS.items() if _fits(source, reader)}
     most = max(votes.values(), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections import Counter
@@ -45,22 +46,18 @@ def _tvgbench(row: Row, _: Companions) -> Sample:
 # TimeRFT (Time-R1's training set): a JSON array; `pred` and `difficulty` are the base model's answer and IoU in percent.
 def _timerft(row: Row, _: Companions) -> Sample:
     row.expect("duration", "qid")
+    qid = str(row.data.get("qid")).split("|")
     return Sample(
         id=row.text_or("", "qid"),
         video=row.text("video"),
         query=row.query("sentence"),
         duration=row.number("duration"),
         windows=row.required_windows("timestamp"),
-        source=_timerft_source(row.data.get("qid")),
+        source=qid[1] if len(qid) >= 4 and qid[0] == "my" else "",
         video_start=row.number("video_start"),
         video_end=row.number("video_end"),
         extra=row.extra("difficulty", "pred"),
     )
-
-
-def _timerft_source(qid: Any) -> str:
-    parts = qid.split("|") if isinstance(qid, str) else []
-    return parts[1] if len(parts) >= 4 and parts[0] == "my" else ""
 
 
 # {video: {duration, timestamps, sentences}}: ActivityNet Captions, and Charades-STA in its JSON form.
@@ -136,10 +133,8 @@ def charades_durations(path: Path) -> Companions:
                 if name is None or length is None:
                     continue
                 for line in table:
-                    try:
+                    with contextlib.suppress(TypeError, ValueError):
                         durations.setdefault(line[name], float(line[length]))
-                    except (TypeError, ValueError):
-                        continue
         except (OSError, UnicodeDecodeError, csv.Error):
             continue
     return durations
@@ -179,8 +174,7 @@ def _didemo(row: Row, _: Companions) -> Sample:
         if not (first.is_integer() and last.is_integer()):
             raise RowError("unreadable", f"times {[first, last]} are not segment numbers")
         votes[(first, last)] += 1
-    # The most frequent annotation; of equally frequent ones the first in the file.
-    first, last = votes.most_common(1)[0][0]
+    first, last = votes.most_common(1)[0][0]  # of equally frequent ones the first in the file
     segments = row.number("num_segments")
     if segments is None:
         row.note("missing_field", "info", "no num_segments")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from timer1lib.data.readers.base import Companions, Reader, Row, RowError, is_plain, letter_answer, strip_letter
+from timer1lib.data.readers.base import Companions, Reader, Row, RowError, answered, is_plain, strip_letter
 from timer1lib.schema import Sample, Window
 
 VIDEO = ("video", "vid", "video_path", "path", "video_id", "video_name", "file")
@@ -20,30 +20,11 @@ STARTS, ENDS = ("start", "start_time", "t_start", "s"), ("end", "end_time", "t_e
 OPTIONS = ("options", "candidates", "choices")
 ANSWERS = ("answer", "ans", "label", "correct")
 
-_KNOWN = {
-    name
-    for names in (
-        VIDEO,
-        QUERY,
-        DURATION,
-        WINDOWS,
-        IDS,
-        TYPE,
-        SOURCE,
-        CLIP_START,
-        CLIP_END,
-        STARTS,
-        ENDS,
-        OPTIONS,
-        ANSWERS,
-        ("split",),
-    )
-    for name in names
-}
+_KNOWN = {*VIDEO, *QUERY, *DURATION, *WINDOWS, *IDS, *TYPE, *SOURCE, *CLIP_START, *CLIP_END, *STARTS, *ENDS, *OPTIONS, *ANSWERS}
+_KNOWN.add("split")
 
 
 def _own(row: Row, _: Companions) -> Sample:
-    """A row as `Sample.to_json` writes it."""
     row.expect("duration", severity="warning")
     question = row.data.get("options") is not None
     options = row.options("options") if question else None
@@ -63,18 +44,17 @@ def _own(row: Row, _: Companions) -> Sample:
         video_start=row.number("video_start"),
         video_end=row.number("video_end"),
         options=options,
-        answer=_answer(row, "answer", options) if options else None,
+        answer=answered(row, "answer", options) if options else None,
         extra={k: v for k, v in extra.items() if is_plain(v)} if isinstance(extra, Mapping) else {},
     )
 
 
 def _plain(row: Row, _: Companions) -> Sample:
-    """Any row that has a video and a query under one of the usual names."""
     if row.first(*DURATION) is None:
         row.note("missing_field", "warning", f"no {DURATION[0]}")
     name = row.first(*OPTIONS)
     options = _options(row, name) if name else None
-    answer_name = row.first(*ANSWERS)
+    extra = {k: v for k, v in row.data.items() if isinstance(k, str) and k not in _KNOWN and v is not None}
     return Sample(
         id=row.text_or("", *IDS),
         video=row.text(*VIDEO),
@@ -87,8 +67,8 @@ def _plain(row: Row, _: Companions) -> Sample:
         video_start=row.number(*CLIP_START),
         video_end=row.number(*CLIP_END),
         options=None if options is None else [strip_letter(option) for option in options],
-        answer=_answer(row, answer_name or "answer", options) if options else None,
-        extra={k: v for k, v in row.data.items() if isinstance(k, str) and k not in _KNOWN and v is not None and is_plain(v)},
+        answer=answered(row, row.first(*ANSWERS) or "answer", options) if options else None,
+        extra={k: v for k, v in extra.items() if is_plain(v)},
     )
 
 
@@ -117,17 +97,9 @@ def _options(row: Row, name: str) -> list[str]:
     return row.options(name)
 
 
-def _answer(row: Row, name: str, options: list[str] | None) -> int | None:
-    if row.data.get(name) is None:
-        row.note("missing_field", "info", f"no {name}")
-        return None
-    return letter_answer(row, name, row.data[name], options or [])
-
-
 def _is_own(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"id", "video", "query", "windows"} <= set(value) <= set(Sample.__slots__) | {
-        "completion"
-    }
+    known = {*Sample.__slots__, "completion"}
+    return isinstance(value, Mapping) and {"id", "video", "query", "windows"} <= set(value) <= known
 
 
 def _is_plain(value: Any) -> bool:

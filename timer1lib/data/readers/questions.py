@@ -7,20 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.readers.base import Companions, Reader, Row, RowError, kind, letter_answer, strip_letter
+from timer1lib.data.readers.base import Companions, Reader, Row, RowError, answered, kind, letter_answer, strip_letter
 from timer1lib.data.readers.grounding import has
 from timer1lib.data.readers.scan import Item
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json
 from timer1lib.schema import Sample
-
-
-def _answered(row: Row, answer: str, options: list[str]) -> int | None:
-    """The answer's index; its absence is noted, not refused: some test splits keep their answers to themselves."""
-    if row.data.get(answer) is None:
-        row.note("missing_field", "info", f"no {answer}")
-        return None
-    return letter_answer(row, answer, row.data[answer], options)
 
 
 # ReXTime: a JSON array; `span` is the ground-truth window and `ans` the letter.
@@ -36,7 +28,7 @@ def _rextime(row: Row, _: Companions) -> Sample:
         type=row.text_or("", "category"),
         source=row.text_or("rextime", "source"),
         options=options,
-        answer=_answered(row, "ans", options),
+        answer=answered(row, "ans", options),
     )
 
 
@@ -53,7 +45,7 @@ def _nextgqa(row: Row, _: Companions) -> Sample:
         type=row.text_or("", "type"),
         source="nextgqa",
         options=[strip_letter(option) for option in options],
-        answer=_answered(row, "answer", options),
+        answer=answered(row, "answer", options),
     )
 
 
@@ -70,7 +62,7 @@ def _mvbench(row: Row, _: Companions) -> Sample:
         video_start=row.number("start"),
         video_end=row.number("end"),
         options=options,
-        answer=_answered(row, "answer", options),
+        answer=answered(row, "answer", options),
         extra=row.extra("fps", "subtitle"),
     )
 
@@ -120,7 +112,7 @@ def _tempcompass(row: Row, _: Companions) -> Sample:
         type=dimension,
         source="tempcompass",
         options=options,
-        answer=_answered(row, "answer", options),
+        answer=answered(row, "answer", options),
     )
 
 
@@ -152,18 +144,16 @@ def _videomme(row: Row, _: Companions) -> Sample:
         type=row.text_or("", "task_type"),
         source="videomme",
         options=[strip_letter(option) for option in options],
-        answer=_answered(row, "answer", options),
+        answer=answered(row, "answer", options),
         extra={**row.extra("domain", "sub_category"), **({"length": length} if isinstance(length, str) else {})},
     )
 
 
 def _is_videomme(value: Any) -> bool:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or not {"video_id", "videoID"} & set(value):
         return False
     nested = value.get("questions")
-    if isinstance(nested, list) and nested:
-        return has("question_id", "question", "options")(nested[0]) and bool({"video_id", "videoID"} & set(value))
-    return has("question_id", "question", "options")(value) and bool({"videoID", "video_id"} & set(value))
+    return has("question_id", "question", "options")(nested[0] if isinstance(nested, list) and nested else value)
 
 
 # EgoSchema: `q_uid` and "option 0" .. "option 4"; answers of the public subset in subset_answers.json beside it.
@@ -208,12 +198,9 @@ def egoschema_answers(path: Path) -> Companions:
 
 
 def _is_tempcompass(value: Any) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    if has("video_id", "question", "dim")(value):
-        return True
-    first = next(iter(value.values()), None)
-    return isinstance(first, list) and bool(first) and has("question", "answer")(first[0])
+    first = next(iter(value.values()), None) if isinstance(value, Mapping) else None
+    nested = isinstance(first, list) and bool(first) and has("question", "answer")(first[0])
+    return nested or has("video_id", "question", "dim")(value)
 
 
 def _is_egoschema(value: Any) -> bool:

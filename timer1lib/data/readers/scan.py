@@ -97,10 +97,12 @@ def _decode_at(text: str, start: int, decode: Decode = _decode) -> tuple[Any, in
 
 
 class Scanner:
-    """Reads the values of `text` in order; `line_of` gives the line of a character's position."""
+    """Reads the values of `text` in order; `line_of` gives the line of a character's position.
+
+    With `fragment` the text is one line: a list may begin or end in another. `like` are the fields of an earlier row.
+    """
 
     def __init__(self, text: str, line_of: Callable[[int], int], *, fragment: bool = False, like: Collection[str] = ()) -> None:
-        """With `fragment` the text is one line: a list may begin or end in another. `like` are the fields of an earlier row."""
         self.text = text
         self.line_of = line_of
         self.fragment = fragment
@@ -120,7 +122,7 @@ class Scanner:
                 self.at += 1
                 if inside and depth == 0:
                     return
-            elif self.text[self.at] == "[" and (self._at_file_level(depth) or _OPENS_LIST.match(self.text, self.at)):
+            elif self.text[self.at] == "[" and ((depth == 0 and not self.fragment) or _OPENS_LIST.match(self.text, self.at)):
                 depth += 1
                 self.at += 1
             else:
@@ -172,10 +174,8 @@ class Scanner:
             if not row_lists:
                 yield self._checked(value, start, key=key)
             elif holds_objects(value):
-                yield self._broken(
-                    start,
-                    f"the member {key[:40]!r} with its {len(value)} entries is not read: rows are in {', '.join(row_lists)}",
-                )
+                lost = f"the member {key[:40]!r} with its {len(value)} entries is not read"
+                yield self._broken(start, f"{lost}: rows are in {', '.join(row_lists)}")
         yield Broken(self._line(len(self.text)), "the file ends inside an object: it was cut off")
 
     def _key(self) -> str:
@@ -262,9 +262,6 @@ class Scanner:
         self.at = _end(_BETWEEN, self.text, self.at)
         return self.at < len(self.text)
 
-    def _at_file_level(self, depth: int) -> bool:
-        return depth == 0 and not self.fragment
-
     def _why(self, error: Exception) -> str:
         if isinstance(error, _Twice):
             return str(error)
@@ -285,14 +282,10 @@ class Scanner:
         return self.line_of(max(0, end - 1))
 
 
-class LineNumbers:
-    """Line number of a character position; made once per file."""
-
-    def __init__(self, text: str) -> None:
-        self._ends = [match.end() - 1 for match in _LINE_END.finditer(text)]
-
-    def of(self, position: int) -> int:
-        return bisect_left(self._ends, position) + 1
+def line_numbers(text: str) -> Callable[[int], int]:
+    """A function from a character's position to its line."""
+    ends = [match.end() - 1 for match in _LINE_END.finditer(text)]
+    return lambda position: bisect_left(ends, position) + 1
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
@@ -316,11 +309,10 @@ def holds_objects(value: Any) -> bool:
     return any(isinstance(entry, dict) for entry in entries)
 
 
-def first_value(text: str) -> tuple[Any, int] | None:
-    """The first JSON value of a text and where it ends; None where it cannot be read."""
-    start = _end(_BETWEEN, text, 0)
+def first_value(text: str) -> Any:
+    """The first JSON value of a text; None where it cannot be read."""
     try:
-        return _decode_anything(text, start)
+        return _decode_anything(text, _end(_BETWEEN, text, 0))[0]
     except NOT_JSON:
         return None
 

@@ -14,7 +14,6 @@ import io
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +22,11 @@ from timer1lib.data.readers.scan import (
     MAX_ROW_CHARACTERS,
     Broken,
     Item,
-    LineNumbers,
     Scanner,
     first_value,
     holds_objects,
     is_valid,
+    line_numbers,
     lines_of,
     similar,
 )
@@ -63,9 +62,9 @@ class Source:
         if self.container == "lines":
             yield from _json_lines(self.text)
         elif self.container == "array":
-            yield from Scanner(self.text, LineNumbers(self.text).of).rows()
+            yield from Scanner(self.text, line_numbers(self.text)).rows()
         elif self.container == "object":
-            yield from Scanner(self.text, LineNumbers(self.text).of).objects(self.row_lists)
+            yield from Scanner(self.text, line_numbers(self.text)).objects(self.row_lists)
         elif self.container == "csv":
             yield from _csv(self.text, self.delimiter)
         else:
@@ -91,13 +90,16 @@ def open_source(path: str | Path) -> Source:
     if not text.strip():
         raise Timer1Error(f"{path}: the file is empty; there are no annotations in it")
     first = first_value(text) if text.lstrip()[:1] == "{" else None
-    container, delimiter = _container(text, path.suffix.lower(), first[0] if first else None)
+    container, delimiter = _container(text, path.suffix.lower(), first)
     if container != "object":
         return Source(path, text, container, delimiter)
-    if first is None:
-        # Damaged: the names tell whether it holds lists of rows or is a mapping of records.
-        return Source(path, text, "object", row_lists=tuple(dict.fromkeys(_ROW_LIST.findall(text))))
-    return _one_object(path, text, first[0])
+    # Damaged: the names tell whether it holds lists of rows or is a mapping of records.
+    row_lists = tuple(dict.fromkeys(_ROW_LIST.findall(text))) if first is None else _row_lists(first)
+    if first is None or row_lists:
+        return Source(path, text, "object", row_lists=row_lists)
+    # A mapping of records, or one row over many lines, which may hold an object or two.
+    nested = sum(isinstance(v, dict) or (isinstance(v, list) and holds_objects(v)) for v in first.values())
+    return Source(path, text, "object" if 2 * nested >= len(first) else "array")
 
 
 def _raw(error: UnicodeError) -> tuple[str, int]:
@@ -135,16 +137,12 @@ def _container(text: str, suffix: str, first: Any) -> tuple[Container, str]:
         return "object", ","
     if suffix in (".jsonl", ".ndjson") or (braces > 1 and braces >= len(head) / 2):
         return "lines", ","
-    if start == "{":
-        return "object", ","
-    if braces:
-        return "lines", ","
+    if start == "{" or braces:
+        return "object" if start == "{" else "lines", ","
     if "##" in head[0] or 4 * sum("##" in line for line in head) >= len(head):
         return "text", ","
     delimiter = max(",\t;", key=head[0].count)
-    if head[0].count(delimiter):
-        return "csv", delimiter
-    return "text", ","
+    return ("csv", delimiter) if delimiter in head[0] else ("text", ",")
 
 
 def _all_objects(value: Any) -> bool:
@@ -153,16 +151,6 @@ def _all_objects(value: Any) -> bool:
         return False
     entries = value.values()
     return all(isinstance(entry, dict) for entry in entries) or all(isinstance(e, list) and holds_objects(e) for e in entries)
-
-
-def _one_object(path: Path, text: str, value: Mapping[str, Any]) -> Source:
-    """A JSON object is a mapping of records, one row, or a wrapper around lists of rows; others may follow it."""
-    row_lists = _row_lists(value)
-    if row_lists:
-        return Source(path, text, "object", row_lists=row_lists)
-    nested = sum(isinstance(v, dict) or (isinstance(v, list) and holds_objects(v)) for v in value.values())
-    # A row may take many lines, and hold an object or two.
-    return Source(path, text, "object" if 2 * nested >= len(value) else "array")
 
 
 def _row_lists(value: Mapping[str, Any]) -> tuple[str, ...]:
@@ -189,13 +177,9 @@ def _json_lines(text: str) -> Iterator[Item | Broken]:
         if len(body) > MAX_ROW_CHARACTERS:
             yield Broken(number, f"a row of {len(body):,} characters")
             continue
-        scanner = Scanner(body, partial(_always, number), fragment=True, like=fields)
+        scanner = Scanner(body, lambda _, number=number: number, fragment=True, like=fields)  # type: ignore[misc]
         yield from scanner.rows()
         fields = scanner.like
-
-
-def _always(number: int, position: int) -> int:
-    return number
 
 
 def _csv(text: str, delimiter: str) -> Iterator[Item | Broken]:
@@ -248,9 +232,8 @@ def _swallowed(lines: Sequence[str], delimiter: str, header: Sequence[str] | Non
 def csv_header(source: Source) -> list[str]:
     """Column names of a CSV source, each on one line; none where no line of it can be read."""
     records = _csv_records(list(io.StringIO(source.text, newline="")), 0, source.delimiter)
-    return [
-        " ".join(cell.split())[:40] for cell in next((cells for _, _, cells in records if not isinstance(cells, csv.Error)), [])
-    ]
+    header = next((cells for _, _, cells in records if not isinstance(cells, csv.Error)), [])
+    return [" ".join(cell.split())[:40] for cell in header]
 
 
 def _csv_records(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tuple[int, int, list[str] | csv.Error]]:
