@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from timer1lib.progress import RUNNER_VARIABLE
+from timer1lib.progress import RUNNER_VARIABLE, leave_with
 
 LOCK_VARIABLE = "TIMER1_KERNEL_LOCK"
 KERNEL_LOCK = ".kernel.lock"
@@ -58,19 +57,6 @@ def _hold(path: Path, *, wait: bool) -> IO[str]:
         stream.close()
         raise
     return stream
-
-
-def leave_with(parent: int) -> None:
-    """End this process, at once and from now on, when `parent` is no longer its parent."""
-    if os.getppid() != parent:
-        os._exit(1)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_POLL_SECONDS)
-    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from timer1lib.params.sections import Params
 from timer1lib.progress import clock
 from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.graph import STAGES, find_stage
-from timer1lib.runs.kernel import leave_with
+from timer1lib.progress import leave_with
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.runner import Project, run
 from timer1lib.runs.stamps import Store

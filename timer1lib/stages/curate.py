@@ -133,15 +133,15 @@ def notes_of(stage: CurateStage) -> list[Note]:
 def audit(stage: CurateStage, sources: Sources) -> AuditReport:
     """Audit everything together, repair copies by the treatments, and write `data/audit.json`.
 
-    Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores.
+    Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores. That holds
+    for what people noted on any test set, the world's too.
     """
     p = stage.params
     for result in sources.results:
         for sample in result.samples:
             sample.split = sources.split_of[result.file]
-    published = [
-        file for file, split in sources.split_of.items() if split != "train" and not p.repair_test and p.source == "files"
-    ]
+    training = ("train", "train_qa") if p.source == "world" else ("train",)
+    tests = [file for file, split in sources.split_of.items() if split not in training and not p.repair_test]
     report = audit_results(
         sources.results,
         sources.root if p.check_videos else None,
@@ -149,7 +149,8 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
         # The world's films are different by construction, and its plain backgrounds would only cost time.
         Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance, p.source == "files"),
         notes_of(stage),
-        as_published=published,
+        as_published=tests if p.source == "files" else (),
+        only_listed=tests,
     )
     atomic_write_json(stage.run.data("audit.json"), report.to_json())
     return report

@@ -15,8 +15,8 @@ from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item, table_row
-from timer1lib.view.scrubber import SegmentScrubber, static_strip
-from timer1lib.view.static_view import item_html, items_html
+from timer1lib.view.scrubber import SegmentScrubber, static_item
+from timer1lib.view.static_view import items_html
 
 HERE = Path(__file__).parent
 
@@ -189,7 +189,7 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         keys = list(dict.fromkeys([*chosen, *self.scrubber.order]))[: self.static_samples]
         shown = [self.items[self._keys.index(key)] for key in keys]
         scrubber = self.scrubber
-        parts = [item_html(item, static_strip(scrubber.run, item, scrubber.cache, scrubber.max_bytes)) for item in shown]
+        parts = [static_item(scrubber.run, item, scrubber.cache, scrubber.max_bytes) for item in shown]
         more = len(self.items) - len(shown)
         return items_html(parts, more)
 

@@ -290,11 +290,6 @@ def _lists(node: Any, name: str = "") -> list[tuple[str, list[str]]]:
     return found
 
 
-def note_json(note: Note | None) -> dict[str, Any] | None:
-    """A note for the browser, with the window that it proposes."""
-    return {"label": note.label, "text": note.text, "window": list(note.window) if note.window else None} if note else None
-
-
 def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: int = 1) -> dict[str, Any]:
     """What the scrubber's JavaScript needs to show an item: plain JSON, times in seconds."""
     sample = item.sample
@@ -311,7 +306,7 @@ def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: i
         "reward": reward,
         "index": index,
         "count": count,
-        "note": note_json(note),
+        "note": note.to_json() if note else None,
         "rows": [
             {
                 "key": row.key,

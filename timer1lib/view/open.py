@@ -21,6 +21,7 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, atomic_write_
 from timer1lib.params.cells import cell_source, with_cell
 from timer1lib.params.load import validated
 from timer1lib.params.sections import Params
+from timer1lib.progress import leave_with
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.view.items import grounding_splits
@@ -134,10 +135,8 @@ def inspect(
         Timer1Error: neither a run nor the three others; nothing to look at there.
     """
     notebook = prepare(run, predictions, annotations, videos)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_package_parent()), os.environ.get("PYTHONPATH", "")])),
-    }
+    package = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))}
     try:
         return subprocess.run(lab_command(notebook, port, open_browser), env=environment, check=False).returncode
     except KeyboardInterrupt:
@@ -145,9 +144,9 @@ def inspect(
 
 
 def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[str]:
-    """The command that serves the notebook's run folder to this machine alone, with a token."""
+    """The command that serves the notebook's run folder to this machine alone, with a token, as long as this process lives."""
     root = notebook.parent.parent
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
+    command = [sys.executable, "-m", "timer1lib.view.open", str(os.getpid()), f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
     command += [f"--LabApp.default_url=/lab/tree/{notebook.relative_to(root).as_posix()}", "--ServerApp.ip=127.0.0.1"]
     if not open_browser:
         command.append("--no-browser")
@@ -225,5 +224,13 @@ def _params(run: RunFolder) -> Params:
     return validated(Params, kept, str(run.params))
 
 
-def _package_parent() -> Path:
-    return Path(__file__).resolve().parents[2]
+def main() -> None:
+    """JupyterLab that ends with its starter, whose process id is the first argument; its kernels watch it in turn."""
+    leave_with(int(sys.argv.pop(1)))
+    from jupyterlab.labapp import main as serve
+
+    serve()
+
+
+if __name__ == "__main__":
+    main()

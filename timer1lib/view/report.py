@@ -29,8 +29,7 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.view import figures, templates
 from timer1lib.view.figures import figure_html, loader_html
 from timer1lib.view.items import Item, load_items, styles
-from timer1lib.view.scrubber import static_strip
-from timer1lib.view.static_view import item_html
+from timer1lib.view.scrubber import static_item
 
 log = logging.getLogger(__name__)
 
@@ -301,7 +300,7 @@ def examples(run: RunFolder, cache: Path, count: int, missing: list[str]) -> str
         missing.append("predictions/: timelines of predictions against the truth: run 05_evaluate")
         return ""
     groups = choose(load_items(run), count)
-    drawn = [(heading, [item_html(item, static_strip(run, item, cache)) for item in items]) for heading, items in groups]
+    drawn = [(heading, [static_item(run, item, cache) for item in items]) for heading, items in groups]
     return _section("examples", drawn)
 
 
