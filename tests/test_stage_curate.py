@@ -116,7 +116,9 @@ def test_a_note_on_a_test_sample_changes_no_test_set_unless_asked(tmp_path: Path
     opened = stage(tmp_path, repair_test=repair_test, source="world")
     opened.run.root.mkdir(parents=True)
     window = '"label": "wrong_label", "text": "see 7-9", "window": [3.0, 4.5]'
-    opened.run.notes.write_text(f'{{"id": "a", {window}}}\n{{"id": "t", {window}}}\n{{"id": "u", "label": "ambiguous", "text": ""}}\n')
+    opened.run.notes.write_text(
+        f'{{"id": "a", {window}}}\n{{"id": "t", {window}}}\n{{"id": "u", "label": "ambiguous", "text": ""}}\n'
+    )
     kept = {"train": ["a"], "test_id": ["t", "u"]}
     results = [
         ReadResult(name, "timer1", [Sample(i, f"{i}.mp4", f"a disc {i} appears", 10.0, [(1.0, 5.0)]) for i in ids], [], len(ids),
@@ -128,7 +130,9 @@ def test_a_note_on_a_test_sample_changes_no_test_set_unless_asked(tmp_path: Path
     given = [(s.id, s.windows) for s in report.samples["test_id"]]
     assert given == ([("t", [(3.0, 4.5)])] if repair_test else [("t", [(1.0, 5.0)]), ("u", [(1.0, 5.0)])])
     audit = read_json(opened.run.data("audit.json"))
-    assert audit["rows"] == ({"in": 3, "kept": 0, "repaired": 2, "dropped": 1} if repair_test else {"in": 3, "kept": 2, "repaired": 1, "dropped": 0})
+    assert audit["rows"] == (
+        {"in": 3, "kept": 0, "repaired": 2, "dropped": 1} if repair_test else {"in": 3, "kept": 2, "repaired": 1, "dropped": 0}
+    )
     told = [row["message"] for row in audit["details"] if row["id"] in ("t", "u") and row["code"] in ("wrong_label", "ambiguous")]
     assert len(told) == 2
     assert all(("listed only" in message) is not repair_test for message in told)

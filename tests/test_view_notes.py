@@ -46,7 +46,9 @@ def test_bad_notes_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     assert list(notes_by_sample(path)) == ["a"]
 
 
-@pytest.mark.parametrize("text", ["see people 2, 3 and shots 7-9", "better 3.5 to 8.0", "<answer>1 to 2</answer>", "0:03 to 0:08"])
+@pytest.mark.parametrize(
+    "text", ["see people 2, 3 and shots 7-9", "better 3.5 to 8.0", "<answer>1 to 2</answer>", "0:03 to 0:08"]
+)
 def test_free_text_is_never_read_as_a_window(tmp_path: Path, text: str) -> None:
     """Files of before the field have text alone: it stays text."""
     (tmp_path / "notes.jsonl").write_text(json.dumps({"id": "a", "label": "wrong_label", "text": text}) + "\n")

@@ -26,10 +26,9 @@ from timer1lib.files import atomic_write_json, atomic_write_text, read_json, rea
 from timer1lib.params import Section
 from timer1lib.params.load import explain, load_params, validated
 from timer1lib.params.sections import Params
-from timer1lib.progress import clock
+from timer1lib.progress import clock, leave_with
 from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.graph import STAGES, find_stage
-from timer1lib.progress import leave_with
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.runner import Project, run
 from timer1lib.runs.stamps import Store

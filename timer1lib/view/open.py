@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -84,29 +85,23 @@ def _durations(samples: list[Sample], videos: Path) -> None:
     """Fill in the lengths (seconds) that the annotations do not give, from the files."""
     from timer1lib.video.probe import probe
 
-    known: dict[str, float | None] = {}
     for sample in samples:
         if sample.duration is not None:
             continue
         if sample.video_start is not None and sample.video_end is not None:
             sample.duration = sample.video_end - sample.video_start
-            continue
-        if sample.video not in known:
-            path = videos / sample.video
+        elif (videos / sample.video).is_file():
             try:
-                known[sample.video] = probe(path).duration_s if path.is_file() else None
+                sample.duration = probe(videos / sample.video).duration_s - (sample.video_start or 0.0)
             except Timer1Error as error:
                 log.warning("%s", error)
-                known[sample.video] = None
-        whole = known[sample.video]
-        sample.duration = whole - (sample.video_start or 0.0) if whole is not None else None
 
 
 def _unique_ids(samples: list[Sample]) -> None:
     """Published ids are not always unique; predictions are already matched, so a suffix does no harm."""
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for sample in samples:
-        seen[sample.id] = seen.get(sample.id, 0) + 1
+        seen[sample.id] += 1
         if seen[sample.id] > 1:
             sample.id = f"{sample.id}#{seen[sample.id]}"
 
@@ -146,7 +141,14 @@ def inspect(
 def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[str]:
     """The command that serves the notebook's run folder to this machine alone, with a token, as long as this process lives."""
     root = notebook.parent.parent
-    command = [sys.executable, "-m", "timer1lib.view.open", str(os.getpid()), f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "timer1lib.view.open",
+        str(os.getpid()),
+        f"--ServerApp.root_dir={root}",
+        f"--ServerApp.port={port}",
+    ]
     command += [f"--LabApp.default_url=/lab/tree/{notebook.relative_to(root).as_posix()}", "--ServerApp.ip=127.0.0.1"]
     if not open_browser:
         command.append("--no-browser")

@@ -81,9 +81,7 @@ def playable(
     return Playable(content or video.read_bytes(), **json.loads(described))
 
 
-def pictures(
-    run: RunFolder, sample: Sample, cache: Path, duration: float, max_bytes: int = 12_000_000
-) -> tuple[Playable, Strip]:
+def pictures(run: RunFolder, sample: Sample, cache: Path, duration: float, max_bytes: int = 12_000_000) -> tuple[Playable, Strip]:
     """What is shown of a sample's video or clip: a copy that plays, and thumbnails over `duration` seconds.
 
     Raises:
@@ -137,7 +135,10 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
     rate = int(0.85 * max_bytes * 8 / seconds)
     with tempfile.TemporaryDirectory() as folder:
         temporary = str(Path(folder) / "copy.mp4")
-        with open_container(line.path) as source, av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink:
+        with (
+            open_container(line.path) as source,
+            av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink,
+        ):
             stream = source.streams.video[0]
             stream.thread_type = "AUTO"
             out: Any = None
