@@ -286,11 +286,11 @@ def test_published_test_rows_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_notes_become_repairs(tmp_path: Path) -> None:
     (tmp_path / "notes.jsonl").write_text(
-        '{"id": "1", "label": "wrong label", "text": "better 4.5 to 8"}\n{"id": "2", "label": "wrong_label", "text": ""}\n'
+        '{"id": "1", "label": "wrong label", "text": "late", "window": [4.5, 8]}\n{"id": "2", "label": "wrong_label", "text": ""}\n'
         '{"id": "3", "label": "ambiguous", "text": "twice"}\n{"id": "4", "label": "note", "text": "nice"}\n{"id": "9", "label": "ambiguous", "text": ""}\n{"torn'
     )
     notes = read_notes(tmp_path / "notes.jsonl")
-    assert notes[0] == Note("1", "wrong_label", "better 4.5 to 8")
+    assert notes[0] == Note("1", "wrong_label", "late", (4.5, 8.0))
     samples = [
         Sample(str(i), "v.mp4", f"query {word}", 30.0, [(1.0, 5.0)]) for i, word in enumerate(["a b", "c d", "e f", "g h"], 1)
     ]

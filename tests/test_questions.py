@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.questions import accuracy, by_letter, compare, grounded, iop, pair
-from timer1lib.evaluation.scored import score_pairs
+from timer1lib.evaluation.questions import accuracy, by_letter, compare, grounded, iop
+from timer1lib.evaluation.scored import pair, score_pairs
 from timer1lib.forms.reading import parse_letter
 from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Prediction, Sample

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from view_run import make_run
+from view_run import make_run, spoiled
 
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
@@ -90,6 +90,16 @@ def test_a_broken_file_costs_its_section_only(run: RunFolder) -> None:
     assert "grpo.jsonl, line 1" in text
     assert "41.2" in text
     assert "Predictions against the truth" in text
+
+
+def test_bad_videos_cost_their_pictures_only(tmp_path: Path) -> None:
+    run = spoiled(make_run(tmp_path / "bad", samples=10, videos=5))
+    text, _ = parsed(write_report(run, samples=10))
+    assert "Predictions against the truth</h2>" in text
+    lines = re.findall(r"no pictures: ([^<]*)</p>", text)
+    assert {name for name in ("clip_1.webm", "clip_2.mkv", "clip_3.mp4") if any(name in line for line in lines)} != set()
+    assert text.count("<figure") == len(lines) + text.count("data:image/jpeg")
+    assert "Not in this report yet" not in text
 
 
 def test_names_from_data_cannot_become_markup(run: RunFolder) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from view_run import make_run
+from view_run import make_run, spoiled
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl
@@ -30,6 +30,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def scrubber(run: RunFolder, tmp_path: Path) -> SegmentScrubber:
     run.notes.unlink(missing_ok=True)
     return SegmentScrubber(run, load_items(run), run.root / "cache")
+
+
+@pytest.fixture(scope="module")
+def bad_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return spoiled(make_run(tmp_path_factory.mktemp("bad"), samples=10, videos=5))
 
 
 def tell(scrubber: SegmentScrubber, **content: Any) -> None:
@@ -60,22 +65,39 @@ def test_next_and_previous_walk_the_order_and_stop_at_its_ends(scrubber: Segment
 
 def test_a_note_from_the_browser_is_saved(scrubber: SegmentScrubber, run: RunFolder) -> None:
     tell(scrubber, type="note", key="test_id/s000", label="ambiguous", text="two discs", window=None)
-    assert run.notes.read_text() == '{"id": "s000", "label": "ambiguous", "text": "two discs"}\n'
-    assert scrubber.item["note"] == {"label": "ambiguous", "text": "two discs", "window": None}
+    assert run.notes.read_text() == '{"id": "s000", "label": "ambiguous", "text": "two discs", "window": null}\n'
+    assert scrubber.item["note"] == {"id": "s000", "label": "ambiguous", "text": "two discs", "window": None}
+    tell(scrubber, type="note", key="test_id/s000", label="wrong_label", text="shots 7-9", window=[1.5, 2.5])
+    assert run.notes.read_text() == '{"id": "s000", "label": "wrong_label", "text": "shots 7-9", "window": [1.5, 2.5]}\n'
+    tell(scrubber, type="note", key="test_id/s000", label="wrong_label", text="", window=[2.5])
+    assert scrubber.saved["message"].startswith("not saved: ")
+    assert "shots 7-9" in run.notes.read_text()
     assert "saved" in scrubber.saved["message"]
     tell(scrubber, type="note", key="another", label="note", text="late", window=None)  # about a sample no longer shown
     assert "late" not in run.notes.read_text()
 
 
-def test_a_missing_video_is_said_and_the_timeline_stays(run: RunFolder) -> None:
-    items = load_items(run)
-    items[0].sample.video = "gone.mp4"
-    scrubber = SegmentScrubber(run, items, run.root / "cache")
+def test_bad_videos_among_good_ones_are_said_and_their_timelines_stay(bad_run: RunFolder) -> None:
+    """One is missing, one is damaged after its first frames (its index is whole), one is cut off, one names no video."""
+    items = load_items(bad_run)
+    items[6].sample.video = ""
+    scrubber = SegmentScrubber(bad_run, items, bad_run.root / "cache")
     tell(scrubber, type="ready")
-    scrubber.wait()
-    assert "gone.mp4" in scrubber.media["error"]
-    assert scrubber.item["rows"]
-    assert "<svg" in scrubber.static_html()
+    said = {}
+    for item in items:
+        scrubber.select(item.key)
+        scrubber.wait(30)
+        assert scrubber.media["key"] == item.key
+        assert scrubber.item["rows"]
+        said[item.sample.video] = scrubber.media.get("error", "")
+        html = scrubber.static_html()
+        assert "<svg" in html
+        assert ("data:image/jpeg" in html) is not ("error" in scrubber.media)
+        assert scrubber.media.get("error", "") in html
+    assert {video for video, error in said.items() if not error} == {"clip_0.mp4", "clip_4.mp4"}
+    assert all(error.count("\n") == 0 and (video in error or not video) for video, error in said.items() if error)
+    html = Inspector(bad_run, items, bad_run.root / "cache", static_samples=8).static_html()
+    assert html.count("no pictures: ") == html.count("<svg") - html.count("data:image/jpeg") > 3
 
 
 def test_unknown_keys_and_rewards_are_refused(scrubber: SegmentScrubber, run: RunFolder) -> None:

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from timer1lib.data.readers import ReadResult
 from timer1lib.errors import Timer1Error
 from timer1lib.files import project_root, read_json, read_jsonl
 from timer1lib.params.sections import CurateParams, SharedParams
@@ -107,6 +108,34 @@ def test_notes_of_an_inspection_are_read_back(tmp_path: Path, data: Path) -> Non
     sources = curate.gather(opened)
     splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
     assert [(s.id, s.windows) for s in splits["train"]] == [("a", [(3.0, 4.5)])]
+
+
+@pytest.mark.parametrize("repair_test", [False, True])
+def test_a_note_on_a_test_sample_changes_no_test_set_unless_asked(tmp_path: Path, repair_test: bool) -> None:
+    """In the world too, whose test rows are otherwise treated like training rows."""
+    opened = stage(tmp_path, repair_test=repair_test, source="world")
+    opened.run.root.mkdir(parents=True)
+    window = '"label": "wrong_label", "text": "see 7-9", "window": [3.0, 4.5]'
+    opened.run.notes.write_text(
+        f'{{"id": "a", {window}}}\n{{"id": "t", {window}}}\n{{"id": "u", "label": "ambiguous", "text": ""}}\n'
+    )
+    kept = {"train": ["a"], "test_id": ["t", "u"]}
+    results = [
+        ReadResult(name, "timer1", [Sample(i, f"{i}.mp4", f"a disc {i} appears", 10.0, [(1.0, 5.0)]) for i in ids], [], len(ids),
+                   list(range(1, len(ids) + 1)), list(range(1, len(ids) + 1)))
+        for name, ids in kept.items()
+    ]  # fmt: skip
+    report = curate.audit(opened, curate.Sources(results, {name: name for name in kept}, None))
+    assert report.samples["train"][0].windows == [(3.0, 4.5)]
+    given = [(s.id, s.windows) for s in report.samples["test_id"]]
+    assert given == ([("t", [(3.0, 4.5)])] if repair_test else [("t", [(1.0, 5.0)]), ("u", [(1.0, 5.0)])])
+    audit = read_json(opened.run.data("audit.json"))
+    assert audit["rows"] == (
+        {"in": 3, "kept": 0, "repaired": 2, "dropped": 1} if repair_test else {"in": 3, "kept": 2, "repaired": 1, "dropped": 0}
+    )
+    told = [row["message"] for row in audit["details"] if row["id"] in ("t", "u") and row["code"] in ("wrong_label", "ambiguous")]
+    assert len(told) == 2
+    assert all(("listed only" in message) is not repair_test for message in told)
 
 
 def test_told_times_are_ones_the_model_was_told(tmp_path: Path, data: Path) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -60,6 +67,49 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"video": "ZZZ", "query": "x", "start": 0, "end": 1}\n')
     with pytest.raises(Timer1Error, match="none of its 1 predictions"):
         run_from_predictions(tmp_path / "p.jsonl", tmp_path / "a.json", tmp_path, tmp_path / "run")
+
+
+def _processes_below(folder: Path) -> list[str]:
+    """Command lines of this machine's processes that name something in `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found += [line] if str(folder) in line else []
+    return found
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_no_server_and_no_kernel_outlives_its_starter(tmp_path: Path, how: str) -> None:
+    run = make_run(tmp_path / "run", samples=3, videos=1)
+    runtime = tmp_path / "runtime"
+    home = {"HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "c"), "JUPYTER_RUNTIME_DIR": str(runtime)}
+    code = f"from timer1lib.view.open import inspect; inspect({str(run.root)!r}, port=18888, open_browser=False)"
+    with open(tmp_path / "log", "wb") as log:
+        starter = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **home}, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 90
+        while not (servers := list(runtime.glob("jpserver-*.json"))):
+            assert starter.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        server = json.loads(servers[0].read_text())
+        headers = {"Authorization": f"token {server['token']}"}
+        asked = urllib.request.Request(f"{server['url']}api/kernels", b"{}", headers, method="POST")
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(asked, timeout=30).read()
+                break
+            time.sleep(0.2)
+        assert len(_processes_below(tmp_path)) >= 3  # the starter, the server and the kernel
+        starter.send_signal(getattr(signal, how))
+        starter.wait(10)
+        deadline = time.monotonic() + 15
+        while (left := _processes_below(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left == []
+    finally:
+        starter.kill()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared/data beside the project")

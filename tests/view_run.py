@@ -137,6 +137,21 @@ def make_run(root: Path, samples: int = 24, videos: int = 6, seed: int = 0) -> R
     return run
 
 
+def spoiled(run: RunFolder) -> RunFolder:
+    """Of the run's five videos clip_1 is gone, clip_2 cut off, and clip_3 damaged from its middle on, its index whole."""
+    folder = run.video_root
+    (folder / "clip_1.webm").unlink()
+    cut = (folder / "clip_2.mkv").read_bytes()
+    (folder / "clip_2.mkv").write_bytes(cut[: len(cut) // 3])
+    damaged = bytearray((folder / "clip_3.mp4").read_bytes())
+    start = damaged.index(b"mdat") + 4
+    end = damaged.index(b"moov") if damaged.index(b"moov") > start else len(damaged)
+    middle = (start + end) // 2
+    damaged[middle:end] = bytes(random.Random(0).randbytes(end - middle))
+    (folder / "clip_3.mp4").write_bytes(damaged)
+    return run
+
+
 def _logs(run: RunFolder, scenes: list[tuple[str, float, tuple[float, float], str]], rng: random.Random) -> None:
     atomic_write_jsonl(
         run.log("sft"),

@@ -128,18 +128,22 @@ def audit_results(
     probe: ProbeSeconds = probe_seconds,
     as_published: Sequence[str] = (),
     deep: FrameStore | None = None,
+    only_listed: Sequence[str] = (),
 ) -> AuditReport:
     """`audit_files` for files that were read already.
 
     Args:
         as_published: files (`ReadResult.file`) whose rows are reported on but stay as they are wherever that is
             possible: a benchmark's test split, whose scores would otherwise not compare with anybody's.
+        only_listed: files whose notes are reported on and change nothing: every test split.
     """
     chosen = resolve_treatments(treatments)
     hands_off: dict[str, Treatment] = {code: "keep" if "keep" in CODES[code].allowed else chosen[code] for code in CODES}
     hands_off |= {code: chosen[code] for code in FILE_CODES}
+    listing: dict[str, Treatment] = {**chosen, "wrong_label": "keep", "ambiguous": "keep"}
     limits = limits or Limits()
-    records = [record for r in results for record in _records(r, hands_off if r.file in as_published else chosen)]
+    treated = {r.file: hands_off if r.file in as_published else listing if r.file in only_listed else chosen for r in results}
+    records = [record for r in results for record in _records(r, treated[r.file])]
     unknown = apply_notes(records, notes)
     contents = None
     if videos is not None:

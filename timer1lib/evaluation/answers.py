@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.columns import Kind, in_order
-from timer1lib.files import read_numbered
+from timer1lib.files import read_json, read_numbered
 from timer1lib.forms import FORMS, AnswerForm, from_identity
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
@@ -26,6 +26,22 @@ def predicted(run: RunFolder) -> dict[str, list[str]]:
         if checkpoint:
             found.setdefault(split, []).append(checkpoint)
     return {split: in_order(names) for split, names in found.items()}
+
+
+def read_metrics(run: RunFolder) -> dict[str, Any]:
+    """A run's `metrics.json`.
+
+    Raises:
+        Timer1Error: there is none, or it is not what 05_evaluate writes.
+    """
+    if not run.metrics.is_file():
+        raise Timer1Error(f"{run.metrics}: no such file; run 05_evaluate of that run first")
+    metrics = read_json(run.metrics)
+    splits = metrics.get("splits") if isinstance(metrics, dict) else None
+    rows = list(splits.values()) if isinstance(splits, dict) else [None]
+    if not all(isinstance(row, dict) and all(isinstance(scores, dict) for scores in row.values()) for row in rows):
+        raise Timer1Error(f"{run.metrics}: not a metrics file of 05_evaluate")
+    return dict(metrics)
 
 
 def split_kinds(metrics: Mapping[str, Any]) -> dict[str, Kind]:
@@ -182,7 +198,7 @@ def match(samples: Sequence[Sample], answers: Sequence[Answer]) -> Matched:
         if free is None:
             result.duplicates.append(answer.where)
             continue
-        result.rows[free] = _named(answer.prediction, samples[free].id)
+        result.rows[free] = replace(answer.prediction, id=samples[free].id)
         if len(rows) > 1:
             asked[tuple(rows)] = free
     for group, last in asked.items():
@@ -190,7 +206,7 @@ def match(samples: Sequence[Sample], answers: Sequence[Answer]) -> Matched:
         for row in group:
             same = (samples[row].video, _words(samples[row].query)) == question
             if same and result.rows[row] is None and taken is not None:
-                result.rows[row] = _named(taken, samples[row].id)
+                result.rows[row] = replace(taken, id=samples[row].id)
                 result.shared += 1
     return result
 
@@ -205,12 +221,6 @@ def _candidates(answer: Answer, by_id: Mapping[str, list[int]], exact: Rows, loo
         return []
     words = _words(answer.query)
     return exact.get((answer.video, words)) or loose.get((_stem(answer.video), words)) or []
-
-
-def _named(prediction: Prediction, identity: str) -> Prediction:
-    copy = Prediction(**{name: getattr(prediction, name) for name in Prediction.__slots__})
-    copy.id = identity
-    return copy
 
 
 def _stem(video: str) -> str:

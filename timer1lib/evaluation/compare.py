@@ -9,11 +9,11 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import questions
-from timer1lib.evaluation.answers import answered, asked, form_of, split_kinds
+from timer1lib.evaluation.answers import answered, asked, form_of, read_metrics, split_kinds
 from timer1lib.evaluation.columns import Kind, column_of, in_order, number, shown
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
-from timer1lib.evaluation.scored import join
+from timer1lib.evaluation.scored import join, pair
 from timer1lib.evaluation.tables import (
     TEMPLATES,
     Cell,
@@ -28,10 +28,10 @@ from timer1lib.evaluation.tables import (
     score_cell,
     text_table,
 )
-from timer1lib.files import project_root, read_json
+from timer1lib.files import project_root
 from timer1lib.forms import AnswerForm
 from timer1lib.runfolder import RunFolder
-from timer1lib.schema import Prediction, Sample
+from timer1lib.schema import Sample
 
 
 @dataclass(slots=True)
@@ -41,15 +41,11 @@ class _Run:
     checkpoint: str
     form: AnswerForm
     kinds: dict[str, Kind]
+    model: Any
 
 
 def compare_runs(
-    runs: Sequence[str | Path],
-    *,
-    checkpoint: str = "",
-    comparison: Comparison = ">=",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    runs: Sequence[str | Path], *, checkpoint: str = "", comparison: Comparison = ">=", resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
     """Compare runs split by split; the first run named is what differences start from.
 
@@ -91,7 +87,7 @@ def compare_runs(
                 "name": run.name,
                 "path": str(run.folder.root),
                 "checkpoint": run.checkpoint,
-                "model": read_json(run.folder.metrics).get("model"),
+                "model": run.model,
                 "form": run.form.name,
             }
             for run in opened
@@ -109,19 +105,14 @@ def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
     opened = []
     for folder, name in zip(folders, names, strict=True):
         run = RunFolder(folder)
-        if not run.metrics.is_file():
-            raise Timer1Error(f"{run.metrics}: no such file; run 05_evaluate of that run first")
-        metrics = read_json(run.metrics)
-        if not isinstance(metrics, dict) or not isinstance(metrics.get("splits"), dict):
-            raise Timer1Error(f"{run.metrics}: not a metrics file of 05_evaluate")
-        by_checkpoint = [name for rows in metrics["splits"].values() for name in rows]
-        found = in_order(by_checkpoint)
+        metrics = read_metrics(run)
+        found = in_order(name for rows in metrics["splits"].values() for name in rows)
         if checkpoint and checkpoint not in found:
             raise Timer1Error(f"{folder}: no predictions of checkpoint {checkpoint!r}; there are {', '.join(found) or 'none'}")
         if not found:
             raise Timer1Error(f"{run.metrics}: no checkpoint was evaluated")
-        kinds = split_kinds(metrics)
-        opened.append(_Run(name, run, checkpoint or found[-1], form_of(metrics), kinds))
+        chosen = checkpoint or found[-1]
+        opened.append(_Run(name, run, chosen, form_of(metrics), split_kinds(metrics), metrics.get("model")))
     return opened
 
 
@@ -153,7 +144,7 @@ def _split(
             scored = join(samples, answers, run.form)
             metrics = summary(scored, comparison, resamples=resamples, seed=seed, groups=("type",))
         else:
-            metrics = questions.accuracy(samples, questions.pair(samples, answers), resamples=resamples, seed=seed)
+            metrics = questions.accuracy(samples, pair(samples, answers), resamples=resamples, seed=seed)
         rows.append({"run": run.name, "checkpoint": run.checkpoint, **metrics})
     first, first_samples, first_answers = read[0]
     for run, samples, answers in read[1:]:
@@ -165,13 +156,14 @@ def _split(
         if not shared:
             continue
         ours, theirs = [pair[0] for pair in shared], [pair[1] for pair in shared]
-        renamed = _renamed(answers, {other.id: one.id for one, other in shared})
+        names = {other.id: one.id for one, other in shared}
+        renamed = [replace(answer, id=names[answer.id]) for answer in answers if answer.id in names]
         name = f"{first.name} → {run.name}"
         if kind == "grounding":
             one, two = join(ours, first_answers, first.form), join(ours, renamed, run.form)
             differences[name] = paired(one, two, comparison, resamples=resamples, seed=seed)
         else:
-            given = questions.pair(ours, first_answers), questions.pair(theirs, answers)
+            given = pair(ours, first_answers), pair(theirs, answers)
             row = questions.compare(ours, given[0], given[1], resamples=resamples, seed=seed)
             differences[name] = {"accuracy": as_json(row)}
     return {"kind": kind, "rows": rows, "paired": differences}
@@ -188,16 +180,6 @@ def _shared(first: Sequence[Sample], second: Sequence[Sample]) -> list[tuple[Sam
     for sample in second:
         theirs.setdefault(asks(sample), []).append(sample)
     return [(sample, theirs[asks(sample)].pop(0)) for sample in first if theirs.get(asks(sample))]
-
-
-def _renamed(answers: Sequence[Prediction], names: dict[str, str]) -> list[Prediction]:
-    result = []
-    for answer in answers:
-        if answer.id in names:
-            copy = Prediction(**{name: getattr(answer, name) for name in Prediction.__slots__})
-            copy.id = names[answer.id]
-            result.append(copy)
-    return result
 
 
 def compare_table(value: dict[str, Any], split: str) -> Table:
@@ -235,52 +217,33 @@ def compare_html(value: dict[str, Any]) -> str:
     return page.render(splits=splits, notes=value["notes"])
 
 
-TIME_R1 = "Time-R1, arXiv 2503.13377v2"
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """R1@0.3, R1@0.5 and R1@0.7 in percent, None where none is given."""
-
-    model: str
-    benchmark: str
-    r1: tuple[float | None, float | None, float | None]
-    setting: str
-    source: str = TIME_R1
-
-
-PUBLISHED: tuple[Published, ...] = (
-    Published("Time-R1 7B", "TVGBench", (41.8, 29.4, 16.4), "zero-shot"),
-    Published("Time-R1 7B", "Charades-STA", (78.1, 60.8, 35.3), "zero-shot"),
-    Published("Time-R1 7B", "ActivityNet", (58.6, 39.0, 21.4), "zero-shot"),
-    Published("Time-R1 7B", "Charades-STA", (82.8, 72.2, 50.1), "fine-tuned on the benchmark"),
-    Published("Time-R1 7B", "ActivityNet", (73.3, 55.6, 34.0), "fine-tuned on the benchmark"),
-    Published("TRACE", "TVGBench", (37.0, 25.5, 14.6), "as reported there"),
-    Published("TRACE", "Charades-STA", (None, 40.3, 19.4), "as reported there"),
-    Published("TimeSuite", "TVGBench", (31.1, 18.0, 8.9), "as reported there"),
-    Published("TimeSuite", "Charades-STA", (69.9, 48.7, 24.0), "as reported there"),
-    Published("VideoChat-Flash", "TVGBench", (32.8, 19.8, 10.4), "as reported there"),
-    Published("VideoChat-Flash", "Charades-STA", (74.5, 53.1, 27.6), "as reported there"),
-    Published("Gemini-2.5-Pro", "TVGBench", (39.1, 24.4, 12.8), "as reported there"),
-    Published("HawkEye", "ActivityNet", (49.1, 29.3, 10.7), "as reported there"),
-    Published("VTimeLLM", "ActivityNet", (44.0, 27.8, 14.3), "as reported there"),
+# benchmark, model, R1@0.3, R1@0.5, R1@0.7 (percent), setting
+_REPORTED = "as reported there"
+_TUNED = "fine-tuned on the benchmark"
+PUBLISHED: tuple[tuple[str, str, float | None, float | None, float | None, str], ...] = (
+    ("ActivityNet", "Time-R1 7B", 58.6, 39.0, 21.4, "zero-shot"),
+    ("ActivityNet", "Time-R1 7B", 73.3, 55.6, 34.0, _TUNED),
+    ("ActivityNet", "HawkEye", 49.1, 29.3, 10.7, _REPORTED),
+    ("ActivityNet", "VTimeLLM", 44.0, 27.8, 14.3, _REPORTED),
+    ("Charades-STA", "Time-R1 7B", 78.1, 60.8, 35.3, "zero-shot"),
+    ("Charades-STA", "Time-R1 7B", 82.8, 72.2, 50.1, _TUNED),
+    ("Charades-STA", "TRACE", None, 40.3, 19.4, _REPORTED),
+    ("Charades-STA", "TimeSuite", 69.9, 48.7, 24.0, _REPORTED),
+    ("Charades-STA", "VideoChat-Flash", 74.5, 53.1, 27.6, _REPORTED),
+    ("TVGBench", "Time-R1 7B", 41.8, 29.4, 16.4, "zero-shot"),
+    ("TVGBench", "TRACE", 37.0, 25.5, 14.6, _REPORTED),
+    ("TVGBench", "TimeSuite", 31.1, 18.0, 8.9, _REPORTED),
+    ("TVGBench", "VideoChat-Flash", 32.8, 19.8, 10.4, _REPORTED),
+    ("TVGBench", "Gemini-2.5-Pro", 39.1, 24.4, 12.8, _REPORTED),
 )
-
-COMPARISON_NOTE = "Time-R1's own script counts IoU > m; other papers mostly IoU >= m."
+"""Results of Time-R1 (arXiv 2503.13377v2), whose script counts IoU > m; other papers mostly IoU >= m."""
 
 
 def published_rows(benchmark: str | None = None) -> list[dict[str, str | float | None]]:
     """Rows for a table, of one benchmark or of all."""
     return [
-        {
-            "benchmark": fact.benchmark,
-            "model": fact.model,
-            "setting": fact.setting,
-            "R1@0.3": fact.r1[0],
-            "R1@0.5": fact.r1[1],
-            "R1@0.7": fact.r1[2],
-            "source": fact.source,
-        }
-        for fact in sorted(PUBLISHED, key=lambda fact: fact.benchmark)
-        if benchmark is None or fact.benchmark == benchmark
-    ]
+        {"benchmark": name, "model": model, "setting": setting, "R1@0.3": low, "R1@0.5": middle, "R1@0.7": high,
+         "source": "Time-R1, arXiv 2503.13377v2"}
+        for name, model, low, middle, high, setting in PUBLISHED
+        if benchmark in (None, name)
+    ]  # fmt: skip

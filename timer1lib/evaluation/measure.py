@@ -12,7 +12,7 @@ from timer1lib.data.bias import blind_answers, usable
 from timer1lib.evaluation import questions
 from timer1lib.evaluation.columns import CHECKPOINTS
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
-from timer1lib.evaluation.scored import Scored, join
+from timer1lib.evaluation.scored import Scored, join, pair
 from timer1lib.evaluation.signatures import find_signatures
 from timer1lib.files import read_jsonl
 from timer1lib.forms import AnswerForm
@@ -61,6 +61,10 @@ class Evidence:
     rollouts: Path | None = None
     swapped_durations: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
+    def by_checkpoint(self, kind: str, split: str) -> dict[str, Sequence[Prediction]]:
+        """{checkpoint: predictions} on a split, in the order of training."""
+        return {name: self.answers[kind, name, split] for name in CHECKPOINTS if (kind, name, split) in self.answers}
+
 
 def measure_run(evidence: Evidence, form: AnswerForm, comparison: Comparison, resamples: int, seed: int) -> dict[str, Any]:
     """The contents of `metrics.json`: see docs/evaluation.md. Times and machines play no part in it."""
@@ -69,62 +73,41 @@ def measure_run(evidence: Evidence, form: AnswerForm, comparison: Comparison, re
         "form": form.name,
         "asked": form.identity(),
         "resamples": resamples,
-        "splits": {},
-        "baselines": {},
-        "paired": {},
-        "questions": {},
-        "signatures": {},
+        **{name: {} for name in ("splits", "baselines", "paired", "questions", "signatures")},
         "failed": _failed(evidence),
     }
+    ruler = {"comparison": comparison, "resamples": resamples, "seed": seed}
     progress = Progress("scoring", len(evidence.splits))
     reference: dict[str, Scored] = {}
     for split, (kind, samples) in evidence.splits.items():
         if kind == "questions":
-            _questions(result, evidence, split, samples, comparison, resamples, seed)
+            parts = _questions(evidence, split, samples, ruler)
         else:
             asked = [sample for sample in samples if sample.windows]
-            scored = {
-                name: join(asked, rows, form)
-                for name in CHECKPOINTS
-                if (rows := evidence.answers.get(("grounding", name, split))) is not None
-            }
-            _grounding(result, evidence, split, scored, comparison, resamples, seed)
-            _signatures(result, evidence, split, scored, reference, seed)
+            scored = {name: join(asked, rows, form) for name, rows in evidence.by_checkpoint("grounding", split).items()}
+            parts = _grounding(evidence, scored, ruler)
+            parts["signatures"] = _signatures(evidence, split, scored, reference, seed)
             reference = reference or scored
+        for name, part in parts.items():
+            result[name][split] = part
         progress.update()
     return result
 
 
-def _grounding(
-    result: dict[str, Any],
-    evidence: Evidence,
-    split: str,
-    scored: Mapping[str, Scored],
-    comparison: Comparison,
-    resamples: int,
-    seed: int,
-) -> None:
-    result["splits"][split] = {name: summary(rows, comparison, resamples=resamples, seed=seed) for name, rows in scored.items()}
+def _grounding(evidence: Evidence, scored: Mapping[str, Scored], ruler: dict[str, Any]) -> dict[str, Any]:
     asked = next(iter(scored.values())).samples if scored else ()
-    result["baselines"][split] = {
-        name: summary(join(asked, rows), comparison, resamples=resamples, seed=seed, groups=())
-        for name, rows in baseline_predictions(asked, evidence.train).items()
-    }
-    result["paired"][split] = {
-        f"{first} → {second}": paired(scored[first], scored[second], comparison, resamples=resamples, seed=seed)
-        for first, second in pairs(list(scored))
+    baselines = baseline_predictions(asked, evidence.train)
+    return {
+        "splits": {name: summary(rows, **ruler) for name, rows in scored.items()},
+        "baselines": {name: summary(join(asked, rows), **ruler, groups=()) for name, rows in baselines.items()},
+        "paired": {f"{one} → {two}": paired(scored[one], scored[two], **ruler) for one, two in pairs(list(scored))},
     }
 
 
 def _signatures(
-    result: dict[str, Any],
-    evidence: Evidence,
-    split: str,
-    scored: Mapping[str, Scored],
-    reference: Mapping[str, Scored],
-    seed: int,
-) -> None:
-    result["signatures"][split] = {}
+    evidence: Evidence, split: str, scored: Mapping[str, Scored], reference: Mapping[str, Scored], seed: int
+) -> dict[str, Any]:
+    made = {}
     last = list(scored)[-1:] == ["grpo"]
     for name, rows in scored.items():
         swapped, shuffled = (evidence.answers.get((kind, name, split)) for kind in ("swap", "shuffle"))
@@ -139,36 +122,24 @@ def _signatures(
             rollouts=rollouts,
             seed=seed,
         )
-        result["signatures"][split][name] = {signature.name: signature.to_json() for signature in found}
+        made[name] = {signature.name: signature.to_json() for signature in found}
+    return made
 
 
-def _questions(
-    result: dict[str, Any],
-    evidence: Evidence,
-    split: str,
-    samples: Sequence[Sample],
-    comparison: Comparison,
-    resamples: int,
-    seed: int,
-) -> None:
-    given = {
-        name: questions.pair(samples, rows)
-        for name in CHECKPOINTS
-        if (rows := evidence.answers.get(("questions", name, split))) is not None
-    }
-    result["splits"][split] = {
-        name: questions.accuracy(samples, rows, resamples=resamples, seed=seed) | {"letters": questions.by_letter(samples, rows)}
+def _questions(evidence: Evidence, split: str, samples: Sequence[Sample], ruler: dict[str, Any]) -> dict[str, Any]:
+    drawn = {name: ruler[name] for name in ("resamples", "seed")}
+    given = {name: pair(samples, rows) for name, rows in evidence.by_checkpoint("questions", split).items()}
+    scores = {
+        name: questions.accuracy(samples, rows, **drawn) | {"letters": questions.by_letter(samples, rows)}
         for name, rows in given.items()
     }
-    result["paired"][split] = {
-        f"{first} → {second}": {
-            "accuracy": as_json(questions.compare(samples, given[first], given[second], resamples=resamples, seed=seed))
-        }
-        for first, second in pairs(list(given))
+    differences = {
+        f"{one} → {two}": {"accuracy": as_json(questions.compare(samples, given[one], given[two], **drawn))}
+        for one, two in pairs(list(given))
     }
-    result["questions"][split] = {}
-    for name, row in result["splits"][split].items():
-        entry: dict[str, Any] = {
+    entries = {}
+    for name, row in scores.items():
+        entries[name] = {
             "accuracy": {"value": row["accuracy"], "interval": row["interval"].get("accuracy")},
             "chance": row["chance"],
             "always_one_letter": row["always"],
@@ -177,12 +148,10 @@ def _questions(
         both = evidence.answers.get(("grounded", name, split))
         if both is not None:
             windowed = [sample for sample in samples if sample.windows]
-            table = questions.grounded(
-                windowed, questions.pair(windowed, both), comparison=comparison, resamples=resamples, seed=seed
-            )
+            table = questions.grounded(windowed, pair(windowed, both), **ruler)
             for metric, ends in table["interval"].items():
-                entry[f"grounded {metric}"] = {"value": table[metric], "interval": ends}
-        result["questions"][split][name] = entry
+                entries[name][f"grounded {metric}"] = {"value": table[metric], "interval": ends}
+    return {"splits": scores, "paired": differences, "questions": entries}
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:

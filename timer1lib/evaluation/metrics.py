@@ -18,7 +18,7 @@ from timer1lib.evaluation import columns as listed
 from timer1lib.evaluation.columns import paired_keys
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.scored import Bools, Floats, Scored
-from timer1lib.schema import Sample
+from timer1lib.schema import Sample, Window
 
 Comparison = Literal[">=", ">"]
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -64,14 +64,13 @@ def columns(scored: Scored, comparison: Comparison = ">=") -> dict[str, Floats]:
     return result | {column.key: column.of(scored) for column in listed.COLUMNS if column.of is not None}
 
 
-def counts(scored: Scored) -> dict[str, int]:
-    """n asked; answered (a prediction came back); unparsable (of those, without a span); missing (n - answered).
+def counts(scored: Scored, rows: Bools) -> dict[str, int]:
+    """Of the chosen rows (N,): n asked; answered (a prediction came back); unparsable (of those, without a span); missing.
 
     Missing and unparsable rows count as wrong in every R1@m and in mIoU.
     """
-    answered = int(scored.answered.sum())
-    parsed = int(scored.parsed.sum())
-    return {"n": len(scored), "answered": answered, "unparsable": answered - parsed, "missing": len(scored) - answered}
+    n, answered, parsed = int(rows.sum()), int((scored.answered & rows).sum()), int((scored.parsed & rows).sum())
+    return {"n": n, "answered": answered, "unparsable": answered - parsed, "missing": n - answered}
 
 
 def mean(values: Floats) -> float | None:
@@ -101,7 +100,7 @@ def summary(
     values = np.stack([table[name] for name in names], axis=1) if len(scored) else np.zeros((0, len(names)))
     grouped = {name: members(scored.samples, name) for name in groups}
     keys = [(grouping, group) for grouping, parts in grouped.items() for group in parts]
-    result: dict[str, Any] = {**counts(scored), "comparison": comparison}
+    result: dict[str, Any] = {**counts(scored, np.ones(len(scored), dtype=np.bool_)), "comparison": comparison}
     result.update({name: mean(table[name]) for name in names})
     wide = [values] + [np.where(grouped[g][k][:, None], values[:, : len(PERCENT)], np.nan) for g, k in keys]
     low = high = np.full(sum(part.shape[1] for part in wide), np.nan)
@@ -112,10 +111,7 @@ def summary(
         result[f"by_{grouping}"] = {}
     for index, (grouping, group) in enumerate(keys):
         rows = grouped[grouping][group]
-        answered, parsed = int((scored.answered & rows).sum()), int((scored.parsed & rows).sum())
-        n = int(rows.sum())
-        entry: dict[str, Any] = {"n": n, "answered": answered, "unparsable": answered - parsed, "missing": n - answered}
-        entry.update({name: mean(table[name][rows]) for name in PERCENT})
+        entry: dict[str, Any] = counts(scored, rows) | {name: mean(table[name][rows]) for name in PERCENT}
         if resamples:
             entry["interval"] = _intervals(list(PERCENT), low, high, len(names) + index * len(PERCENT))
         result[f"by_{grouping}"][group] = entry
@@ -153,27 +149,17 @@ def _bin(value: float, bins: tuple[tuple[float, str], ...]) -> str:
     return next(label for limit, label in bins if value < limit or limit == np.inf)
 
 
-def _video_length(sample: Sample) -> str:
-    return _bin(sample.duration, _SECONDS) if sample.duration else ""
-
-
-def _window_length(sample: Sample) -> str:
-    if not sample.windows or not sample.duration or sample.duration < 0:
-        return ""
-    return _bin((sample.window[1] - sample.window[0]) / sample.duration, _SHARES)
-
-
-def _window_position(sample: Sample) -> str:
-    if not sample.windows or not sample.duration or sample.duration < 0:
-        return ""
-    return _bin(sum(sample.window) / 2 / sample.duration, _PLACES)
+def _share(sample: Sample, seconds: Callable[[Window], float]) -> float:
+    """A time of the sample's window as a share of its video; NaN where either is not known."""
+    known = sample.windows and sample.duration and sample.duration > 0
+    return seconds(sample.window) / sample.duration if known and sample.duration else math.nan
 
 
 _LABELS: dict[str, Callable[[Sample], str]] = {
     "type": lambda sample: sample.type,
-    "video_length": _video_length,
-    "window_length": _window_length,
-    "window_position": _window_position,
+    "video_length": lambda sample: _bin(sample.duration or math.nan, _SECONDS),
+    "window_length": lambda sample: _bin(_share(sample, lambda window: window[1] - window[0]), _SHARES),
+    "window_position": lambda sample: _bin(_share(sample, lambda window: sum(window) / 2), _PLACES),
     "source": lambda sample: sample.source,
 }
 _ORDER = {
@@ -188,7 +174,6 @@ def paired(
     second: Scored,
     comparison: Comparison = ">=",
     *,
-    metrics: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
@@ -199,11 +184,7 @@ def paired(
     """
     assert first.ids == second.ids, "paired comparison needs the same samples"
     one, two = columns(first, comparison), columns(second, comparison)
-    result = {}
-    for metric in paired_keys() if metrics is None else metrics:
-        row = paired_difference(one[metric], two[metric], first.video, resamples, seed)
-        result[metric] = as_json(row)
-    return result
+    return {name: as_json(paired_difference(one[name], two[name], first.video, resamples, seed)) for name in paired_keys()}
 
 
 def as_json(row: dict[str, float]) -> dict[str, Any]:

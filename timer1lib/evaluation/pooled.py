@@ -16,12 +16,12 @@ import numpy as np
 
 from timer1lib.evaluation import columns as listed
 from timer1lib.evaluation import questions
-from timer1lib.evaluation.answers import answered, asked, form_of, split_kinds
-from timer1lib.evaluation.columns import column_of, in_order, paired_keys, shown
+from timer1lib.evaluation.answers import answered, asked, form_of, read_metrics, split_kinds
+from timer1lib.evaluation.columns import Column, column_of, in_order, paired_keys, shown
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, percentile
 from timer1lib.evaluation.metrics import Comparison, columns, mean
-from timer1lib.evaluation.scored import Floats, join
-from timer1lib.evaluation.tables import Cell, difference_cell, score_cell, scores_of, table_of, text_table
+from timer1lib.evaluation.scored import Floats, join, pair
+from timer1lib.evaluation.tables import Cell, difference_cell, present, score_cell, scores_of, table_of, text_table
 from timer1lib.files import read_json
 from timer1lib.runfolder import RunFolder
 
@@ -91,7 +91,7 @@ def crossed_interval(
 
 def _read(run: RunFolder, comparison: Comparison) -> list[tuple[str, str, Rows]]:
     """(split, checkpoint, rows) of all that the run answered; the last checkpoint's name is empty."""
-    metrics = read_json(run.metrics)
+    metrics = read_metrics(run)
     result: list[tuple[str, str, Rows]] = []
     for split, kind in split_kinds(metrics).items():
         present = in_order(metrics["splits"][split])
@@ -102,7 +102,7 @@ def _read(run: RunFolder, comparison: Comparison) -> list[tuple[str, str, Rows]]
                 every = columns(join(samples, answers, form_of(metrics)), comparison)
                 table = {metric: every[metric] for metric in pooled_keys()}
             else:
-                table = {"accuracy": 100.0 * questions.correct(samples, questions.pair(samples, answers))}
+                table = {"accuracy": 100.0 * questions.correct(samples, pair(samples, answers))}
             rows: Rows = {s.id: (s.video, {m: float(table[m][i]) for m in table}) for i, s in enumerate(samples)}
             result.append((split, "" if checkpoint == present[-1] else checkpoint, rows))
     return result
@@ -111,16 +111,11 @@ def _read(run: RunFolder, comparison: Comparison) -> list[tuple[str, str, Rows]]
 def _means(by_seed: Mapping[int, Rows]) -> dict[str, Any]:
     rows = {number: [values for _, values in table.values()] for number, table in sorted(by_seed.items())}
     every = [row for table in rows.values() for row in table]
-    means: dict[str, Any] = {"seeds": len(rows), "queries": len(every)}
-    for metric in every[0] if every else ():
-        means[metric] = _mean(every, metric)
-    main = "accuracy" if every and "accuracy" in every[0] else "mIoU"
-    means["by_seed"] = {number: _mean(table, main) for number, table in rows.items()}
-    return means
-
-
-def _mean(rows: Sequence[Mapping[str, float]], metric: str) -> float | None:
-    return mean(np.array([row[metric] for row in rows]))
+    metrics = list(every[0]) if every else []
+    main = "accuracy" if "accuracy" in metrics else "mIoU"
+    means = {metric: mean(np.array([row[metric] for row in every])) for metric in metrics}
+    by_number = {number: mean(np.array([row[main] for row in table])) for number, table in rows.items()}
+    return {"seeds": len(rows), "queries": len(every), **means, "by_seed": by_number}
 
 
 def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: int, seed: int) -> dict[str, Any]:
@@ -131,9 +126,9 @@ def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: in
     for metric in [m for m in (*paired_keys("grounding"), *paired_keys("questions")) if m in example]:
         sums, counts = np.zeros((len(shared), len(videos))), np.zeros((len(shared), len(videos)))
         for row, number in enumerate(shared):
-            for key in first[number].keys() & second[number].keys():
-                video, one = first[number][key]
-                delta = second[number][key][1][metric] - one[metric]
+            for key, (video, one) in first[number].items():
+                # in the order of the samples: a sum of floats depends on it
+                delta = second[number][key][1][metric] - one[metric] if key in second[number] else np.nan
                 if np.isfinite(delta):
                     sums[row, videos[video]] += delta
                     counts[row, videos[video]] += 1
@@ -141,13 +136,8 @@ def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: in
             continue
         difference, low, high = crossed_interval(sums, counts, resamples, seed)
         by_seed = (sums.sum(1) / counts.sum(1)).tolist()
-        result[metric] = {
-            "difference": difference,
-            "interval": [low, high],
-            "by_seed": by_seed,
-            "seeds": len(shared),
-            "n": int(counts.sum()),
-        }
+        row_of = {"difference": difference, "interval": [low, high], "by_seed": by_seed}
+        result[metric] = row_of | {"seeds": len(shared), "n": int(counts.sum())}
     return result
 
 
@@ -189,33 +179,24 @@ def means_table(rows: Sequence[Mapping[str, Any]]) -> str:
     Args:
         rows: {variant, run (its folder), error} of each run of a sweep; those that failed are left out.
     """
-    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    columns = shown("brief")
-    by_variant = {name: [row for row in rows if row["variant"] == name] for name in dict.fromkeys(r["variant"] for r in rows)}
-    for variant, members in by_variant.items():
-        for row in members:
-            metrics = Path(row["run"]) / "metrics.json"
-            if row["error"] or not metrics.is_file():
-                continue
-            for split, given in read_json(metrics).get("splits", {}).items():
-                scores = scores_of(given)
-                if not scores:
-                    continue
-                last = list(scores)[-1]
-                for column in columns:
-                    if (value := listed.number(scores[last].get(column.key))) is not None:
-                        key = (split, variant, last)
-                        found.setdefault(key, {}).setdefault(column.key, []).append(column.scale * value)
-    shown_columns = [column for column in columns if any(column.key in values for values in found.values())]
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        metrics = Path(row["run"]) / "metrics.json"
+        if row["error"] or not metrics.is_file():
+            continue
+        for split, given in read_json(metrics).get("splits", {}).items():
+            for checkpoint, scores in list(scores_of(given).items())[-1:]:
+                found.setdefault((split, row["variant"], checkpoint), []).append(scores)
+    columns = present(shown("brief"), [scores for members in found.values() for scores in members])
     made = []
-    for (split, variant, checkpoint), values in sorted(found.items(), key=lambda item: item[0][0]):
-        cells = {c.title: _over_seeds(values.get(c.key, []), f".{c.digits}f", c.unit) for c in shown_columns}
+    for (split, variant, checkpoint), members in sorted(found.items(), key=lambda item: item[0][0]):
+        cells = {column.title: _over_seeds(members, column) for column in columns}
         made.append({"split": split, "row": variant, "checkpoint": checkpoint, **cells})
     return text_table(table_of(made))
 
 
-def _over_seeds(values: Sequence[float], form: str, unit: str) -> Cell:
-    if not values:
-        return Cell(None)
+def _over_seeds(members: Sequence[Mapping[str, Any]], column: Column) -> Cell:
+    given = [listed.number(scores.get(column.key)) for scores in members]
+    values = [column.scale * value for value in given if value is not None]
     spread = statistics.stdev(values) if len(values) > 1 else None
-    return Cell(statistics.fmean(values), None, spread, "", form, unit)
+    return Cell(statistics.fmean(values) if values else None, None, spread, "", f".{column.digits}f", column.unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.metrics import THRESHOLDS, Comparison, mean, members, reaches
-from timer1lib.evaluation.scored import Bools, Floats, score_pairs
+from timer1lib.evaluation.scored import Bools, Floats, numbered, score_pairs
 from timer1lib.forms.reading import letter, parse_letter
 from timer1lib.schema import Prediction, Sample
 
@@ -25,21 +26,9 @@ def chosen(row: Prediction | None, sample: Sample) -> int | None:
 
 def correct(samples: Sequence[Sample], rows: Sequence[Prediction | None]) -> Floats:
     """(N,) 1 where the right option was chosen, 0 where another or none, NaN where no right answer is known."""
-    return np.array(
-        [
-            np.nan if sample.answer is None else float(chosen(row, sample) == sample.answer)
-            for sample, row in zip(samples, rows, strict=True)
-        ],
-        dtype=np.float64,
-    )
-
-
-def pair(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Prediction | None]:
-    """Each sample's prediction by id; the first of two with one id counts."""
-    table: dict[str, Prediction] = {}
-    for prediction in predictions:
-        table.setdefault(prediction.id, prediction)
-    return [table.get(sample.id) for sample in samples]
+    pairs = zip(samples, rows, strict=True)
+    right = [np.nan if sample.answer is None else float(chosen(row, sample) == sample.answer) for sample, row in pairs]
+    return np.array(right, dtype=np.float64)
 
 
 def accuracy(
@@ -63,13 +52,11 @@ def accuracy(
     wide = np.stack([values] + [np.where(mask, values, np.nan) for mask in groups.values()], axis=1)
     low = high = np.full(wide.shape[1], np.nan)
     if resamples and asked:
-        low, high = percentile(bootstrap_means(wide, videos(asked), resamples, seed), LEVEL)
+        low, high = percentile(bootstrap_means(wide, numbered(s.video for s in asked), resamples, seed), LEVEL)
 
-    def interval(column: int) -> dict[str, list[float]]:
-        return {"accuracy": [float(low[column]), float(high[column])]} if np.isfinite(low[column]) else {}
-
+    ends = [{"accuracy": [float(a), float(b)]} if np.isfinite(a) else {} for a, b in zip(low, high, strict=True)]
     chance = np.array([100.0 / len(sample.options or [""]) for sample in asked])
-    result: dict[str, Any] = {
+    return {
         "n": len(asked),
         "unknown": len(samples) - len(asked),
         "answered": answered,
@@ -78,13 +65,12 @@ def accuracy(
         "accuracy": mean(values),
         "chance": mean(chance),
         "always": max(letters.values(), default=None),
-        "interval": interval(0),
+        "interval": ends[0],
+        "by_type": {
+            name: {"n": int(mask.sum()), "accuracy": mean(values[mask]), "chance": mean(chance[mask]), "interval": interval}
+            for (name, mask), interval in zip(groups.items(), ends[1:], strict=True)
+        },
     }
-    result["by_type"] = {
-        name: {"n": int(mask.sum()), "accuracy": mean(values[mask]), "chance": mean(chance[mask]), "interval": interval(i)}
-        for i, (name, mask) in enumerate(groups.items(), 1)
-    }
-    return result
 
 
 def grounded(
@@ -146,20 +132,12 @@ def compare(
     seed: int = 0,
 ) -> dict[str, float]:
     """Second minus first accuracy on the same questions, in percent points: difference, low, high, p, n."""
-    return paired_difference(100.0 * correct(samples, first), 100.0 * correct(samples, second), videos(samples), resamples, seed)
-
-
-def videos(samples: Sequence[Sample]) -> np.typing.NDArray[np.int64]:
-    """(N,) number of each sample's video, 0 .. V-1."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(sample.video, len(numbers)) for sample in samples], dtype=np.int64)
+    video = numbered(sample.video for sample in samples)
+    return paired_difference(100.0 * correct(samples, first), 100.0 * correct(samples, second), video, resamples, seed)
 
 
 def by_letter(samples: Sequence[Sample], rows: Sequence[Prediction | None]) -> Mapping[str, int]:
     """How often each letter was chosen: a model that always says A shows here."""
-    counts: dict[str, int] = {}
-    for sample, row in zip(samples, rows, strict=True):
-        index = chosen(row, sample)
-        name = "none" if index is None else letter(index)
-        counts[name] = counts.get(name, 0) + 1
+    picked = [chosen(row, sample) for sample, row in zip(samples, rows, strict=True)]
+    counts = Counter("none" if index is None else letter(index) for index in picked)
     return dict(sorted(counts.items()))

@@ -12,7 +12,7 @@ from timer1lib.data.checks import clip, faults
 from timer1lib.data.readers import read_annotations
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import qvhighlights
-from timer1lib.evaluation.answers import EXAMPLES, Answer, Matched, match, read_answers
+from timer1lib.evaluation.answers import EXAMPLES, Matched, match, read_answers
 from timer1lib.evaluation.columns import shown
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, summary
@@ -48,8 +48,7 @@ def repair(samples: Sequence[Sample], treatment: Treatment = "keep") -> Repaired
     if treatment not in get_args(Treatment):
         raise Timer1Error(f"repairs {treatment!r}: one of {', '.join(get_args(Treatment))}")
     result = Repaired([])
-    for sample in samples:
-        result.samples.append(sample if treatment == "keep" or not sample.windows else _repair(sample, treatment, result))
+    result.samples = [s if treatment == "keep" or not s.windows else _repair(s, treatment, result) for s in samples]
     return result
 
 
@@ -119,10 +118,13 @@ def score_files(
     samples = list(read.samples)
     unreadable = [str(problem) for problem in read.problems if problem.severity == "error" and problem.repair == "drop"]
     matched = match(samples, answers)
-    if answers and len(matched.unknown) == len(answers):
+    if len(matched.unknown) == len(answers):
+        first = answers[0]
+        named = repr(first.prediction.id) if first.prediction.id else f"video {first.video!r}, query {first.query!r}"
+        sample = f"id {samples[0].id!r}, video {samples[0].video!r}" if samples else "none"
         raise Timer1Error(
             f"{predictions}: none of its {len(answers)} predictions is about a sample of {annotations}; "
-            f"the first is {_name(answers[0])}, the annotations' first sample is {_sample_name(samples)}"
+            f"the first is {named}, the annotations' first sample is {sample}"
         )
     repaired = repair(samples, treatment)
     keep = [i for i, sample in enumerate(repaired.samples) if sample is not None and sample.windows]
@@ -149,28 +151,16 @@ def _fate(samples: Sequence[Sample], matched: Matched, repaired: Repaired) -> di
     left_out = {**repaired.left_out, **({"no_window": without} if without else {})}
     dropped = {s.id for s, kept in zip(samples, repaired.samples, strict=True) if kept is None or not s.windows}
     return {
-        "repaired": _listed(repaired.changed),
-        "left_out": {"n": len(dropped), **_listed(left_out)},
+        "repaired": {code: _few(ids) for code, ids in repaired.changed.items()},
+        "left_out": {"n": len(dropped), **{code: _few(ids) for code, ids in left_out.items()}},
         "duplicates": _few(matched.duplicates),
         "unknown": _few(matched.unknown),
         "shared_answers": matched.shared,
     }
 
 
-def _listed(table: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    return {code: _few(ids) for code, ids in table.items()}
-
-
 def _few(names: Sequence[str]) -> dict[str, Any]:
     return {"n": len(names), "examples": list(names[:EXAMPLES])}
-
-
-def _name(answer: Answer) -> str:
-    return repr(answer.prediction.id) if answer.prediction.id else f"video {answer.video!r}, query {answer.query!r}"
-
-
-def _sample_name(samples: Sequence[Sample]) -> str:
-    return f"id {samples[0].id!r}, video {samples[0].video!r}" if samples else "none"
 
 
 _BREAKDOWNS = {
@@ -211,15 +201,11 @@ def _breakdown(title: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _fates(value: Mapping[str, Any]) -> list[str]:
     """One line for everything that did not simply fit."""
-    lines = []
-    for code, few in value.get("repaired", {}).items():
-        lines.append(f"repaired ({value['treatment']}) {code}: {few['n']}, such as {', '.join(map(str, few['examples']))}")
-    for code, few in value.get("left_out", {}).items():
-        if isinstance(few, Mapping):
-            lines.append(f"left out {code}: {few['n']}, such as {', '.join(map(str, few['examples']))}")
+    told = {f"repaired ({value['treatment']}) {code}": few for code, few in value.get("repaired", {}).items()}
+    told |= {f"left out {code}": few for code, few in value.get("left_out", {}).items() if isinstance(few, Mapping)}
     titles = {"unreadable": "unreadable rows", "duplicates": "answered twice", "unknown": "about no known sample"}
-    for name, words in titles.items():
-        few = value.get(name, {})
-        if few.get("n"):
-            lines.append(f"{words}: {few['n']}, such as {', '.join(map(str, few['examples']))}")
+    told |= {words: value.get(name, {}) for name, words in titles.items()}
+    lines = [
+        f"{words}: {few['n']}, such as {', '.join(map(str, few['examples']))}" for words, few in told.items() if few.get("n")
+    ]
     return ["\n".join(lines)] if lines else []

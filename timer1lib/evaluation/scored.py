@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,41 +52,27 @@ class Scored:
     def ids(self) -> list[str]:
         return [sample.id for sample in self.samples]
 
-    def take(self, rows: Bools | NDArray[np.int64]) -> Scored:
-        """The chosen rows; videos are numbered anew."""
-        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        _, video = np.unique(self.video[index], return_inverse=True)
-        return Scored(
-            tuple(self.samples[i] for i in index),
-            tuple(self.predictions[i] for i in index),
-            self.span[index],
-            self.window[index],
-            self.duration[index],
-            self.iou[index],
-            self.answered[index],
-            self.parsed[index],
-            self.form[index],
-            video.astype(np.int64),
-        )
+
+def numbered(names: Iterable[str]) -> NDArray[np.int64]:
+    """(N,) the number of each row's name, 0 .. V-1 in the order of appearance."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
-def join(
-    samples: Sequence[Sample], predictions: Mapping[str, Prediction] | Sequence[Prediction], form: AnswerForm = FORMS["timer1"]
-) -> Scored:
-    """Put each sample's prediction beside it, by id.
+def pair(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> list[Prediction | None]:
+    """Each sample's prediction by id; the first of two with one id counts."""
+    table: dict[str, Prediction] = {}
+    for prediction in predictions:
+        table.setdefault(prediction.id, prediction)
+    return [table.get(sample.id) for sample in samples]
 
-    Args:
-        samples: grounding samples; those without a window score 0 for every answer.
-        predictions: by id, or a list (the first of two with one id counts).
-        form: what the completions are held against.
+
+def join(samples: Sequence[Sample], predictions: Iterable[Prediction], form: AnswerForm = FORMS["timer1"]) -> Scored:
+    """Put each sample's prediction beside it, by id (`pair`); `form` is what the completions are held against.
+
+    Samples without a window score 0 for every answer.
     """
-    if not isinstance(predictions, Mapping):
-        table: dict[str, Prediction] = {}
-        for prediction in predictions:
-            table.setdefault(prediction.id, prediction)
-        predictions = table
-    rows = [predictions.get(sample.id) for sample in samples]
-    return score_pairs(samples, rows, form)
+    return score_pairs(samples, pair(samples, predictions), form)
 
 
 def score_pairs(samples: Sequence[Sample], rows: Sequence[Prediction | None], form: AnswerForm = FORMS["timer1"]) -> Scored:
@@ -101,8 +87,7 @@ def score_pairs(samples: Sequence[Sample], rows: Sequence[Prediction | None], fo
     parsed = np.isfinite(span).all(axis=1) & answered
     texts = [row.completion if row is not None else "" for row in rows]
     fits = np.array([text != "" and form.fits(text) for text in texts], dtype=np.bool_)
-    numbers: dict[str, int] = {}
-    video = np.array([numbers.setdefault(sample.video, len(numbers)) for sample in samples], dtype=np.int64)
+    video = numbered(sample.video for sample in samples)
     duration = np.array([np.nan if s.duration is None else s.duration for s in samples], dtype=np.float64)
     duration[~(duration > 0)] = np.nan
     iou = np.where(answered, iou, 0.0)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from timer1lib.processes import leave_with
-from timer1lib.progress import RUNNER_VARIABLE
+from timer1lib.progress import RUNNER_VARIABLE, leave_with
 
 LOCK_VARIABLE = "TIMER1_KERNEL_LOCK"
 KERNEL_LOCK = ".kernel.lock"

@@ -26,7 +26,7 @@ from timer1lib.params import Section
 from timer1lib.params.load import explain, load_params, set_value, validated
 from timer1lib.params.sections import Params
 from timer1lib.processes import leave_with
-from timer1lib.progress import clock
+from timer1lib.progress import clock, leave_with
 from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.graph import STAGES, find_stage
 from timer1lib.runs.keys import check_files

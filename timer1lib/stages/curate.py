@@ -134,16 +134,16 @@ def notes_of(stage: CurateStage) -> list[Note]:
 def audit(stage: CurateStage, sources: Sources) -> AuditReport:
     """Audit everything together, repair copies by the treatments, and write `data/audit.json`.
 
-    Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores. Their rows
-    about damaged videos count with them, answered by an error, where `on_damaged` drops such rows.
+    Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores. That holds
+    for what people noted on any test set, the world's too. Rows of test sets about damaged videos count with the others,
+    answered by an error, where `on_damaged` drops such rows.
     """
     p = stage.params
     for result in sources.results:
         for sample in result.samples:
             sample.split = sources.split_of[result.file]
-    published = [
-        file for file, split in sources.split_of.items() if split != "train" and not p.repair_test and p.source == "files"
-    ]
+    training = ("train", "train_qa") if p.source == "world" else ("train",)
+    tests = [file for file, split in sources.split_of.items() if split not in training and not p.repair_test]
     # The world's films were drawn just now, are different by construction, and their plain backgrounds would only cost time.
     foreign = p.source == "files"
     with FrameStore(resolve(stage.shared.cache_dir), workers=stage.shared.workers) as store:
@@ -153,7 +153,8 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
             treatments(p),
             Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance, foreign),
             notes_of(stage),
-            as_published=published,
+            as_published=tests if foreign else (),
+            only_listed=tests,
             deep=store if foreign and p.deep_check else None,
         )
     atomic_write_json(stage.run.data("audit.json"), report.to_json())

@@ -109,14 +109,10 @@ def show(fig: go.Figure) -> None:
     from IPython import display as notebook
 
     html = (loader_html() if needs_loader() else Markup()) + figure_html(fig)
-    bundle = {"application/vnd.plotly.v1+json": _json(fig), "text/html": str(html)}
+    drawn = json.loads(str(fig.to_json())) | {"config": {"displaylogo": False, "responsive": True}}
+    bundle = {"application/vnd.plotly.v1+json": drawn, "text/html": str(html)}
     publish: Any = notebook.display
     publish(bundle, raw=True)
-
-
-def _json(fig: go.Figure) -> Any:
-
-    return json.loads(str(fig.to_json())) | {"config": {"displaylogo": False, "responsive": True}}
 
 
 def training_curve(rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str, y: str, smooth: int = 5) -> go.Figure:
@@ -127,16 +123,9 @@ def training_curve(rows: Sequence[Mapping[str, Any]], names: Sequence[str], titl
         points = [(row["step"], float(row[name])) for row in rows if isinstance(row.get(name), (int, float)) and "step" in row]
         steps, values = [p[0] for p in points], [p[1] for p in points]
         colour = COLOURS[i % len(COLOURS)]
-        fig.add_scatter(
-            x=steps, y=values, mode="lines", line={"color": colour, "width": 1}, opacity=0.35, showlegend=False, hoverinfo="skip"
-        )
-        fig.add_scatter(
-            x=steps,
-            y=_running_mean(values, smooth),
-            mode="lines",
-            name=name,
-            line={"color": colour, "width": 2.6, "dash": ("solid", "dot", "dash")[i % 3]},
-        )
+        thin, thick = {"color": colour, "width": 1}, {"color": colour, "width": 2.6, "dash": ("solid", "dot", "dash")[i % 3]}
+        fig.add_scatter(x=steps, y=values, mode="lines", line=thin, opacity=0.35, showlegend=False, hoverinfo="skip")
+        fig.add_scatter(x=steps, y=_running_mean(values, smooth), mode="lines", name=name, line=thick)
     return _legend(fig, len(present) > 1)
 
 
@@ -149,18 +138,10 @@ def iou_histogram(ious: Mapping[str, Sequence[float]], title: str = "How far off
     """Share of samples by IoU (20 bins), a step line a checkpoint. IoU 0 has a bin of its own at the left."""
     fig = figure(title, "IoU", "share of samples, %")
     for name, style in styles(list(ious)).items():
-        values = list(ious[name])
-        bins = [0] * 21
-        for value in values:
-            bins[0 if value <= 0 else min(20, int(value * 20) + 1)] += 1
-        share = [100 * count / max(1, len(values)) for count in bins]
-        fig.add_scatter(
-            x=[-0.025 + 0.05 * i for i in range(21)],
-            y=share,
-            name=name,
-            mode="lines",
-            line={"shape": "hvh", "color": style.colour, "width": 2.4},
-        )
+        bins = Counter(0 if value <= 0 else min(20, int(value * 20) + 1) for value in ious[name])
+        share = [100 * bins[i] / max(1, len(ious[name])) for i in range(21)]
+        line = {"shape": "hvh", "color": style.colour, "width": 2.4}
+        fig.add_scatter(x=[-0.025 + 0.05 * i for i in range(21)], y=share, name=name, mode="lines", line=line)
     return _legend(fig, len(ious) > 1).update_layout(hovermode="x unified")
 
 
@@ -178,21 +159,17 @@ def by_group(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str 
             "thickness": 1,
         }
         labels = [f"{group} (n={row['n']})" if "n" in row else group for group, row in rows.items()]
-        fig.add_bar(
-            y=labels, x=values, name=name, orientation="h", marker=_filled(style.colour, SHAPES[style.pattern]), error_x=errors
-        )
+        marker = _filled(style.colour, SHAPES[style.pattern])
+        fig.add_bar(y=labels, x=values, name=name, orientation="h", marker=marker, error_x=errors)
     longest = max((len(rows) for rows in groups.values()), default=1)
     fig.update_layout(height=140 + longest * (10 + 13 * max(1, len(groups))), legend_traceorder="normal")
     return _legend(fig, len(groups) > 1).update_yaxes(autorange="reversed", showgrid=False).update_xaxes(rangemode="tozero")
 
 
-def _filled(colour: str, shape: str) -> dict[str, Any]:
-    """A bar's fill: the colour, with a pattern over it for those who see no colours."""
-    return {
-        "color": colour,
-        "line": {"width": 0},
-        "pattern": {"shape": shape, "bgcolor": colour, "fgcolor": "rgba(0,0,0,0.4)", "size": 6},
-    }
+def _filled(colour: str | Sequence[str], shape: str) -> dict[str, Any]:
+    """A bar's fill (or each bar's): the colour, with a pattern over it for those who see no colours."""
+    pattern = {"shape": shape, "bgcolor": colour, "fgcolor": "rgba(0,0,0,0.4)", "size": 6}
+    return {"color": colour, "line": {"width": 0}, "pattern": pattern}
 
 
 def difficulty_histogram(
@@ -212,11 +189,11 @@ def epoch_flow(
 ) -> go.Figure:
     """Stacked bars: samples kept and dropped after each epoch, by the reason given. `epochs`: {k: filter_epoch rows}."""
     fig = figure(title, "epoch", "samples")
-    counts = {
-        k: Counter("kept" if row.get("kept") else str(row.get("reason") or "dropped") for row in rows)
-        for k, rows in epochs.items()
+    fates = {
+        k: ["kept" if row.get("kept") else str(row.get("reason") or "dropped") for row in rows] for k, rows in epochs.items()
     }
-    reasons = ["kept", *sorted({reason for count in counts.values() for reason in count} - {"kept"})]
+    counts = {k: Counter(fate) for k, fate in fates.items()}
+    reasons = ["kept", *sorted(set().union(*counts.values()) - {"kept"})]
     for i, reason in enumerate(reasons):
         shape = ("", "/", ".", "\\", "x")[i % 5]
         colour = ("#009e73", "#d55e00", "#56b4e9", "#e69f00", "#cc79a7")[i % 5]
@@ -225,32 +202,21 @@ def epoch_flow(
 
 
 RED = "#c1272d"
-SEVERITY_COLOURS = {"error": "#d55e00", "warning": "#e69f00", "info": "#56b4e9"}
-SEVERITY_SHAPES = {"error": "/", "warning": ".", "info": ""}
+SEVERITIES = {"error": ("#d55e00", "/"), "warning": ("#e69f00", "."), "info": ("#56b4e9", "")}
 Reports = Mapping[str, Mapping[str, Any]]
 
 
 def audit_figure(report: AuditReport) -> go.Figure:
     """Findings by code, coloured by severity; the text says what the treatments did."""
     fig = figure("What the audit found", "findings", "", 120 + 26 * max(1, len(report.findings)))
-    for severity in SEVERITY_COLOURS:
+    for severity in SEVERITIES:
         codes = [code for code in report.findings if CODES[code].severity == severity]
-        marker = {
-            "color": SEVERITY_COLOURS[severity],
-            "pattern": {"shape": SEVERITY_SHAPES[severity], "fgcolor": "rgba(0,0,0,0.4)", "fillmode": "overlay"},
-        }
-        text = [f"{report.findings[code]} · {report.treatments[code]}" for code in codes]
-        hover = [CODES[code].meaning for code in codes]
         counts = [report.findings[code] for code in codes]
-        bars = {
-            "orientation": "h",
-            "marker": marker,
-            "text": text,
-            "textposition": "outside",
-            "cliponaxis": False,
-            "hovertext": hover,
-        }
-        fig.add_bar(y=codes, x=counts, name=severity, **bars)
+        fig.add_bar(
+            y=codes, x=counts, name=severity, orientation="h", marker=_filled(*SEVERITIES[severity]), textposition="outside",
+            text=[f"{report.findings[code]} · {report.treatments[code]}" for code in codes], cliponaxis=False,
+            hovertext=[CODES[code].meaning for code in codes],
+        )  # fmt: skip
     return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed")
 
 
@@ -272,20 +238,12 @@ def length_figure(reports: Reports) -> go.Figure:
     top = max((sorted(lengths)[int(0.95 * (len(lengths) - 1))] for lengths in known.values() if lengths), default=1.0)
     for i, (name, lengths) in enumerate(known.items()):
         line = {"color": COLOURS[i % len(COLOURS)], "dash": ("solid", "dot", "dash")[i % 3]}
-        counts, edges = _histogram(lengths, top, 24)
-        fig.add_scatter(
-            x=edges, y=[100 * n / max(1, len(lengths)) for n in counts], name=name, mode="lines", line={"shape": "hv", **line}
-        )
+        width = (top or 1.0) / 24
+        counts = Counter(min(23, max(0, int(length / width))) for length in lengths)  # the last bin takes all that is longer
+        share = [100 * counts[i] / max(1, len(lengths)) for i in range(24)]
+        edges = [round(i * width, 3) for i in range(24)]
+        fig.add_scatter(x=edges, y=share, name=name, mode="lines", line={"shape": "hv", **line})
     return fig
-
-
-def _histogram(values: Sequence[float], top: float, bins: int) -> tuple[list[int], list[float]]:
-    """Counts in equal bins from 0 to `top`, with their left edges; the last one takes all that is longer."""
-    width = (top or 1.0) / bins
-    counts = [0] * bins
-    for value in values:
-        counts[min(bins - 1, max(0, int(value / width)))] += 1
-    return counts, [round(i * width, 3) for i in range(bins)]
 
 
 def type_figure(reports: Reports) -> go.Figure:
@@ -293,10 +251,7 @@ def type_figure(reports: Reports) -> go.Figure:
     fig = figure("What is asked", "", "share of queries, %", 380)
     for i, (name, report) in enumerate(reports.items()):
         shares = {kind: 100 * n / report["n"] for kind, n in report["types"].items()}
-        marker = {
-            "color": COLOURS[i % len(COLOURS)],
-            "pattern": {"shape": ("", "/", ".")[i % 3], "fgcolor": "rgba(0,0,0,0.35)", "fillmode": "overlay"},
-        }
+        marker = _filled(COLOURS[i % len(COLOURS)], ("", "/", ".")[i % 3])
         fig.add_bar(x=list(shares), y=list(shares.values()), name=name, marker=marker)
     return fig
 
@@ -322,10 +277,7 @@ def blind_figure(reports: Reports, metric: str = "R1@0.5") -> go.Figure:
         colours = [RED if s else ("#9aa0a8", "#56b4e9", "#0072b2")[i % 3] for s in strong]
         error = {"type": "data", "array": [a["interval"][metric][1] - a[metric] for a in answers],
                  "arrayminus": [a[metric] - a["interval"][metric][0] for a in answers], "thickness": 1}  # fmt: skip
-        marker = {
-            "color": colours,
-            "pattern": {"shape": ("", ".", "/")[i % 3], "fgcolor": "rgba(0,0,0,0.35)", "fillmode": "overlay"},
-        }
+        marker = _filled(colours, ("", ".", "/")[i % 3])
         fig.add_bar(x=list(rows), y=[a[metric] for a in answers], name=name, marker=marker, error_y=error)
     limits = [report["bias"]["limit"] for report in reports.values()]
     if metric == "R1@0.5" and limits:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, pstdev
 from typing import Any, Literal
 
 import anywidget
@@ -15,8 +14,8 @@ from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item, table_row
-from timer1lib.view.scrubber import SegmentScrubber, static_strip
-from timer1lib.view.static_view import item_html, items_html
+from timer1lib.view.scrubber import SegmentScrubber, static_item
+from timer1lib.view.static_view import items_html
 
 HERE = Path(__file__).parent
 
@@ -42,19 +41,18 @@ class SampleTable(anywidget.AnyWidget):
         self,
         items: Sequence[Item],
         notes: Mapping[str, Note],
-        mode: Literal["checkpoints", "rollouts"] = "checkpoints",
-        compare: tuple[str, str] | None = None,
+        mode: Literal["checkpoints", "rollouts"],
+        compare: tuple[str, str],
     ) -> None:
-        names = [{"label": row.label, "colour": row.style.colour} for row in items[0].rows] if items else []
-        labels = [name["label"] for name in names]
-        ends = compare if compare and set(compare) <= set(labels) else (labels[0], labels[-1]) if labels else None
+        names = [{"label": row.label, "colour": row.style.colour} for row in items[0].rows]
+        keys = [item.key for item in items]
         super().__init__(
             rows=[table_row(item, notes.get(item.sample.id)) for item in items],
             names=names,
             mode=mode,
-            compare=[labels.index(name) for name in ends] if ends else [0, 0],
-            visible=[item.key for item in items],
-            selected=items[0].key if items else "",
+            compare=[[name["label"] for name in names].index(end) for end in compare],
+            visible=keys,
+            selected=keys[0],
         )
 
     def set_note(self, sample_id: str, note: Note | None) -> None:
@@ -83,6 +81,11 @@ class SampleScatter(anywidget.AnyWidget):
     selected = traitlets.Unicode("").tag(sync=True)
     visible: Any = traitlets.List().tag(sync=True)
 
+    def __init__(self, points: list[dict[str, Any]], title: str, x_label: str, y_label: str, **ranges: Any) -> None:
+        keys = [point["key"] for point in points]
+        names = {"title": title, "x_label": x_label, "y_label": y_label}
+        super().__init__(points=points, selected=keys[0] if keys else "", visible=keys, **names, **ranges)
+
 
 def sample_scatter(items: Sequence[Item], compare: tuple[str, str]) -> SampleScatter:
     """IoU of the second checkpoint over that of the first: above the dotted line the sample got better."""
@@ -93,36 +96,21 @@ def sample_scatter(items: Sequence[Item], compare: tuple[str, str]) -> SampleSca
         x, y = ious.get(first, 0.0), ious.get(second, 0.0)
         text = f"{item.sample.query[:90]}\n{item.sample.type} · {item.sample.id}\n{first} {x:.2f} → {second} {y:.2f}"
         points.append({"key": item.key, "x": round(x, 4), "y": round(y, 4), "text": text})
-    return SampleScatter(
-        points=points,
-        title=f"Click a point to see the sample; above the line, {second} is better than {first}",
-        x_label=f"IoU of {first}",
-        y_label=f"IoU of {second}",
-        x_range=[-0.03, 1.03],
-        y_range=[-0.03, 1.03],
-        diagonal=True,
-        selected=items[0].key if items else "",
-        visible=[item.key for item in items],
-    )
+    title = f"Click a point to see the sample; above the line, {second} is better than {first}"
+    ends = [-0.03, 1.03]
+    return SampleScatter(points, title, f"IoU of {first}", f"IoU of {second}", x_range=ends, y_range=ends, diagonal=True)
 
 
 def rollout_scatter(items: Sequence[Item]) -> SampleScatter:
     """Mean reward of each group of rollouts over steps; a point is as large as the spread inside the group."""
     points = []
     for item in items:
-        rewards = [row.reward or 0.0 for row in item.rows] or [0.0]
-        mean, spread = fmean(rewards), pstdev(rewards)
+        mean, spread = item.rewards()
         text = f"{item.sample.query[:90]}\nstep {item.step}, mean {mean:.3f}, spread {spread:.3f}"
         radius = round(3 + 12 * min(1.0, spread), 2)
         points.append({"key": item.key, "x": item.step or 0, "y": round(mean, 4), "r": radius, "text": text})
-    return SampleScatter(
-        points=points,
-        title="Click a group to see its rollouts; large points have spread, and only spread teaches",
-        x_label="step",
-        y_label="mean reward of the group",
-        selected=items[0].key if items else "",
-        visible=[item.key for item in items],
-    )
+    title = "Click a group to see its rollouts; large points have spread, and only spread teaches"
+    return SampleScatter(points, title, "step", "mean reward of the group")
 
 
 class Inspector(ipywidgets.VBox):  # type: ignore[misc]
@@ -149,9 +137,8 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
             raise Timer1Error(f"{run.root}: nothing to look at")
         self.items = list(items)
         self.static_samples = static_samples
-        self._keys = [item.key for item in self.items]
-        self._labels = [row.label for row in self.items[0].rows]
-        ends = compare if compare and set(compare) <= set(self._labels) else (self._labels[0], self._labels[-1])
+        labels = [row.label for row in self.items[0].rows]
+        ends = compare if compare and set(compare) <= set(labels) else (labels[0], labels[-1])
         self.scrubber = SegmentScrubber(run, self.items, cache, reward, max_bytes)
         self.table = SampleTable(self.items, self.scrubber.notes, mode, ends)
         self.scatter = sample_scatter(self.items, ends) if mode == "checkpoints" else rollout_scatter(self.items)
@@ -160,7 +147,7 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         self.scatter.observe(lambda change: self.select(change["new"]), "selected")
         self.table.observe(lambda change: self._filtered(change["new"]), "visible")
         self.scrubber.on_select.append(lambda item: self.select(item.key))
-        self.scrubber.on_note.append(self._noted)
+        self.scrubber.on_note.append(lambda item, note: self.table.set_note(item.sample.id, note))
         super().__init__([self.table, self.scrubber, self.scatter])
 
     def select(self, key: str) -> None:
@@ -180,18 +167,14 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         self.scrubber.set_order(keys)
         self.scatter.visible = keys
 
-    def _noted(self, item: Item, note: Note | None) -> None:
-        self.table.set_note(item.sample.id, note)
-
     def static_html(self) -> str:
         """Items as HTML without a script: the chosen one, then the first of the order shown; the rest is counted."""
         chosen = [self.scrubber.shown.key] if self.scrubber.shown else []
         keys = list(dict.fromkeys([*chosen, *self.scrubber.order]))[: self.static_samples]
-        shown = [self.items[self._keys.index(key)] for key in keys]
+        by_key = {item.key: item for item in self.items}
         scrubber = self.scrubber
-        parts = [item_html(item, static_strip(scrubber.run, item, scrubber.cache, scrubber.max_bytes)) for item in shown]
-        more = len(self.items) - len(shown)
-        return items_html(parts, more)
+        parts = [static_item(scrubber.run, by_key[key], scrubber.cache, scrubber.max_bytes) for key in keys]
+        return items_html(parts, len(self.items) - len(parts))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return {**super()._repr_mimebundle_(**kwargs), "text/html": self.static_html()}

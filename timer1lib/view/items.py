@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
+from functools import reduce
+from statistics import fmean, pstdev
 from typing import Any, Literal
 
 from timer1lib.data.notes import Note
@@ -15,6 +18,8 @@ from timer1lib.forms import FORMS, MAX_CHARACTERS, AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample, Window
 from timer1lib.spans import best_iou
+
+log = logging.getLogger(__name__)
 
 Pattern = Literal["solid", "diagonal", "dots", "back", "vertical", "cross"]
 
@@ -30,18 +35,11 @@ class Style:
     pattern: Pattern
 
 
-_KNOWN: dict[str, Style] = {
-    "base": Style("#e69f00", "diagonal"),
-    "sft": Style("#56b4e9", "dots"),
-    "grpo": Style("#009e73", "solid"),
-}
-_SPARE: tuple[Style, ...] = (
-    Style("#0072b2", "back"),
-    Style("#d55e00", "vertical"),
-    Style("#b8a500", "cross"),
-    Style("#cc79a7", "diagonal"),
+_KNOWN = {"base": Style("#e69f00", "diagonal"), "sft": Style("#56b4e9", "dots"), "grpo": Style("#009e73", "solid")}
+_SPARE = (
+    Style("#0072b2", "back"), Style("#d55e00", "vertical"), Style("#b8a500", "cross"), Style("#cc79a7", "diagonal"),
     Style("#8a6fd1", "dots"),
-)
+)  # fmt: skip
 
 
 def styles(checkpoints: list[str]) -> dict[str, Style]:
@@ -88,16 +86,11 @@ def named_ranges(text: str) -> list[NamedRange]:
             continue
         kind: RangeKind = "answer" if match.start() > answer_from else "thinking"
         found.append(NamedRange(start, end, match.start(), match.end(), kind))
-        if len(found) == MAX_RANGES:
-            break
-    return found
+    return found[:MAX_RANGES]
 
 
 def _seconds(text: str) -> float:
-    total = 0.0
-    for part in text.split(":"):
-        total = total * 60 + float(part)
-    return total
+    return reduce(lambda total, part: total * 60 + float(part), text.split(":"), 0.0)
 
 
 def linked_text(text: str) -> list[dict[str, object]]:
@@ -157,6 +150,11 @@ class Item:
 
     def ious(self) -> dict[str, float]:
         return {row.key: self.iou(row) for row in self.rows}
+
+    def rewards(self) -> tuple[float, float]:
+        """Mean and standard deviation of the rows' rewards."""
+        rewards = [row.reward or 0.0 for row in self.rows] or [0.0]
+        return fmean(rewards), pstdev(rewards)
 
 
 def checkpoints_of(run: RunFolder, splits: list[str] | None = None) -> list[str]:
@@ -255,44 +253,16 @@ def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
 def signature_tags(run: RunFolder) -> dict[tuple[str, str], set[str]]:
     """{(split, sample id): names of the failure signatures that list the sample} from `metrics.json`."""
     tags: dict[tuple[str, str], set[str]] = {}
-    if not run.metrics.is_file():
-        return tags
-    signatures = read_json(run.metrics).get("signatures")
-    if not isinstance(signatures, dict):
-        return tags
-    for split, per_split in signatures.items():
-        if not isinstance(per_split, dict):
-            continue
-        for per_checkpoint in per_split.values():
-            for name, ids in _lists(per_checkpoint):
-                for identity in ids:
-                    tags.setdefault((split, identity), set()).add(name.replace("_", " "))
+    metrics = read_json(run.metrics) if run.metrics.is_file() else None
+    try:
+        for split, by_checkpoint in ((metrics or {}).get("signatures") or {}).items():
+            for found in by_checkpoint.values():
+                for name, entry in found.items():
+                    for identity in entry["samples"]:
+                        tags.setdefault((split, str(identity)), set()).add(name.replace("_", " "))
+    except (AttributeError, TypeError, KeyError) as error:
+        log.warning("%s: its signatures are not what 05_evaluate writes: %r", run.metrics, error)
     return tags
-
-
-def _lists(node: Any, name: str = "") -> list[tuple[str, list[str]]]:
-    """Every list of sample ids below a node, under the name of the signature that holds it."""
-    if isinstance(node, list):
-        found = []
-        for entry in node:
-            if isinstance(entry, dict):
-                found += _lists(entry, str(entry.get("name", name)))
-        return found
-    if not isinstance(node, dict):
-        return []
-    own = str(node.get("name", name))
-    found = []
-    for key, value in node.items():
-        if key in ("samples", "ids", "examples") and isinstance(value, list):
-            found.append((own, [str(v.get("id") if isinstance(v, dict) else v) for v in value]))
-        else:
-            found += _lists(value, own if key in ("parts", "by") else str(key))
-    return found
-
-
-def note_json(note: Note | None) -> dict[str, Any] | None:
-    """A note for the browser, with the window that it proposes."""
-    return {"label": note.label, "text": note.text, "window": list(note.window) if note.window else None} if note else None
 
 
 def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: int = 1) -> dict[str, Any]:
@@ -311,7 +281,7 @@ def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: i
         "reward": reward,
         "index": index,
         "count": count,
-        "note": note_json(note),
+        "note": note.to_json() if note else None,
         "rows": [
             {
                 "key": row.key,
@@ -348,13 +318,7 @@ def table_row(item: Item, note: Note | None) -> dict[str, Any]:
         "note": note.label if note else "",
     }
     if item.step is not None:
-        rewards = [row.reward or 0.0 for row in item.rows]
-        mean = sum(rewards) / len(rewards) if rewards else 0.0
-        spread = (sum((value - mean) ** 2 for value in rewards) / len(rewards)) ** 0.5 if rewards else 0.0
-        row |= {
-            "step": item.step,
-            "mean": round(mean, 4),
-            "spread": round(spread, 4),
-            "best": round(max(rewards, default=0.0), 4),
-        }
+        mean, spread = item.rewards()
+        best = max((row.reward or 0.0 for row in item.rows), default=0.0)
+        row |= {"step": item.step, "mean": round(mean, 4), "spread": round(spread, 4), "best": round(best, 4)}
     return row

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -21,6 +22,7 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, atomic_write_
 from timer1lib.params.cells import cell_source, with_cell
 from timer1lib.params.load import validated
 from timer1lib.params.sections import Params
+from timer1lib.progress import leave_with
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.view.items import grounding_splits
@@ -83,29 +85,23 @@ def _durations(samples: list[Sample], videos: Path) -> None:
     """Fill in the lengths (seconds) that the annotations do not give, from the files."""
     from timer1lib.video.probe import probe
 
-    known: dict[str, float | None] = {}
     for sample in samples:
         if sample.duration is not None:
             continue
         if sample.video_start is not None and sample.video_end is not None:
             sample.duration = sample.video_end - sample.video_start
-            continue
-        if sample.video not in known:
-            path = videos / sample.video
+        elif (videos / sample.video).is_file():
             try:
-                known[sample.video] = probe(path).duration_s if path.is_file() else None
+                sample.duration = probe(videos / sample.video).duration_s - (sample.video_start or 0.0)
             except Timer1Error as error:
                 log.warning("%s", error)
-                known[sample.video] = None
-        whole = known[sample.video]
-        sample.duration = whole - (sample.video_start or 0.0) if whole is not None else None
 
 
 def _unique_ids(samples: list[Sample]) -> None:
     """Published ids are not always unique; predictions are already matched, so a suffix does no harm."""
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for sample in samples:
-        seen[sample.id] = seen.get(sample.id, 0) + 1
+        seen[sample.id] += 1
         if seen[sample.id] > 1:
             sample.id = f"{sample.id}#{seen[sample.id]}"
 
@@ -134,10 +130,8 @@ def inspect(
         Timer1Error: neither a run nor the three others; nothing to look at there.
     """
     notebook = prepare(run, predictions, annotations, videos)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_package_parent()), os.environ.get("PYTHONPATH", "")])),
-    }
+    package = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))}
     try:
         return subprocess.run(lab_command(notebook, port, open_browser), env=environment, check=False).returncode
     except KeyboardInterrupt:
@@ -145,9 +139,16 @@ def inspect(
 
 
 def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[str]:
-    """The command that serves the notebook's run folder to this machine alone, with a token."""
+    """The command that serves the notebook's run folder to this machine alone, with a token, as long as this process lives."""
     root = notebook.parent.parent
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "timer1lib.view.open",
+        str(os.getpid()),
+        f"--ServerApp.root_dir={root}",
+        f"--ServerApp.port={port}",
+    ]
     command += [f"--LabApp.default_url=/lab/tree/{notebook.relative_to(root).as_posix()}", "--ServerApp.ip=127.0.0.1"]
     if not open_browser:
         command.append("--no-browser")
@@ -225,5 +226,13 @@ def _params(run: RunFolder) -> Params:
     return validated(Params, kept, str(run.params))
 
 
-def _package_parent() -> Path:
-    return Path(__file__).resolve().parents[2]
+def main() -> None:
+    """JupyterLab that ends with its starter, whose process id is the first argument; its kernels watch it in turn."""
+    leave_with(int(sys.argv.pop(1)))
+    from jupyterlab.labapp import main as serve
+
+    serve()
+
+
+if __name__ == "__main__":
+    main()

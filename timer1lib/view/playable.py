@@ -17,14 +17,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from timer1lib.errors import Timer1Error
+from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.video.cache import DiskCache
-from timer1lib.video.probe import open_container
+from timer1lib.video.probe import Timeline, open_container, timeline
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 MAX_SIDE = 640
 MAX_FRAMES = 6000
 SEEK_BUDGET = 60 * 640 * 360
@@ -78,80 +81,64 @@ def playable(
     return Playable(content or video.read_bytes(), **json.loads(described))
 
 
-def playable_sample(sample: Sample, video: Path, cache: Path, max_bytes: int = 12_000_000) -> Playable:
-    """`playable` for a sample: of its clip, where it has one."""
-    return playable(video, cache, (sample.video_start, sample.video_end), max_bytes)
+def pictures(run: RunFolder, sample: Sample, cache: Path, duration: float, max_bytes: int = 12_000_000) -> tuple[Playable, Strip]:
+    """What is shown of a sample's video or clip: a copy that plays, and thumbnails over `duration` seconds.
+
+    Raises:
+        Timer1Error: the one line that stands in their place, whatever is wrong with the video.
+    """
+    import av
+
+    if not sample.video:
+        raise Timer1Error("this sample names no video")
+    try:
+        copy = playable(run.video(sample), cache, (sample.video_start, sample.video_end), max_bytes)
+        return copy, strip(copy, duration)
+    except (Timer1Error, av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
+        log.warning("no pictures of %s: %s", sample.id, error)
+        said = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
+        raise Timer1Error(said if isinstance(error, Timer1Error) else f"{sample.video}: cannot be decoded: {said}") from error
 
 
 def _make(video: Path, clip: tuple[float | None, float | None], max_bytes: int) -> tuple[Playable, bool]:
     """What a browser plays, and whether that is the file as it is."""
     import av
 
+    line = timeline(video)
     try:
-        with open_container(video) as container:
-            if not container.streams.video:
-                raise Timer1Error(f"{video}: has no video stream")
+        with open_container(str(video)) as container:
             stream = container.streams.video[0]
-            times, gap = _packet_times(container, stream)
-            mime = _AS_IS.get((_container_name(container, video), stream.codec_context.name.removeprefix("lib")))
-            pixels = stream.width * stream.height
-            small = video.stat().st_size <= max_bytes and gap * pixels <= SEEK_BUDGET and len(times) <= MAX_FRAMES
-            plain = stream.codec_context.pix_fmt == "yuv420p" and times[:1] == [0.0] and clip == (None, None)
-            if mime and small and plain and not _rotation(video):
-                return Playable(video.read_bytes(), mime, times, _duration(times), stream.width, stream.height), True
-        return _encode(video, clip, max_bytes, times), False
+            names = container.format.name.split(",")
+            # what is no webm by its name may be Matroska with anything in it
+            kind = "mp4" if "mp4" in names else "webm" if "webm" in names and video.suffix.lower() == ".webm" else ""
+            mime = _AS_IS.get((kind, stream.codec_context.name.removeprefix("lib")))
+            gap = int(np.diff(np.searchsorted(line.pts, line.keyframes), append=len(line.pts)).max())
+            light = gap * line.width * line.height <= SEEK_BUDGET and len(line.pts) <= MAX_FRAMES
+            plain = stream.codec_context.pix_fmt == "yuv420p" and line.pts[0] == 0 and not line.rotation
+        if mime and light and plain and clip == (None, None) and video.stat().st_size <= max_bytes:
+            times = line.times_s.round(6).tolist()
+            return Playable(video.read_bytes(), mime, times, line.duration_s, line.width, line.height), True
+        return _encode(line, clip, max_bytes), False
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise Timer1Error(f"{video}: cannot be decoded for the browser: {error}") from error
 
 
-def _container_name(container: Any, video: Path) -> str:
-    names = container.format.name.split(",")
-    if "mp4" in names:
-        return "mp4"
-    return "webm" if "webm" in names and video.suffix.lower() == ".webm" else names[0]
-
-
-def _packet_times(container: Any, stream: Any) -> tuple[list[float], int]:
-    """Times of all frames in seconds of the file's own time line, and the longest run of frames between key frames."""
-    times, gap, run = [], 0, 0
-    for packet in container.demux(stream):
-        if packet.pts is None:
-            continue
-        times.append(round(float(packet.pts * stream.time_base), 6))
-        run = 1 if packet.is_keyframe else run + 1
-        gap = max(gap, run)
-    return sorted(times), gap
-
-
-def _duration(times: list[float]) -> float:
-    """Time at which the last frame is over: it lasts as long as the one before it."""
-    if len(times) < 2:
-        return times[0] + 0.04 if times else 0.0
-    return round(2 * times[-1] - times[-2], 6)
-
-
-def _rotation(video: Path) -> int:
-
-    with open_container(video) as container:
-        for frame in container.decode(video=0):
-            return int(frame.rotation) % 360
-    return 0
-
-
-def _encode(video: Path, clip: tuple[float | None, float | None], max_bytes: int, times: list[float]) -> Playable:
+def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: int) -> Playable:
     """Decode, turn upright, scale, thin out and encode."""
     import av
-    import numpy as np
 
-    first = times[0] if times else 0.0
-    start = first if clip[0] is None else first + clip[0]
-    end = _duration(times) if clip[1] is None else first + clip[1]
+    video, first = Path(line.path), float(line.pts[0]) * line.time_base
+    start = first + (clip[0] or 0.0)
+    end = first + (line.duration_s if clip[1] is None else clip[1])
     seconds = max(0.04, end - start)
     step = max(1 / 60, seconds / MAX_FRAMES)
     rate = int(0.85 * max_bytes * 8 / seconds)
     with tempfile.TemporaryDirectory() as folder:
         temporary = str(Path(folder) / "copy.mp4")
-        with open_container(video) as source, av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink:
+        with (
+            open_container(line.path) as source,
+            av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink,
+        ):
             stream = source.streams.video[0]
             stream.thread_type = "AUTO"
             out: Any = None
@@ -202,12 +189,10 @@ def _encode(video: Path, clip: tuple[float | None, float | None], max_bytes: int
                 raise Timer1Error(f"{video}: no frame could be decoded between {start:.2f} and {end:.2f} s")
             for packet in out.encode():
                 sink.mux(packet)
-        with open_container(temporary) as copy:
-            kept, _ = _packet_times(copy, copy.streams.video[0])
-            width, height = copy.streams.video[0].width, copy.streams.video[0].height
-        content = Path(temporary).read_bytes()
+        copy, content = timeline(temporary), Path(temporary).read_bytes()
+    kept = (copy.pts * copy.time_base).round(6).tolist()
     log.info("%s: browser copy of %d frames, %.1f MB", video.name, len(kept), len(content) / 1e6)
-    return Playable(content, "video/mp4", kept, max(_duration(kept), round(end - start, 6)), width, height)
+    return Playable(content, "video/mp4", kept, max(copy.duration_s, round(end - start, 6)), copy.width, copy.height)
 
 
 def _size(width: int, height: int) -> tuple[int, int]:

@@ -29,8 +29,7 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.view import figures, templates
 from timer1lib.view.figures import figure_html, loader_html
 from timer1lib.view.items import Item, load_items, styles
-from timer1lib.view.scrubber import static_strip
-from timer1lib.view.static_view import item_html
+from timer1lib.view.scrubber import static_item
 
 log = logging.getLogger(__name__)
 
@@ -88,21 +87,13 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
     add("questions", "Does it hurt or help general understanding?", lambda: questions(metrics))
     add("failed", "Samples that failed", lambda: failed(metrics))
     add("made", "How this was made", lambda: provenance(run, manifest))
-    page = (
-        templates()
-        .get_template("report.html")
-        .render(
-            name=str(manifest.get("name") or run.root.name),
-            css=Markup((Path(__file__).parent / "report.css").read_text()),
-            loader=loader_html() if any("t1-figure" in body for _, _, body in sections) else "",
-            lead=_section("lead", change(metrics)),
-            origin=origin(manifest),
-            cards=_section("cards", cards(metrics)),
-            missing=list(dict.fromkeys(missing)),
-            sections=sections,
-            folder=run.root.name,
-        )
-    )
+    page = templates().get_template("report.html").render(
+        name=str(manifest.get("name") or run.root.name),
+        css=Markup((Path(__file__).parent / "report.css").read_text()),
+        loader=loader_html() if any("t1-figure" in body for _, _, body in sections) else "",
+        lead=_section("lead", change(metrics)), origin=origin(manifest), cards=_section("cards", cards(metrics)),
+        missing=list(dict.fromkeys(missing)), sections=sections, folder=run.root.name,
+    )  # fmt: skip
     atomic_write_text(run.report, page)
     return run.report
 
@@ -144,22 +135,17 @@ def _section(name: str, *given: Any) -> Markup:
 
 def grounding(metrics: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
     """{split: {checkpoint: scores}} of the splits that have an mIoU, base, sft and grpo first."""
-    found = {}
-    for split, rows in (metrics.get("splits") or {}).items():
-        kept = {name: row for name, row in scores_of(rows).items() if number(row.get("mIoU")) is not None}
-        if kept:
-            found[split] = kept
-    return found
+    splits = (metrics.get("splits") or {}).items()
+    kept = {s: {name: row for name, row in scores_of(rows).items() if number(row.get("mIoU")) is not None} for s, rows in splits}
+    return {split: rows for split, rows in kept.items() if rows}
 
 
 def change(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the first sentence says: `MAIN` of the first and last checkpoint on the first split; None without scores."""
-    splits = grounding(metrics)
-    if not splits:
+    split, rows = next(iter(grounding(metrics).items()), ("", {}))
+    if not rows:
         return None
-    split, rows = next(iter(splits.items()))
-    names = list(rows)
-    first, last = names[0], names[-1]
+    first, last = next(iter(rows)), next(reversed(rows))
     before, after = number(rows[first].get(MAIN)), number(rows[last].get(MAIN))
     ends = measured(metrics, split, first, last, MAIN)
     noise = ends is not None and ends[0] <= 0 <= ends[1]
@@ -188,27 +174,23 @@ def measured(metrics: Mapping[str, Any], split: str, first: str, last: str, metr
 
 def origin(manifest: Mapping[str, Any]) -> str:
     """Commit, seed, date and machine in one line."""
-    git = manifest.get("git") if isinstance(manifest.get("git"), Mapping) else {}
-    commit = (git or {}).get("commit") or manifest.get("git_commit")
-    machine = manifest.get("machine") if isinstance(manifest.get("machine"), Mapping) else {}
+    git, machine = ({} if not isinstance(value, Mapping) else value for value in (manifest.get("git"), manifest.get("machine")))
+    commit = git.get("commit") or manifest.get("git_commit")
     words = [
-        f"commit {str(commit)[:8]}{' with changes' if (git or {}).get('modified') else ''}" if commit else "",
+        f"commit {str(commit)[:8]}{' with changes' if git.get('modified') else ''}" if commit else "",
         f"seed {manifest['seed']}" if "seed" in manifest else "",
         str(manifest.get("finished") or manifest.get("created") or manifest.get("started") or "").replace("T", " ")[:16],
-        str((machine or {}).get("processor") or ""),
+        str(machine.get("processor") or ""),
     ]
     return " · ".join(word for word in words if word)
 
 
 def cards(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     """Large numbers of the first split: the last checkpoint's, and the change from the first."""
-    splits = grounding(metrics)
-    if not splits:
-        return []
-    split, rows = next(iter(splits.items()))
+    split, rows = next(iter(grounding(metrics).items()), ("", {}))
     names = list(rows)
     made = []
-    for column in sorted(shown("brief", "grounding"), key=lambda column: column.key == "mIoU"):
+    for column in sorted(shown("brief", "grounding"), key=lambda column: column.key == "mIoU") if names else ():
         last, first = number(rows[names[-1]].get(column.key)), number(rows[names[0]].get(column.key))
         if last is None:
             continue
@@ -285,11 +267,8 @@ def errors(run: RunFolder, metrics: Mapping[str, Any]) -> str:
             ious = [item.ious() for item in load_items(run, [split])]
             by_name = {name: [row[name] for row in ious] for name in ious[0]}
             histograms.append(figure_html(figures.iou_histogram(by_name, f"IoU of every answer, {split}")))
-        groups = {
-            name: row["by_type"]
-            for name, row in rows.items()
-            if isinstance(row.get("by_type"), Mapping) and len(row["by_type"]) > 1
-        }
+        typed = {name: row.get("by_type") for name, row in rows.items()}
+        groups = {name: by for name, by in typed.items() if isinstance(by, Mapping) and len(by) > 1}
         if groups:
             by_type = figure_html(figures.by_group(groups, MAIN, f"{MAIN} by type of query, {split}"))
     return _section("errors", histograms, by_type)
@@ -301,7 +280,7 @@ def examples(run: RunFolder, cache: Path, count: int, missing: list[str]) -> str
         missing.append("predictions/: timelines of predictions against the truth: run 05_evaluate")
         return ""
     groups = choose(load_items(run), count)
-    drawn = [(heading, [item_html(item, static_strip(run, item, cache)) for item in items]) for heading, items in groups]
+    drawn = [(heading, [static_item(run, item, cache) for item in items]) for heading, items in groups]
     return _section("examples", drawn)
 
 
@@ -316,11 +295,10 @@ def choose(items: Sequence[Item], count: int) -> list[tuple[str, list[Item]]]:
     last = [(item, item.rows[-1]) for item in items if item.rows]
     candidates: list[tuple[str, list[Item]]] = []
     if any(len(item.rows) > 1 for item in items):
-        gained = sorted(items, key=lambda item: scores(item)[0] - scores(item)[1])
-        candidates.append(
-            ("Gained most from first to last checkpoint", [item for item in gained if scores(item)[1] - scores(item)[0] > 0.05])
-        )
-        candidates.append(("Lost most", [item for item in reversed(gained) if scores(item)[0] - scores(item)[1] > 0.05]))
+        gains = [(scores(item)[1] - scores(item)[0], item) for item in items]
+        gained = sorted(gains, key=lambda pair: -pair[0])
+        candidates.append(("Gained most from first to last checkpoint", [item for gain, item in gained if gain > 0.05]))
+        candidates.append(("Lost most", [item for gain, item in reversed(gained) if gain < -0.05]))
     candidates += [
         ("Answered, but about another part of the video", [item for item, row in last if row.span and item.iou(row) == 0.0]),
         ("Right event, wrong edges", [item for item, row in last if 0.3 <= item.iou(row) < 0.5]),

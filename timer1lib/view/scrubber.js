@@ -354,9 +354,7 @@ class Scrubber {
       cell.replaceChildren(...parts);
       cell.title = row.form ? `${spanText(span)}; form kept` : `${spanText(span)}; form broken`;
     }
-    const truth = this.edits.get("truth:0");
-    this.repairLabel.hidden = !truth;
-    if (truth) this.repairLabel.lastChild.textContent = `propose the edited truth, ${spanText(truth)}, as the repair`;
+    this.proposal();
     this.root.classList.toggle("t1-edited", touched);
   }
 
@@ -640,13 +638,22 @@ class Scrubber {
     const note = this.item.note;
     for (const label of this.labels) label.input.checked = label.value === (note?.label ?? "");
     this.remark.value = note?.text ?? "";
-    this.repair.checked = false;
-    this.saved.textContent = note ? (note.label === "wrong_label" && note.window ? `kept; repair ${spanText(note.window)}` : "kept in notes.jsonl") : "";
+    this.repair.checked = Boolean(note?.window);
+    this.proposal();
+    this.saved.textContent = note ? (note.window ? `kept; repair ${spanText(note.window)}` : "kept in notes.jsonl") : "";
+  }
+
+  /** The window that a note would propose: the dragged truth, else the one it has; the only source of one. */
+  proposal() {
+    const window = this.edits.get("truth:0") ?? this.item.note?.window ?? null;
+    this.repairLabel.hidden = !window;
+    if (window) this.repairLabel.lastChild.textContent = `propose the edited truth, ${spanText(window)}, as the repair`;
+    return window;
   }
 
   saveNote() {
     const label = this.labels.find((one) => one.input.checked)?.value ?? "";
-    const window = this.repair.checked && !this.repairLabel.hidden ? this.edits.get("truth:0") : null;
+    const window = this.repair.checked ? this.proposal() : null;
     this.saved.textContent = "saving …";
     this.model.send({ type: "note", key: this.item.key, id: this.item.id, label, text: this.remark.value, window });
   }

@@ -6,7 +6,6 @@ import array
 import asyncio
 import base64
 import contextlib
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,15 +14,14 @@ from typing import Any
 
 import anywidget
 import traitlets
+from markupsafe import Markup
 
 from timer1lib.data.notes import LABELS, Note, notes_by_sample, save_note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
-from timer1lib.view.items import Item, note_json, payload
-from timer1lib.view.playable import playable_sample, strip
+from timer1lib.view.items import Item, payload
+from timer1lib.view.playable import pictures
 from timer1lib.view.static_view import item_html
-
-log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 KEPT_IN_MEMORY = 8
@@ -110,8 +108,8 @@ class SegmentScrubber(anywidget.AnyWidget):
             index = self.order.index(self._shown.key) if self._shown.key in self.order else 0
             self.item = self.item | {"index": index, "count": max(1, len(self.order))}
 
-    def save(self, label: str, text: str = "", window: tuple[float, float] | None = None) -> None:
-        """Save a note on the sample shown; an empty label with no text takes it away."""
+    def save(self, label: str, text: str = "", window: Sequence[float] | None = None) -> None:
+        """Save a note on the sample shown, with the window that it proposes; an empty one takes the old one away."""
         if self._shown is None:
             return
         entry = self._shown
@@ -121,7 +119,7 @@ class SegmentScrubber(anywidget.AnyWidget):
             self.saved = {"key": entry.key, "message": f"not saved: {error}"}
             return
         note = self.notes.get(entry.sample.id)
-        self.item = self.item | {"note": note_json(note)}
+        self.item = self.item | {"note": note.to_json() if note else None}
         self.saved = {
             "key": entry.key,
             "message": f"saved to {self.run.notes.name}" if note else "note taken away",
@@ -145,9 +143,8 @@ class SegmentScrubber(anywidget.AnyWidget):
         elif kind == "move":
             self.move(1 if content.get("delta", 1) > 0 else -1)
         elif kind == "note" and self._shown is not None and content.get("key") == self._shown.key:
-            window = content.get("window")
-            label = content.get("label") if content.get("label") in LABELS else ""
-            self.save(label or "", str(content.get("text", ""))[:4000], (float(window[0]), float(window[1])) if window else None)
+            label = content.get("label")
+            self.save(label if label in LABELS else "", str(content.get("text", ""))[:4000], content.get("window"))
 
     def _fetch(self, entry: Item) -> None:
         if self._job is not None:
@@ -181,15 +178,10 @@ class SegmentScrubber(anywidget.AnyWidget):
             self.media = ready["media"]
 
     def _prepare(self, entry: Item) -> dict[str, Any]:
-        empty: dict[str, Any] = {"video": b"", "frames": b"", "thumbs": b""}
-        if not entry.sample.video:
-            return empty | {"media": {"key": entry.key, "error": "this sample names no video"}}
         try:
-            copy = playable_sample(entry.sample, self.run.video(entry.sample), self.cache, self.max_bytes)
-            picture = strip(copy, entry.duration)
-        except (Timer1Error, OSError) as error:
-            log.warning("%s: %s", entry.key, error)
-            return empty | {"media": {"key": entry.key, "error": str(error)}}
+            copy, picture = pictures(self.run, entry.sample, self.cache, entry.duration, self.max_bytes)
+        except Timer1Error as error:
+            return {"video": b"", "frames": b"", "thumbs": b"", "media": {"key": entry.key, "error": str(error)}}
         facts = {"key": entry.key, "mime": copy.mime, "width": copy.width, "height": copy.height, "duration": copy.duration}
         facts |= {"thumbs": picture.count, "strip": [picture.width, picture.height], "frames": len(copy.frames)}
         return {"video": copy.content, "frames": array.array("d", copy.frames).tobytes(), "thumbs": picture.jpeg, "media": facts}
@@ -198,7 +190,7 @@ class SegmentScrubber(anywidget.AnyWidget):
         """The item shown, as HTML that needs neither a kernel nor a script."""
         if self._shown is None:
             return "<p>no sample</p>"
-        return item_html(self._shown, static_strip(self.run, self._shown, self.cache, self.max_bytes))
+        return static_item(self.run, self._shown, self.cache, self.max_bytes)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -206,11 +198,10 @@ class SegmentScrubber(anywidget.AnyWidget):
         return {**data, "text/html": self.static_html()}, metadata
 
 
-def static_strip(run: RunFolder, entry: Item, cache: Path, max_bytes: int = 12_000_000) -> str:
-    """Thumbnails of an item as a data address; empty where the video cannot be shown."""
+def static_item(run: RunFolder, entry: Item, cache: Path, max_bytes: int = 12_000_000) -> Markup:
+    """An item as HTML with thumbnails; one line says why where its video cannot be shown."""
     try:
-        copy = playable_sample(entry.sample, run.video(entry.sample), cache, max_bytes)
-        return "data:image/jpeg;base64," + base64.b64encode(strip(copy, entry.duration).jpeg).decode()
-    except (Timer1Error, OSError) as error:
-        log.warning("%s: no thumbnails: %s", entry.key, error)
-        return ""
+        _, picture = pictures(run, entry.sample, cache, entry.duration, max_bytes)
+    except Timer1Error as error:
+        return item_html(entry, without=str(error))
+    return item_html(entry, "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode())

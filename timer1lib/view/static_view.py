@@ -45,8 +45,8 @@ def timeline_svg(item: Item, strip: str = "") -> Markup:
     return Markup(_macros().timeline(label, strip, box, patterns, _marks(duration), lanes))
 
 
-def item_html(item: Item, strip: str = "", texts: bool = True) -> Markup:
-    """Query, timeline and completions of an item as HTML; no script, nothing from the network."""
+def item_html(item: Item, strip: str = "", texts: bool = True, without: str = "") -> Markup:
+    """Query, timeline and completions of an item as HTML, no script; `without` says why there are no pictures."""
     sample = item.sample
     facts = " · ".join(text for text in (item.split, sample.type, sample.source, sample.id, *item.tags) if text)
     written = [
@@ -54,7 +54,7 @@ def item_html(item: Item, strip: str = "", texts: bool = True) -> Markup:
         for row in item.rows[:MAX_ROWS]
         if texts and row.completion
     ]
-    return Markup(_macros().item(sample.query, facts, timeline_svg(item, strip), written, f"{LEFT / WIDTH:.1%}"))
+    return Markup(_macros().item(sample.query, facts, without, timeline_svg(item, strip), written, f"{LEFT / WIDTH:.1%}"))
 
 
 def items_html(items: Sequence[Markup], more: int) -> str:

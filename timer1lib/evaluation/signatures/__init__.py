@@ -17,19 +17,6 @@ from timer1lib.evaluation.signatures.misplaced import out_of_distribution, scale
 from timer1lib.evaluation.signatures.signature import Signature
 from timer1lib.schema import Prediction, Sample
 
-MEANING: dict[str, str] = {
-    "temporal_drift": "answers come systematically too early or too late",
-    "scale_bias": "answers are systematically too long or too short",
-    "semantic_misalignment": "answers fit another event of the same video",
-    "prior_following_swap": "answers stay when the video is another one",
-    "prior_following_shuffle": "answers stay when the frames are in random order",
-    "reward_without_iou": "reward rises in training and grounding does not",
-    "form_without_content": "the form is right and nothing usable is in it",
-    "one_answer": "many questions get one and the same answer",
-    "parse_failures": "no span can be read from the text",
-    "out_of_distribution": "worse on queries unlike the training set's",
-}
-
 
 def find_signatures(
     scored: Scored,

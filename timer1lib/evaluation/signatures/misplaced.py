@@ -16,6 +16,7 @@ DRIFT_SHARE = 0.02
 SCALE = 1.15
 FEWEST = 20
 """Answers without which nothing is said."""
+ALIKE = "explained by one answer for all questions"
 
 
 def proper(scored: Scored) -> Bools:
@@ -47,14 +48,9 @@ def temporal_drift(scored: Scored, seed: int = 0, one_answer: bool = False) -> S
     span, window = cut(scored)
     off = np.where(rows[:, None], span - window, np.nan)
     centre = off.mean(axis=1)
-    share = {
-        name: estimate([values / scored.duration], scored.video, seed)
-        for name, values in (("centre", centre), ("start", off[:, 0]), ("end", off[:, 1]))
-    }
-    seconds = {
-        name: estimate([values], scored.video, seed)
-        for name, values in (("centre", centre), ("start", off[:, 0]), ("end", off[:, 1]))
-    }
+    places = {"centre": centre, "start": off[:, 0], "end": off[:, 1]}
+    share = {name: estimate([values / scored.duration], scored.video, seed) for name, values in places.items()}
+    seconds = {name: estimate([values], scored.video, seed) for name, values in places.items()}
     median = float(np.nanmedian(centre))
     gain = 100.0 * (iou_many(scored.span - median, scored.window) - iou_many(scored.span, scored.window))
     corrected = estimate([np.where(rows, gain, np.nan)], scored.video, seed)
@@ -68,22 +64,17 @@ def temporal_drift(scored: Scored, seed: int = 0, one_answer: bool = False) -> S
     side = np.sign(share["centre"].value)
     with np.errstate(invalid="ignore"):
         drifting = rows & (side * off > abs(seconds["centre"].value) / 2).all(axis=1)
-    return Signature(
-        "temporal_drift",
-        seconds["centre"].value,
-        "seconds",
-        seconds["centre"].interval,
-        bool(found and not one_answer),
-        worst(scored, side * centre / scored.duration, drifting) if found and not one_answer else [],
-        rule,
-        "explained by one answer for all questions" if found and one_answer else "",
-        int(rows.sum()),
+    flagged = found and not one_answer
+    return seconds["centre"].signature(
+        "temporal_drift", "seconds", rule, flagged, rows.sum(),
+        worst(scored, side * centre / scored.duration, drifting) if flagged else [],
         {
             "seconds": {name: part.to_json() for name, part in seconds.items()},
             "share_of_video": {name: part.to_json() for name, part in share.items()},
             "mIoU_gained_by_moving_back": corrected.to_json(),
         },
-    )
+        ALIKE if found and one_answer else "",
+    )  # fmt: skip
 
 
 def scale_bias(scored: Scored, seed: int = 0, one_answer: bool = False) -> Signature:
@@ -97,24 +88,18 @@ def scale_bias(scored: Scored, seed: int = 0, one_answer: bool = False) -> Signa
     true = np.where(rows, (window[:, 1] - window[:, 0]) / scored.duration, np.nan)
     ratio = estimate([length, true], scored.video, seed, lambda means: means[..., 0] / means[..., 1])
     long, short = ratio.value >= SCALE and ratio.low > 1, ratio.value <= 1 / SCALE and ratio.high < 1
-    found = (long or short) and not one_answer
+    flagged = (long or short) and not one_answer
     with np.errstate(invalid="ignore", divide="ignore"):
         off = np.log(np.maximum(length, 1e-6) / np.maximum(true, 1e-6)) * (1 if ratio.value >= 1 else -1)
-    return Signature(
-        "scale_bias",
-        ratio.value,
-        "times",
-        ratio.interval,
-        bool(found),
-        worst(scored, off, rows & (np.nan_to_num(off) > np.log(1.5))) if found else [],
-        rule,
-        "explained by one answer for all questions" if (long or short) and one_answer else "",
-        int(rows.sum()),
+    return ratio.signature(
+        "scale_bias", "times", rule, flagged, rows.sum(),
+        worst(scored, off, rows & (np.nan_to_num(off) > np.log(1.5))) if flagged else [],
         {
             "answered_share": estimate([length], scored.video, seed).to_json(),
             "true_share": estimate([true], scored.video, seed).to_json(),
         },
-    )
+        ALIKE if (long or short) and one_answer else "",
+    )  # fmt: skip
 
 
 OTHER, OWN, APART = 0.5, 0.3, 0.3
@@ -153,22 +138,13 @@ def semantic_misalignment(scored: Scored, seed: int = 0) -> Signature:
     by_chance = estimate(columns, scored.video, seed, lambda m: 100 * m[..., 2] / m[..., 3])
     excess = estimate(columns, scored.video, seed, lambda m: 100 * (m[..., 0] / m[..., 1] - m[..., 2] / m[..., 3]))
     found = value.value >= LEAST_MISALIGNED and excess.low > 0
-    return Signature(
-        "semantic_misalignment",
-        value.value,
-        "percent",
-        value.interval,
-        bool(found),
-        worst(scored, other, rows & (other > 0)) if found else [],
-        rule,
-        "",
-        int(rows.sum()),
-        {
-            "of_wrong_answers": among_wrong.to_json(),
-            "of_wrong_answers_by_chance": by_chance.to_json(),
-            "beyond_chance": excess.to_json(),
-        },
-    )
+    samples = worst(scored, other, rows & (other > 0)) if found else []
+    parts = {
+        "of_wrong_answers": among_wrong.to_json(),
+        "of_wrong_answers_by_chance": by_chance.to_json(),
+        "beyond_chance": excess.to_json(),
+    }
+    return value.signature("semantic_misalignment", "percent", rule, found, rows.sum(), samples, parts)
 
 
 def _other_events(scored: Scored) -> Floats:
@@ -234,22 +210,13 @@ def out_of_distribution(
     drop = estimate([out, within], video, seed, lambda means: means[..., 0] - means[..., 1])
     found = drop.value <= -LEAST_DROP and drop.high < 0
     counts = {kind: sum(reason.startswith(kind) for reason in reasons) for kind in ("word", "type", "length")}
-    return Signature(
-        name,
-        drop.value,
-        "points of mIoU",
-        drop.interval,
-        bool(found),
-        worst(scored, 1 - scored.iou, outside & (scored.iou < 0.3)) if found else [],
-        rule,
-        "",
-        int(outside.sum()),
-        {
-            "mIoU_outside": estimate([out], video, seed).to_json(),
-            "mIoU_inside": estimate([within], video, seed).to_json(),
-            "reasons": counts,
-        },
-    )
+    samples = worst(scored, 1 - scored.iou, outside & (scored.iou < 0.3)) if found else []
+    parts = {
+        "mIoU_outside": estimate([out], video, seed).to_json(),
+        "mIoU_inside": estimate([within], video, seed).to_json(),
+        "reasons": counts,
+    }
+    return drop.signature(name, "points of mIoU", rule, found, outside.sum(), samples, parts)
 
 
 def unlike(samples: Sequence[Sample], train: Sequence[Sample]) -> list[str]:

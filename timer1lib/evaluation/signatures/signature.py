@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ class Signature:
     """`value` with its interval over videos, in `unit`; None where it could not be measured, and `note` says why.
 
     `flagged` needs the whole interval beyond "nothing" and an effect that matters: a healthy model shows every signature
-    a little. `rule` says in words what flags it.
+    a little. `rule` says in words what flags it; `n` counts the answers that the value was measured on.
     """
 
     name: str
@@ -30,30 +30,18 @@ class Signature:
     unit: str
     interval: list[float] | None
     flagged: bool
-    samples: list[str]
+    n: int
     rule: str
-    note: str = ""
-    n: int = 0
-    """Answers that the value was measured on."""
-    parts: dict[str, Any] = field(default_factory=dict)
+    note: str
+    samples: list[str]
+    parts: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "value": self.value,
-            "unit": self.unit,
-            "interval": self.interval,
-            "flagged": self.flagged,
-            "n": self.n,
-            "rule": self.rule,
-            "note": self.note,
-            "samples": self.samples,
-            "parts": self.parts,
-        }
+        return asdict(self)
 
 
 def unmeasured(name: str, unit: str, rule: str, why: str) -> Signature:
-    return Signature(name, None, unit, None, False, [], rule, why)
+    return Signature(name, None, unit, None, False, 0, rule, why, [], {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +59,12 @@ class Estimate:
     @property
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
+
+    def signature(
+        self, name: str, unit: str, rule: str, flagged: Any, n: Any, samples: list[str], parts: dict[str, Any], note: str = ""
+    ) -> Signature:
+        """A signature with this value and interval."""
+        return Signature(name, self.value, unit, self.interval, bool(flagged), int(n), rule, note, samples, parts)
 
     def to_json(self) -> dict[str, Any]:
         return {"value": self.value if math.isfinite(self.value) else None, "interval": self.interval}
