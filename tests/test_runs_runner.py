@@ -27,7 +27,9 @@ from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.runner import Project, RunResult, run, summary_lines
 
 
-def in_process(source: Path, target: Path, parameters: dict[str, object], cwd: Path, lock: Path, display: Display) -> None:
+def in_process(
+    source: Path, target: Path, failed: Path, parameters: dict[str, object], cwd: Path, lock: Path, display: Display
+) -> None:
     """Stands in for papermill where a test is about which stages run: the same cells, without a kernel's second."""
     cells = [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code"]
     names: dict[str, object] = {}
