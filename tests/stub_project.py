@@ -33,7 +33,7 @@ from pathlib import Path
 from timer1lib.runfolder import RunFolder
 run = RunFolder(Path(run_dir), "grpo"); log = run.log("grpo"); log.parent.mkdir(parents=True, exist_ok=True)
 done = len(log.read_text().splitlines()) if log.exists() else 0
-with open(run.root / "pids.txt", "a") as stream: stream.write(f"{os.getpid()} from {done}\\n")
+with open(run.root.parent / "pids.txt", "a") as stream: stream.write(f"{os.getpid()} from {done}\\n")
 for step in range(done, 20):
     time.sleep(float(os.environ.get("STUB_STEP_SECONDS", "0")))
     with open(log, "a") as stream: stream.write(f"{step * step}\\n")

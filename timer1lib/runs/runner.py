@@ -22,7 +22,7 @@ from timer1lib.runs.execute import check_notebook, execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
 from timer1lib.runs.kernel import KERNEL_LOCK, RUNNER_LOCK, Held, exclusive
 from timer1lib.runs.keys import changed_parts, key_parts, stage_key, stage_parameters
-from timer1lib.runs.manifest import build_manifest, finish_manifest, now
+from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest, now
 from timer1lib.runs.stamps import (
     Stamp,
     Store,
@@ -114,6 +114,7 @@ def run(
         runner = _Runner(params, folder, project, display, store, held)
         clean(folder)
         replaced = runner.replaced(STAGES[first.number - 1 : last.number], fresh)
+        display.note(disk_line(params, root, [stage.name for stage in STAGES[first.number - 1 : last.number]]))
         for line in replaced:
             display.note(f"to run again: {line}")
         if not yes:

@@ -125,9 +125,9 @@ def collect_outputs(run: RunFolder, stage: StageRef, before: Mapping[str, int]) 
     staged = work_folder(run, stage)
     outputs = {name: output_of(staged / name) for name in run_files(staged)}
     for name in run_files(run.root):
-        if name not in outputs and owner(name) in (None, stage.name):
-            if (run.root / name).stat().st_mtime_ns != before.get(name):
-                outputs[name] = output_of(run.root / name)
+        past = name not in outputs and owner(name) in (None, stage.name)
+        if past and (run.root / name).stat().st_mtime_ns != before.get(name):
+            outputs[name] = output_of(run.root / name)
     return outputs
 
 
