@@ -113,8 +113,9 @@ def run(
     with exclusive(root) as held:
         runner = _Runner(params, folder, project, display, store, held)
         clean(folder)
-        replaced = runner.replaced(STAGES[first.number - 1 : last.number], fresh)
-        display.note(disk_line(params, root, [stage.name for stage in STAGES[first.number - 1 : last.number]]))
+        stages = STAGES[first.number - 1 : last.number]
+        replaced = to_run_again(params, folder, project, stages, fresh)
+        display.note(disk_line(params, root, [stage.name for stage in stages]))
         for line in replaced:
             display.note(f"to run again: {line}")
         if not yes:
@@ -140,11 +141,11 @@ def run(
     return result
 
 
-def refuse_foreign(root: Path, ours: str = "stages/*.json") -> None:
+def refuse_foreign(root: Path, *ours: str) -> None:
     """Leave a folder alone that holds something else than a run.
 
     Args:
-        ours: pattern of files that only our folders have.
+        ours: patterns of files that only our folders have, besides stamps and a manifest.
 
     Raises:
         Timer1Error: it has files, and no stamp or manifest of ours.
@@ -155,7 +156,7 @@ def refuse_foreign(root: Path, ours: str = "stages/*.json") -> None:
         if read_json(root / "manifest.json")["timer1"]:
             return
     names = [path.name for path in root.iterdir() if path.name not in _KNOWN and not path.name.startswith(".manifest.json.")]
-    if names and not any(root.glob(ours)) and not (root / WORK).is_dir():
+    if names and not any(path for pattern in ("stages/*.json", *ours) for path in root.glob(pattern)) and not (root / WORK).is_dir():
         raise Timer1Error(f"{root}: holds {min(names)!r} and no run of timer1's; name an empty or new folder")
 
 
@@ -179,36 +180,43 @@ def ask(lines: Sequence[str]) -> None:
         raise Timer1Error("nothing was run, and all stands as it was; --yes goes on without asking")
 
 
+def parts_of(params: Params, folder: RunFolder, project: Project, stage: StageRef) -> dict[str, Any]:
+    """The parts of a stage's key, its earlier stages' results as they stand."""
+    stamps = {name: read_stamp(folder, find_stage(name)) for name in upstream(stage.name, params)}
+    read = {name: stamp.digests() if stamp else {} for name, stamp in stamps.items()}
+    notebook = project.notebooks / f"{stage.notebook}.ipynb"
+    return key_parts(params, stage, notebook, project.package, read, folder.notes)
+
+
+def to_run_again(
+    params: Params, folder: RunFolder, project: Project, stages: Sequence[StageRef], fresh: bool = False
+) -> list[Replaced]:
+    """The finished stages that will run again, or will if an earlier one leaves other bytes: why, and how long it took."""
+    found, changing = [], set()
+    for stage in stages:
+        stamp = read_stamp(folder, stage)
+        if stamp is None:
+            changing.add(stage.name)
+            continue
+        why = (
+            "--fresh" if fresh else changed_parts(stamp.parts, parts_of(params, folder, project, stage)) or damaged(folder, stamp)
+        )
+        earlier = [find_stage(name).notebook for name in upstream(stage.name, params) if name in changing]
+        if not why and earlier:
+            why = f"if {' or '.join(earlier)} changes what it reads"
+        if why:
+            changing.add(stage.name)
+            found.append(Replaced(f"{stage.notebook}, {why}; it took {clock(stamp.seconds)}"))
+            found[-1].precious = stamp.seconds > ASK_SECONDS and any(n.startswith("checkpoints/") for n in stamp.outputs)
+    return found
+
+
 class _Runner:
     def __init__(
-        self,
-        params: Params,
-        folder: RunFolder,
-        project: Project,
-        display: Display,
-        store: Store | None = None,
-        held: Held | None = None,
+        self, params: Params, folder: RunFolder, project: Project, display: Display, store: Store | None, held: Held
     ) -> None:
         self.params, self.folder, self.project, self.display = params, folder, project, display
         self.store, self.held = store, held
-
-    def replaced(self, stages: Sequence[StageRef], fresh: bool) -> list[Replaced]:
-        """The finished stages that will run again, or will if an earlier one leaves other bytes: why, and how long it took."""
-        found, changing = [], set()
-        for stage in stages:
-            stamp = read_stamp(self.folder, stage)
-            if stamp is None:
-                changing.add(stage.name)
-                continue
-            why = "--fresh" if fresh else changed_parts(stamp.parts, self._parts(stage)) or damaged(self.folder, stamp)
-            earlier = [find_stage(name).notebook for name in upstream(stage.name, self.params) if name in changing]
-            if not why and earlier:
-                why = f"if {' or '.join(earlier)} changes what it reads"
-            if why:
-                changing.add(stage.name)
-                found.append(Replaced(f"{stage.notebook}, {why}; it took {clock(stamp.seconds)}"))
-                found[-1].precious = stamp.seconds > ASK_SECONDS and any(n.startswith("checkpoints/") for n in stamp.outputs)
-        return found
 
     def keep(self, stage: StageRef) -> dict[str, Any]:
         """Take an earlier stage's result as it stands.
@@ -256,12 +264,7 @@ class _Runner:
             return done
 
     def _parts(self, stage: StageRef) -> dict[str, Any]:
-        read = {}
-        for name in upstream(stage.name, self.params):
-            stamp = read_stamp(self.folder, find_stage(name))
-            read[name] = stamp.digests() if stamp else {}
-        notebook = self.project.notebooks / f"{stage.notebook}.ipynb"
-        return key_parts(self.params, stage, notebook, self.project.package, read, self.folder.notes)
+        return parts_of(self.params, self.folder, self.project, stage)
 
     def _execute(self, stage: StageRef, key: str, parts: dict[str, Any], fresh: bool) -> dict[str, Any]:
         resumed, before = begin(self.folder, stage, key, fresh)
@@ -276,8 +279,7 @@ class _Runner:
             seconds = time.monotonic() - started
         finally:
             self.display.finish(seconds)
-        if self.held is not None:
-            self.held.check()
+        self.held.check()
         outputs = collect_outputs(self.folder, stage, before)
         stamp = Stamp(key, parts, outputs, round(seconds, 3), now())
         publish(self.folder, stage, work_folder(self.folder, stage), stamp)
