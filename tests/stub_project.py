@@ -17,9 +17,9 @@ run = Path(run_dir); (run / "data").mkdir(parents=True, exist_ok=True)
 """,
     "sft": """
 from pathlib import Path
-run = Path(run_dir); (run / "checkpoints" / "sft").mkdir(parents=True, exist_ok=True)
-data = (run / "data" / "train.jsonl").read_text()
-(run / "checkpoints" / "sft" / "model.bin").write_text("sft of " + data)
+from timer1lib.runfolder import RunFolder
+run = RunFolder(Path(run_dir), "sft"); run.checkpoint("sft").mkdir(parents=True, exist_ok=True)
+(run.checkpoint("sft") / "model.bin").write_text("sft of " + run.data("train").read_text())
 """,
     "difficulty": """
 from pathlib import Path
@@ -30,10 +30,10 @@ run = Path(run_dir)
     "grpo": """
 import os, time
 from pathlib import Path
-run = Path(run_dir); (run / "logs").mkdir(exist_ok=True)
-log = run / "logs" / "grpo.jsonl"
+from timer1lib.runfolder import RunFolder
+run = RunFolder(Path(run_dir), "grpo"); log = run.log("grpo"); log.parent.mkdir(parents=True, exist_ok=True)
 done = len(log.read_text().splitlines()) if log.exists() else 0
-with open(run / "pids.txt", "a") as stream: stream.write(f"{os.getpid()} from {done}\\n")
+with open(run.root.parent / "pids.txt", "a") as stream: stream.write(f"{os.getpid()} from {done}\\n")
 for step in range(done, 20):
     time.sleep(float(os.environ.get("STUB_STEP_SECONDS", "0")))
     with open(log, "a") as stream: stream.write(f"{step * step}\\n")

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 from timer1lib.params.sections import Params
+from timer1lib.runfolder import owner
 from timer1lib.runs.closure import closure, code_hash
-from timer1lib.runs.graph import STAGES, find_stage, owner, upstream
+from timer1lib.runs.graph import STAGES, find_stage, upstream
 from timer1lib.runs.keys import changed_parts, input_files, notebook_hash
 
 

@@ -34,7 +34,9 @@ def finish(project: Project, params: Params | None = None, **options: Any) -> Ru
     return run(params or Params(), project=project, report=False, display=display, **options)
 
 
-def stubbed(source: Path, target: Path, parameters: dict[str, Any], cwd: Path, lock: Path, display: Display) -> None:
+def stubbed(
+    source: Path, target: Path, failed: Path, parameters: dict[str, Any], cwd: Path, lock: Path, display: Display
+) -> None:
     """Stands in for papermill under the real notebooks: each stage leaves one file, always the same."""
     left = {
         "01_curate": "data/train.jsonl",

@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 import yaml
@@ -27,7 +29,9 @@ from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.runner import Project, RunResult, run, summary_lines
 
 
-def in_process(source: Path, target: Path, parameters: dict[str, object], cwd: Path, lock: Path, display: Display) -> None:
+def in_process(
+    source: Path, target: Path, failed: Path, parameters: dict[str, object], cwd: Path, lock: Path, display: Display
+) -> None:
     """Stands in for papermill where a test is about which stages run: the same cells, without a kernel's second."""
     cells = [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code"]
     names: dict[str, object] = {}
@@ -202,21 +206,20 @@ def test_kill_minus_nine_in_04_and_running_again_ends_in_the_same_numbers(tmp_pa
     outputs = root / "outputs" / "tiny"
     for name in ("04_grpo", "05_evaluate", "06_inspect", "07_compare"):
         (outputs / "stages" / f"{name}.json").unlink()
-    (outputs / "pids.txt").unlink()
+    (outputs.parent / "pids.txt").unlink()
     shutil.rmtree(outputs / "notebooks")
-    log = outputs / "logs" / "grpo.jsonl"
+    log, unfinished = outputs / "logs" / "grpo.jsonl", outputs / ".work" / "grpo" / "logs" / "grpo.jsonl"
     runner = start_runner(root, "05", 0.15)
-    # 04's old lines are removed first (its stamp is gone), so lines that are there were written by this run.
-    wait_for(lambda: (outputs / "pids.txt").exists() and log.exists() and 3 <= len(log.read_text().splitlines()) < 19)
+    wait_for(lambda: unfinished.exists() and 3 <= len(unfinished.read_text().splitlines()) < 19)
     os.kill(runner.pid, signal.SIGKILL)
     runner.wait()
-    kernel = int((outputs / "pids.txt").read_text().split()[0])
+    kernel = int((outputs.parent / "pids.txt").read_text().split()[0])
     assert not (outputs / "stages" / "04_grpo.json").exists()
     assert not (outputs / "notebooks" / "04_grpo.ipynb").exists()
     again = start_runner(root, "05", 0.0)
     assert again.wait() == 0
     assert not Path(f"/proc/{kernel}").exists(), "the killed runner's kernel still lives"
-    begun = [int(line.split()[-1]) for line in (outputs / "pids.txt").read_text().splitlines()]
+    begun = [int(line.split()[-1]) for line in (outputs.parent / "pids.txt").read_text().splitlines()]
     assert begun[0] == 0
     assert begun[1] >= 3, "the second run began from nothing"
     undisturbed = finished.root / "outputs" / "tiny"
@@ -232,40 +235,196 @@ def test_what_a_killed_run_left_under_other_parameters_is_not_believed(
     project = Project(root, root / "notebooks", root / "timer1lib")
     outputs = root / "outputs" / "tiny"
     (outputs / "stages" / "04_grpo.json").unlink()
-    (outputs / "stages" / "04_grpo.started.json").write_text(json.dumps({"key": "of other parameters", "before": {}}))
-    (outputs / "logs" / "grpo.jsonl").write_text("999\n999\n")
+    (outputs / ".work" / "grpo.started.json").write_text(json.dumps({"key": "of other parameters", "before": {}}))
+    (outputs / ".work" / "grpo" / "logs").mkdir(parents=True)
+    for base in (outputs, outputs / ".work" / "grpo"):
+        (base / "logs" / "grpo.jsonl").write_text("999\n999\n")
     quiet_run(project, until="05")
     assert (outputs / "logs" / "grpo.jsonl").read_text().splitlines()[:2] == ["0", "1"]
 
 
-def test_a_result_is_removed_only_when_the_one_that_replaces_it_is_complete(
-    tmp_path: Path, finished: Project, no_kernels: None
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file of a run but those of whoever works in it."""
+    hidden = (".work", ".previous", ".runner.lock", ".kernel.lock", "manifest.json", "params.yaml")
+    names = {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+    return {name.as_posix(): (root / name).read_bytes() for name in names if name.parts[0] not in hidden}
+
+
+def test_the_last_finished_result_stands_until_another_one_is(tmp_path: Path, finished: Project, no_kernels: None) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    project = Project(root, root / "notebooks", root / "timer1lib")
+    outputs = root / "outputs" / "tiny"
+    before = tree(outputs)
+    # A mistaken change of 04 fails half way, twice: nothing of what stood there has moved.
+    broken = BODIES["grpo"].replace("range(done, 20)", "range(done, done + 2)") + "\nraise ValueError"
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", broken)
+    for lines in (2, 4):
+        with pytest.raises(ValueError):
+            quiet_run(project)
+        assert tree(outputs) == before
+        # the second try goes on from the first one's work
+        assert len((outputs / ".work" / "grpo" / "logs" / "grpo.jsonl").read_text().splitlines()) == lines
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"])
+    assert how(quiet_run(project)[0]) == ["unchanged"] * 7
+    # A change that works replaces it; as 05 fails after it, what it replaced is kept, and found again by its key.
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"].replace("step * step", "step"))
+    write_notebook(project.notebooks / "05_evaluate.ipynb", "evaluate", "raise ValueError")
+    with pytest.raises(ValueError):
+        quiet_run(project)
+    assert (outputs / "logs" / "grpo.jsonl").read_text().splitlines()[3] == "3"
+    assert (outputs / "metrics.json").read_bytes() == before["metrics.json"]
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"])
+    write_notebook(project.notebooks / "05_evaluate.ipynb", "evaluate", BODIES["evaluate"])
+    result, log = quiet_run(project, until="06")
+    assert how(result) == ["unchanged"] * 3 + ["brought back"] + ["unchanged"] * 2
+    assert "04_grpo: the result from before is the one" in log
+    assert tree(outputs) == before
+    # What was replaced goes when the whole run has finished.
+    assert list((outputs / ".previous").glob("04_grpo-*"))
+    quiet_run(project)
+    assert not (outputs / ".previous").exists()
+
+
+def test_a_kill_at_any_moment_leaves_the_old_result_or_the_new_one(tmp_path: Path, finished: Project) -> None:
+    """The kernel's training and the publishing are cut at random moments under a changed parameter."""
+    old = finished.root / "outputs" / "tiny"
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    outputs = root / "outputs" / "tiny"
+    before = tree(outputs)
+    write_notebook(root / "notebooks" / "04_grpo.ipynb", "grpo", BODIES["grpo"] + "\nmore = 1")
+    random = Random(0)
+    unfinished = outputs / ".work" / "grpo" / "logs" / "grpo.jsonl"
+    for _ in range(3):
+        runner = start_runner(root, "04", 0.15)
+        seen = len(unfinished.read_text().splitlines()) if unfinished.exists() else 0
+        wait_for(lambda seen=seen: unfinished.exists() and len(unfinished.read_text().splitlines()) > seen)
+        time.sleep(random.uniform(0, 0.3))
+        runner.kill()
+        runner.wait()
+        assert tree(outputs) == before
+    project = Project(root, root / "notebooks", root / "timer1lib")
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"])
+    assert how(quiet_run(project)[0]) == ["unchanged"] * 7
+    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"] + "\nmore = 1")
+    assert start_runner(root, "04", 0.0).wait() == 0
+    assert (outputs / "logs" / "grpo.jsonl").read_bytes() == (old / "logs" / "grpo.jsonl").read_bytes()
+    begun = [int(line.split()[-1]) for line in (outputs.parent / "pids.txt").read_text().splitlines()][1:]
+    assert begun == sorted(begun), "a resumed stage began from nothing"
+    assert begun[-1] > 0
+
+
+def cutting(journal: Path, cut: int) -> Callable[[Path, Path], None]:
+    """`os.replace` that is interrupted at its `cut`-th call while a journal is there."""
+    real, calls = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        if journal.exists():
+            calls.append(source)
+            if len(calls) == cut:
+                raise KeyboardInterrupt
+        real(source, target)
+
+    return replace
+
+
+def test_publishing_that_was_cut_is_done_by_whoever_opens_the_run_next(
+    tmp_path: Path, finished: Project, no_kernels: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rename of the publishing fails once, as if the process had ended there."""
+    changed = BODIES["sft"].replace("sft of ", "another of ")
+    for cut in range(1, 20):
+        root = tmp_path / str(cut)
+        shutil.copytree(finished.root, root)
+        project = Project(root, root / "notebooks", root / "timer1lib")
+        write_notebook(project.notebooks / "02_sft.ipynb", "sft", changed)
+        real = os.replace
+
+        journal = root / "outputs" / "tiny" / ".work" / "sft.journal.json"
+        monkeypatch.setattr(os, "replace", cutting(journal, cut))
+        try:
+            quiet_run(project, until="02")
+        except KeyboardInterrupt:
+            monkeypatch.setattr(os, "replace", real)
+        else:
+            assert cut > 3, "publishing was never cut"
+            break
+        assert how(quiet_run(project, until="02")[0]) == ["unchanged"] * 2
+        folder = root / "outputs" / "tiny"
+        assert (folder / "checkpoints" / "sft" / "model.bin").read_text() == "another of seed 0\n"
+        kept = next((folder / ".previous").glob("02_sft-*"))
+        assert (kept / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 0\n"
+        # both stamps are good: the change taken back brings the old one back
+        write_notebook(project.notebooks / "02_sft.ipynb", "sft", BODIES["sft"])
+        assert how(quiet_run(project, until="02")[0]) == ["unchanged", "brought back"]
+        assert not any((folder / ".work").iterdir())
+        monkeypatch.setattr(os, "replace", real)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, finished: Project, no_kernels: None) -> None:
+    root = tmp_path / "mine"
+    for name in ("data/videos.txt", "checkpoints/sft/model.bin", "params.yaml", "manifest.json"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text('{"name": "mine"}')
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    with pytest.raises(Timer1Error, match="mine: holds 'checkpoints' and no run of timer1's"):
+        quiet_run(finished, out=root)
+    shutil.copytree(root, finished.root / "outputs" / "named")
+    with pytest.raises(Timer1Error, match="no run of timer1's"):
+        quiet_run(finished, Params(name="named"))
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    # a first run that was killed before its first stage is ours
+    manifest = json.loads((finished.root / "outputs" / "tiny" / "manifest.json").read_text())
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "manifest.json").write_text(json.dumps(manifest))
+    (begun / "params.yaml").write_text("")
+    (begun / ".manifest.json.ab12cd34").write_text("{")
+    assert how(quiet_run(finished, out=begun, until="01")[0]) == ["ran"]
+    assert not (begun / ".manifest.json.ab12cd34").exists()
+
+
+class Person(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_is_asked_before_a_long_training_is_replaced(
+    tmp_path: Path, finished: Project, no_kernels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "copy"
     shutil.copytree(finished.root, root)
     project = Project(root, root / "notebooks", root / "timer1lib")
     outputs = root / "outputs" / "tiny"
-    before = (outputs / "logs" / "grpo.jsonl").read_text()
-    # A mistaken change of 04 fails half way: what stood there waits aside ...
-    broken = "(Path(run_dir) / 'logs' / 'grpo.jsonl').write_text('1\\n')\nraise ValueError"
-    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", "from pathlib import Path\n" + broken)
-    for _ in range(2):
-        with pytest.raises(ValueError):
-            quiet_run(project)
-    assert (outputs / ".previous" / "04_grpo" / "logs" / "grpo.jsonl").read_text() == before
-    assert (outputs / "logs" / "grpo.jsonl").read_text() == "1\n"
-    # ... and stands again once the change is taken back.
-    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"])
-    result, log = quiet_run(project)
-    assert how(result) == ["unchanged"] * 3 + ["brought back"] + ["unchanged"] * 3
-    assert "04_grpo: the result from before is the one" in log
-    assert (outputs / "logs" / "grpo.jsonl").read_text() == before
-    assert not (outputs / ".previous" / "04_grpo").exists()
-    # A change that works replaces it for good.
-    write_notebook(project.notebooks / "04_grpo.ipynb", "grpo", BODIES["grpo"] + "\nmore = 1")
-    assert how(quiet_run(project)[0])[3] == "ran"
-    assert not (outputs / ".previous" / "04_grpo").exists()
-    assert how(quiet_run(project)[0]) == ["unchanged"] * 7
+    path = outputs / "stages" / "02_sft.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 4000.0}))
+    write_notebook(project.notebooks / "02_sft.ipynb", "sft", BODIES["sft"] + "\nmore = 1")
+    before, shown = tree(outputs), Person()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("sys.stdin", Person("n\n"))
+    with pytest.raises(Timer1Error, match="nothing was run"):
+        quiet_run(project)
+    assert tree(outputs) == before
+    assert "02_sft, notebook; it took 1:06:40" in shown.getvalue()
+    monkeypatch.setattr("sys.stdin", Person("y\n"))
+    result, log = quiet_run(project, until="02")
+    assert how(result) == ["unchanged", "ran"]
+    assert "to run again: 02_sft, notebook; it took 1:06:40" in log
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 4000.0}))
+    monkeypatch.setattr("sys.stdin", Person("n\n"))
+    assert how(quiet_run(project, until="02", fresh=True, yes=True)[0]) == ["ran", "ran"]
+
+
+def test_a_run_folder_that_was_removed_meanwhile_is_named(tmp_path: Path, finished: Project, no_kernels: None) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    project = Project(root, root / "notebooks", root / "timer1lib")
+    body = f"import shutil\nshutil.rmtree({str(root / 'outputs' / 'tiny')!r})\n"
+    write_notebook(project.notebooks / "02_sft.ipynb", "sft", body + BODIES["sft"])
+    with pytest.raises(Timer1Error, match=r"outputs/tiny: this run's folder was removed or replaced while it ran"):
+        quiet_run(project)
+    assert not (root / "outputs" / "tiny" / "manifest.json").exists()
 
 
 def test_two_runners_do_not_share_a_folder(tmp_path: Path, finished: Project) -> None:

@@ -121,11 +121,24 @@ def test_shared_stages_run_once_and_a_failed_row_leaves_the_others(tmp_path: Pat
     assert {name: stage["how"] for name, stage in result.rows[2]["stages"].items()} == {"01_curate": "reused", "02_sft": "reused"}
     for row in "ab":
         assert (tmp_path / "out" / row / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 0\n"
-    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"][1]["error"]
+    written = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert written["rows"][1]["error"]
+    assert [row["run"] for row in written["rows"]] == ["a", "c", "b"], "a moved sweep names its rows rightly"
     # Again: nothing that finished runs again, and the failed row is tried again.
     again = sweep(path, out=tmp_path / "out", project=project, stream=io.StringIO(), jobs=3)
     assert (project.root / "marks.txt").read_text().split() == marks + ["sft"]
     assert [row["stages"].get("01_curate", {}).get("how") for row in (again.rows[0], again.rows[2])] == ["unchanged"] * 2
+
+
+def test_a_folder_that_is_no_sweep_is_left_alone(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, rows=[{"name": "a"}], until="02")
+    for mine in (tmp_path / "mine", tmp_path / "rows" / "a"):
+        mine.mkdir(parents=True)
+        (mine / "thesis.txt").write_text("mine")
+        out = tmp_path / mine.relative_to(tmp_path).parts[0]
+        with pytest.raises(Timer1Error, match=r"holds '(thesis.txt|a)' and no run of timer1's"):
+            sweep(path, out=out, project=make_project(tmp_path / f"p{mine.name}"), stream=io.StringIO())
+        assert [found.name for found in mine.iterdir()] == ["thesis.txt"]
 
 
 def test_a_damaged_entry_of_the_store_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

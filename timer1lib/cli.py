@@ -120,6 +120,7 @@ def _runs(incomplete: str) -> list[str]:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Replace finished checkpoints without asking.")]
 ParamsFile = Annotated[Path, typer.Argument(metavar="PARAMS.yaml", help="The parameters of a run.")]
 Overrides = Annotated[list[str] | None, typer.Option("-p", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")]
 Format = Annotated[
@@ -138,6 +139,7 @@ def run(
     until: Annotated[str | None, typer.Option(metavar="05", help="Last stage.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run stages anew even where nothing has changed.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder in place of outputs/<name>.")] = None,
+    yes: Yes = False,
     json: Json = False,
 ) -> Outcome:
     """Run the notebooks of a params file; skip what is unchanged."""
@@ -147,7 +149,7 @@ def run(
     from timer1lib.runs.runner import summary_lines
 
     loaded = load_params(resolve(params), overrides or [])
-    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out)
+    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
     return Outcome("\n".join(summary_lines(result)), value)
@@ -248,13 +250,14 @@ def sweep(
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Rows that run at the same time.")] = 1,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Run every row once for each seed.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder in place of outputs/sweeps/<name>.")] = None,
+    yes: Yes = False,
     json: Json = False,
 ) -> Outcome:
     """Run many variants of a params file and compare them."""
     from timer1lib.runs.sweep import sweep as run_sweep
 
-    result = run_sweep(sweep, overrides=overrides or [], jobs=jobs, out=out, seeds=_numbers(seeds, "--seeds"))
-    return Outcome(result.text(), result.to_json(), FAILED if result.failed else 0)
+    result = run_sweep(sweep, overrides=overrides or [], jobs=jobs, out=out, seeds=_numbers(seeds, "--seeds"), yes=yes)
+    return Outcome(result.text(), {"root": str(result.root), **result.to_json()}, FAILED if result.failed else 0)
 
 
 @command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ POLL_SECONDS = 0.2
 
 
 def leave_with(parent: int) -> None:
-    """End this process, at once and from now on, when `parent` is no longer its parent."""
+    """End this process, at once and from now on, when `parent` is no longer its parent; its own workers go with it."""
     if os.getppid() != parent:
         os._exit(1)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
@@ -27,7 +28,15 @@ def leave_with(parent: int) -> None:
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
+    end_group(os.getpid())
     os._exit(1)
+
+
+def end_group(leader: int) -> None:
+    """Kill a process and what it started, where it leads a group of its own, as every kernel does; else nothing."""
+    with contextlib.suppress(OSError):
+        if leader != os.getpid() or os.getpgrp() == leader:
+            os.killpg(leader, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -14,12 +14,50 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, project_root, read_json, read_jsonl, safe_join
 from timer1lib.schema import Prediction, Sample
 
+OWNED: dict[str, tuple[str, ...]] = {
+    "sft": ("checkpoints/sft/**/*", "work/sft/**/*", "logs/sft.jsonl"),
+    "difficulty": ("data/difficulty*", "data/selected.jsonl", "data/selection*"),
+    "grpo": (
+        "checkpoints/grpo/**/*",
+        "work/grpo/**/*",
+        "logs/grpo.jsonl",
+        "logs/rollouts.jsonl",
+        "data/filter_epoch*.jsonl",
+    ),
+    "evaluate": ("predictions/**/*", "metrics.json"),
+    "inspect": (),
+    "compare": (),
+    "curate": ("data/**/*",),
+}
+"""Patterns of the files that a stage writes. The first stage that matches owns a file; 01 has what is left of data/."""
+
+NEVER_OWNED = ("params.yaml", "manifest.json", "notes.jsonl", "run.log", "report.html")
+"""The runner's own files, and what a person wrote."""
+
+_RUNNER_FOLDERS = ("notebooks", "stages")
+
+WORK = ".work"
+"""Where unfinished stages write, each in a folder of its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A run on disk. Stages talk to each other through these files only."""
+    """A run on disk. Stages talk to each other through these files only.
+
+    Where a `stage` is open, what it owns is written and read in its work folder, until it is finished and published.
+    """
 
     root: Path
+    stage: str = ""
+
+    def at(self, relative: str) -> Path:
+        """Where a file or folder of the run lies: in the open stage's work folder if it owns it."""
+        return (self.staging if self.stage and owner(relative) == self.stage else self.root) / relative
+
+    @property
+    def staging(self) -> Path:
+        """The open stage's work folder, laid out as the run is."""
+        return self.root / WORK / self.stage
 
     @property
     def params(self) -> Path:
@@ -31,7 +69,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        return self.root / "metrics.json"
+        return self.at("metrics.json")
 
     @property
     def report(self) -> Path:
@@ -49,17 +87,17 @@ class RunFolder:
 
     def data(self, name: str) -> Path:
         """`data/<name>`, with `.jsonl` where the name has no ending."""
-        return self.root / "data" / (name if "." in name else f"{name}.jsonl")
+        return self.at(f"data/{name}" if "." in name else f"data/{name}.jsonl")
 
     def log(self, name: str) -> Path:
-        return self.root / "logs" / f"{name}.jsonl"
+        return self.at(f"logs/{name}.jsonl")
 
     def checkpoint(self, name: str) -> Path:
-        return self.root / "checkpoints" / name
+        return self.at(f"checkpoints/{name}")
 
     def predictions(self, checkpoint: str, split: str, kind: str = "") -> Path:
         """Answers to a split; those of a `kind` of their own (swap, shuffle, grounded) lie in a folder of that name."""
-        return self.root / "predictions" / kind / f"{checkpoint}.{split}.jsonl"
+        return self.at("predictions") / kind / f"{checkpoint}.{split}.jsonl"
 
     def read_samples(self, name: str) -> list[Sample]:
         path = self.data(name)
@@ -134,3 +172,32 @@ class RunFolder:
         value = read_json(path)
         assert isinstance(value, dict)
         return value
+
+
+def owner(relative: str) -> str | None:
+    """The stage that owns a file of a run, by its path inside the run folder; None for the runner's own files."""
+    path = Path(relative)
+    if relative in NEVER_OWNED or path.parts[0] in _RUNNER_FOLDERS or any(part.startswith(".") for part in path.parts):
+        return None
+    for stage, patterns in OWNED.items():
+        if any(_matches(path, pattern) for pattern in patterns):
+            return stage
+    return None
+
+
+def run_files(root: Path) -> list[str]:
+    """Every file of a run folder that a stage wrote or may have written, sorted."""
+    found = []
+    for path in root.rglob("*"):
+        relative = path.relative_to(root)
+        if relative.parts[0] in _RUNNER_FOLDERS or any(part.startswith(".") for part in relative.parts):
+            continue
+        if path.is_file() and str(relative) not in NEVER_OWNED:
+            found.append(relative.as_posix())
+    return sorted(found)
+
+
+def _matches(path: Path, pattern: str) -> bool:
+    if pattern.endswith("/**/*"):
+        return path.is_relative_to(pattern.removesuffix("/**/*"))
+    return path.match(pattern) and len(path.parts) == len(Path(pattern).parts)

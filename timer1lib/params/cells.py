@@ -25,6 +25,8 @@ CELL_ID = "parameters"
 def cell_source(params: Params, section: str) -> str:
     """The text of one notebook's parameters cell."""
     lines = [f'run_dir: str = "outputs/{params.name}"  # the run that this notebook belongs to']
+    if section not in ("inspect", "compare"):
+        lines.append("overwrite: bool = False  # a finished result with other parameters may be replaced")
     lines += section_lines(params.shared, SHARED_READ[section]) + section_lines(getattr(params, section))
     return "\n".join(lines)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-_NO_RESULT = ("params", "progress")
-"""Left out: parameter models, whose values are in the key already, and what only shows how far a stage is."""
+_NO_RESULT = ("params", "progress", "runs")
+"""Left out: parameter models, whose values are in the key already, what shows how far a stage is, and what runs it."""
 
 
 def closure(package: Path, module: str) -> list[Path]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json
+from timer1lib.processes import end_group
 from timer1lib.progress import RUNNER_VARIABLE
 from timer1lib.runs.display import Display
 from timer1lib.runs.kernel import LOCK_VARIABLE
@@ -28,8 +29,10 @@ class NotebookFailed(Exception):
         self.bad_input = bad_input
 
 
-def execute(source: Path, target: Path, parameters: Mapping[str, Any], cwd: Path, lock: Path, display: Display) -> None:
-    """Run a notebook and put the executed copy at `target` when it is whole; a failed one goes to `*.failed.ipynb`.
+def execute(
+    source: Path, target: Path, failed: Path, parameters: Mapping[str, Any], cwd: Path, lock: Path, display: Display
+) -> None:
+    """Run a notebook and put the executed copy at `target` when it is whole; a failed one goes to `failed`.
 
     Raises:
         NotebookFailed: a cell raised, or the kernel died.
@@ -39,11 +42,11 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], cwd: Path
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     target.parent.mkdir(parents=True, exist_ok=True)
-    failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=".ipynb")
     os.close(handle)
     running = Path(name)
+    kernel: list[int] = []
     own = {RUNNER_VARIABLE: str(os.getpid()), LOCK_VARIABLE: str(lock.resolve()), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     total = _cells(source)
     heard = _Heard(display)
@@ -62,11 +65,12 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], cwd: Path
             stderr_file=heard,
             # what papermill does not know it hands on to nbclient
             on_cell_start=lambda cell, cell_index: display.cell(cell_index + 1, total),
-            kernel_manager_class=_kernel_manager({**own, **display.environment()}),
+            kernel_manager_class=_kernel_manager({**own, **display.environment()}, kernel),
             store_widget_state=False,
             shutdown_kernel="immediate",
         )
     except PapermillExecutionError as error:
+        failed.parent.mkdir(parents=True, exist_ok=True)
         os.replace(running, failed)
         known = error.ename == "Timer1Error"
         message = " ".join(_COLOURS.sub("", str(error.evalue)).split()) or error.ename
@@ -77,12 +81,19 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], cwd: Path
         if type(error).__name__ == "DeadKernelError":
             raise NotebookFailed(f"{target.stem}, {display.where()}: the kernel died (out of memory, or killed)", False) from None
         raise
+    finally:
+        for pid in kernel:
+            end_group(pid)  # a kernel that was killed leaves its workers
     os.chmod(running, 0o644)
     os.replace(running, target)
 
 
-def _kernel_manager(environment: Mapping[str, str]) -> type:
-    """A kernel manager that starts `sys.executable`, whatever kernels named python3 a person has installed elsewhere."""
+def _kernel_manager(environment: Mapping[str, str], started: list[int]) -> type:
+    """A kernel manager that starts `sys.executable`, whatever kernels named python3 a person has installed elsewhere.
+
+    Args:
+        started: gets the process ids of its kernels.
+    """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
@@ -91,6 +102,10 @@ def _kernel_manager(environment: Mapping[str, str]) -> type:
             super().__init__(**kwargs)
             if self.has_trait("transport_encryption"):  # jupyter_client 8.10 and later
                 self.transport_encryption = "auto"
+
+        async def _async_post_start_kernel(self, **kw: Any) -> None:
+            await super()._async_post_start_kernel(**kw)
+            started.append(int(self.provisioner.pid))
 
         @property
         def kernel_spec(self) -> KernelSpec:

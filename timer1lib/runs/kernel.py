@@ -8,6 +8,7 @@ its parent; the next runner waits for that lock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -15,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from timer1lib.errors import Timer1Error
 from timer1lib.processes import leave_with
-from timer1lib.progress import RUNNER_VARIABLE, leave_with
+from timer1lib.progress import RUNNER_VARIABLE
 
 LOCK_VARIABLE = "TIMER1_KERNEL_LOCK"
 KERNEL_LOCK = ".kernel.lock"
-_RUNNER_LOCK = ".runner.lock"
-_HOLDER = ".runner.pid"
+RUNNER_LOCK = ".runner.lock"
 _POLL_SECONDS = 0.2
 _ORPHAN_SECONDS = 60.0
 _DYING_SECONDS = 1.0
@@ -31,7 +32,7 @@ _DYING_SECONDS = 1.0
 def main() -> None:
     runner = int(os.environ.get(RUNNER_VARIABLE, "0"))
     path = os.environ.get(LOCK_VARIABLE, "")
-    held = _hold(Path(path), wait=True) if path else None
+    held = _hold(Path(path)) if path else None
     if runner:
         leave_with(runner)
     from ipykernel import kernelapp
@@ -41,65 +42,81 @@ def main() -> None:
         held.close()
 
 
-def _hold(path: Path, *, wait: bool) -> IO[str]:
-    """Lock a file for this process alone, until it ends.
+def _hold(path: Path, seconds: float = float("inf")) -> IO[str]:
+    """Lock a file for this process alone, until it ends, waiting for up to so many seconds.
 
     A record lock, and not filelock's: that one is inherited by forked workers, of which one may hang on and would then
-    hold the folder in a dead kernel's place.
+    hold the folder in a dead process's place.
 
     Raises:
-        OSError: without `wait`, another process holds it.
+        BlockingIOError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = open(path, "w")  # noqa: SIM115 - held for the life of the process
-    try:
-        fcntl.lockf(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        raise
-    return stream
+    stream = open(path, "a+")  # noqa: SIM115 - held for the life of the process
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return stream
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN) or time.monotonic() >= deadline:
+                stream.close()
+                raise
+        time.sleep(_POLL_SECONDS / 4)
+
+
+class Held:
+    """A run folder that this process alone writes into; the lock goes with the process, however it ends."""
+
+    def __init__(self, root: Path, who: str) -> None:
+        """Lock `root`.
+
+        Raises:
+            Timer1Error: another runner or notebook holds the folder, or a killed runner's kernel does not end.
+        """
+        self.root = root
+        path = root / RUNNER_LOCK
+        try:
+            self._stream = _hold(path, _DYING_SECONDS)
+        except BlockingIOError:
+            holder = path.read_text().strip() or "unknown"
+            raise Timer1Error(f"{root}: another timer1 ({holder}) works in this folder; end it first") from None
+        try:
+            self._stream.truncate(0)
+            self._stream.write(f"process {os.getpid()}, {who}")
+            self._stream.flush()
+            _hold(root / KERNEL_LOCK, _ORPHAN_SECONDS).close()
+        except BaseException as error:
+            self.release()
+            if isinstance(error, BlockingIOError):
+                raise Timer1Error(f"{root}: the kernel of an earlier run still works in this folder; end it first") from None
+            raise
+
+    def release(self) -> None:
+        self._stream.close()
+
+    def check(self) -> None:
+        """Fail where somebody has removed the folder meanwhile.
+
+        Raises:
+            Timer1Error: names the folder.
+        """
+        try:
+            same = os.path.samestat(os.fstat(self._stream.fileno()), os.stat(self.root / RUNNER_LOCK))
+        except OSError:
+            same = False
+        if not same:
+            raise Timer1Error(f"{self.root}: this run's folder was removed or replaced while it ran; what it held is gone")
 
 
 @contextlib.contextmanager
-def exclusive(root: Path) -> Iterator[None]:
-    """Hold a run folder for this process; the lock goes with the process, however it ends.
-
-    Raises:
-        Timer1Error: another runner holds the folder, or a killed runner's kernel does not end.
-    """
-    from filelock import FileLock, Timeout
-
-    from timer1lib.errors import Timer1Error
-
-    root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / _RUNNER_LOCK, timeout=_DYING_SECONDS)
+def exclusive(root: Path, who: str = "timer1 run") -> Iterator[Held]:
+    """Hold a run folder for this process: see `Held`."""
+    held = Held(root, who)
     try:
-        lock.acquire()
-    except Timeout:
-        with contextlib.suppress(OSError):
-            holder = (root / _HOLDER).read_text().strip()
-            raise Timer1Error(f"{root}: another timer1 (process {holder}) works in this folder") from None
-        raise Timer1Error(f"{root}: another timer1 works in this folder") from None
-    try:
-        (root / _HOLDER).write_text(str(os.getpid()))
-        _wait_for_orphan(root)
-        yield
+        yield held
     finally:
-        lock.release()
-
-
-def _wait_for_orphan(root: Path) -> None:
-    from timer1lib.errors import Timer1Error
-
-    deadline = time.monotonic() + _ORPHAN_SECONDS
-    while True:
-        try:
-            _hold(root / KERNEL_LOCK, wait=False).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise Timer1Error(f"{root}: the kernel of an earlier run still works in this folder; end it first") from None
-            time.sleep(_POLL_SECONDS)
+        held.release()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
 from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.sections import Params
+from timer1lib.runfolder import owner, run_files
 from timer1lib.runs.closure import code_hash
-from timer1lib.runs.graph import StageRef, owner, run_files
+from timer1lib.runs.graph import StageRef
 
 CONTENT_LIMIT = 1 << 30
 """Folders up to this many bytes are known by all of their files' content, larger ones by a sample of it."""

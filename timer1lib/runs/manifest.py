@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from timer1lib import __version__
-from timer1lib.files import atomic_write_json, read_json
+from timer1lib.files import atomic_write_json, read_json, resolve
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import SECTIONS, Params
 from timer1lib.runfolder import RunFolder
@@ -46,10 +46,36 @@ def build_manifest(params: Params, project: Path) -> dict[str, Any]:
 def finish_manifest(run: RunFolder, manifest: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the manifest with what is known at the end: the stages, and the clock's largest error where 01 measured it."""
     full = {**manifest, "finished": now(), "stages": dict(stages)}
-    clock = run.root / "data" / "clock.json"
+    clock = run.data("clock.json")
     if clock.is_file():
         full["clock"] = read_json(clock)
     atomic_write_json(run.manifest, full)
+
+
+def disk_line(params: Params, root: Path, stages: Collection[str]) -> str:
+    """How much disk stages may need at most, roughly, and how much is free.
+
+    A training leaves one model (an epoch of RL each one more until it is finished), and saves two states of it
+    meanwhile, counted as three times the model: weights and both moments of the optimizer.
+    """
+    shared, grpo = params.shared, params.grpo
+    models = 7 * ("sft" in stages and params.sft.enabled) + (7 + grpo.epochs) * ("grpo" in stages and grpo.enabled)
+    size = sum(path.stat().st_size for path in resolve(shared.model).glob("*.safetensors")) * models
+    parts = []
+    if models:
+        need = f"up to {size / 1e9:.2f} GB" if size else f"{models} times the size of {shared.model}"
+        parts.append(f"{need} for checkpoints in {root} ({_free(root):.2f} GB free)")
+    if set(stages) - {"inspect", "compare"}:
+        cache = resolve(shared.cache_dir)
+        need = f"up to {shared.cache_gb:.2f} GB each"
+        parts.append(f"{need} for frames and features in {cache} ({_free(cache):.2f} GB free)")
+    return f"disk: {', '.join(parts) or 'next to nothing'}"
+
+
+def _free(folder: Path) -> float:
+    """Free disk in GB where a folder is, or will be."""
+    there = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+    return shutil.disk_usage(there).free / 1e9
 
 
 def now() -> str:

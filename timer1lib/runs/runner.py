@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,14 +15,34 @@ import yaml
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, project_root, read_json
 from timer1lib.params.sections import Params
-from timer1lib.runfolder import RunFolder
+from timer1lib.progress import clock
+from timer1lib.runfolder import WORK, RunFolder
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import check_notebook, execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
-from timer1lib.runs.kernel import KERNEL_LOCK, exclusive
+from timer1lib.runs.kernel import KERNEL_LOCK, RUNNER_LOCK, Held, exclusive
 from timer1lib.runs.keys import changed_parts, check_files, key_parts, stage_key, stage_parameters
-from timer1lib.runs.manifest import build_manifest, finish_manifest, now
-from timer1lib.runs.stamps import Stamp, Store, begin, bring_back, collect_outputs, damaged, read_stamp, read_started, write_stamp
+from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest, now
+from timer1lib.runs.stamps import (
+    Stamp,
+    Store,
+    begin,
+    bring_back,
+    clean,
+    collect_outputs,
+    damaged,
+    forget_previous,
+    publish,
+    read_stamp,
+    read_started,
+    work_folder,
+)  # fmt: skip
+
+ASK_SECONDS = 600.0
+"""A finished checkpoint that took longer is replaced only by a person who said so, where there is one to ask."""
+
+_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, ".progress", ".row.json", ".row-result.json", "run.log")
+"""What may lie in a run's folder before its manifest does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +81,7 @@ def run(
     store: Store | None = None,
     display: Display | None = None,
     report: bool = True,
+    yes: bool = False,
 ) -> RunResult:
     """Run the notebooks of a params file; a stage whose parameters, code and inputs are unchanged is skipped.
 
@@ -69,9 +92,10 @@ def run(
         out: the run's folder in place of `outputs/<name>`.
         store: finished stages that a sweep shares between its rows.
         report: write `report.html` at the end of a run that reaches the last stage.
+        yes: replace finished checkpoints without asking.
 
     Raises:
-        Timer1Error: no such stage or notebook, an earlier stage that never ran, a folder in use.
+        Timer1Error: no such stage or notebook, an earlier stage that never ran, a folder in use or of something else.
         NotebookFailed: a notebook's cell raised.
     """
     project = project or Project.find()
@@ -83,14 +107,23 @@ def run(
         check_notebook(project.notebooks / f"{stage.notebook}.ipynb")
     check_files(params)
     root = Path(out) if out else project.root / "outputs" / params.name
+    refuse_foreign(root)
     folder = RunFolder(root)
-    with exclusive(root):
+    display = display or Display(len(STAGES), root / ".progress")
+    result = RunResult(root)
+    with exclusive(root) as held:
+        runner = _Runner(params, folder, project, display, store, held)
+        clean(folder)
+        stages = STAGES[first.number - 1 : last.number]
+        replaced = to_run_again(params, folder, project, stages, fresh)
+        display.note(disk_line(params, root, [stage.name for stage in stages]))
+        for line in replaced:
+            display.note(f"to run again: {line}")
+        if not yes:
+            ask([line for line in replaced if line.precious])
         manifest = build_manifest(params, project.root)
-        atomic_write_text(folder.params, params_text(params))
         atomic_write_json(folder.manifest, manifest)
-        display = display or Display(len(STAGES), root / ".progress")
-        result = RunResult(root)
-        runner = _Runner(params, folder, project, display, store)
+        atomic_write_text(folder.params, params_text(params))
         try:
             for stage in STAGES[: last.number]:
                 if stage.number < first.number:
@@ -98,7 +131,10 @@ def run(
                 else:
                     result.stages[stage.notebook] = runner.bring(stage, fresh)
         finally:
+            held.check()
             finish_manifest(folder, manifest, result.stages)
+        if last is STAGES[-1] or store is not None:
+            forget_previous(folder)
         if folder.metrics.is_file():
             result.metrics = read_json(folder.metrics)
         if report and last is STAGES[-1]:
@@ -106,9 +142,86 @@ def run(
     return result
 
 
+def refuse_foreign(root: Path, *ours: str) -> None:
+    """Leave a folder alone that holds something else than a run.
+
+    Args:
+        ours: patterns of files that only our folders have, besides stamps and a manifest.
+
+    Raises:
+        Timer1Error: it has files, and no stamp or manifest of ours.
+    """
+    if not root.is_dir():
+        return
+    with contextlib.suppress(Timer1Error, TypeError, KeyError):
+        if read_json(root / "manifest.json")["timer1"]:
+            return
+    names = [path.name for path in root.iterdir() if path.name not in _KNOWN and not path.name.startswith(".manifest.json.")]
+    if (
+        names
+        and not any(path for pattern in ("stages/*.json", *ours) for path in root.glob(pattern))
+        and not (root / WORK).is_dir()
+    ):
+        raise Timer1Error(f"{root}: holds {min(names)!r} and no run of timer1's; name an empty or new folder")
+
+
+class Replaced(str):
+    """A line on a finished stage that is to run again; `precious` where its checkpoint took long."""
+
+    precious = False
+
+
+def ask(lines: Sequence[str]) -> None:
+    """Ask whether finished checkpoints may be replaced, where there is somebody to ask.
+
+    Raises:
+        Timer1Error: they may not.
+    """
+    if not lines or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    sys.stderr.write(f"{'; '.join(lines)}. Replace what is finished? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Timer1Error("nothing was run, and all stands as it was; --yes goes on without asking")
+
+
+def parts_of(params: Params, folder: RunFolder, project: Project, stage: StageRef) -> dict[str, Any]:
+    """The parts of a stage's key, its earlier stages' results as they stand."""
+    stamps = {name: read_stamp(folder, find_stage(name)) for name in upstream(stage.name, params)}
+    read = {name: stamp.digests() if stamp else {} for name, stamp in stamps.items()}
+    notebook = project.notebooks / f"{stage.notebook}.ipynb"
+    return key_parts(params, stage, notebook, project.package, read, folder.notes)
+
+
+def to_run_again(
+    params: Params, folder: RunFolder, project: Project, stages: Sequence[StageRef], fresh: bool = False
+) -> list[Replaced]:
+    """The finished stages that will run again, or will if an earlier one leaves other bytes: why, and how long it took."""
+    found, changing = [], set()
+    for stage in stages:
+        stamp = read_stamp(folder, stage)
+        if stamp is None:
+            changing.add(stage.name)
+            continue
+        why = (
+            "--fresh" if fresh else changed_parts(stamp.parts, parts_of(params, folder, project, stage)) or damaged(folder, stamp)
+        )
+        earlier = [find_stage(name).notebook for name in upstream(stage.name, params) if name in changing]
+        if not why and earlier:
+            why = f"if {' or '.join(earlier)} changes what it reads"
+        if why:
+            changing.add(stage.name)
+            found.append(Replaced(f"{stage.notebook}, {why}; it took {clock(stamp.seconds)}"))
+            found[-1].precious = stamp.seconds > ASK_SECONDS and any(n.startswith("checkpoints/") for n in stamp.outputs)
+    return found
+
+
 class _Runner:
-    def __init__(self, params: Params, folder: RunFolder, project: Project, display: Display, store: Store | None) -> None:
-        self.params, self.folder, self.project, self.display, self.store = params, folder, project, display, store
+    def __init__(
+        self, params: Params, folder: RunFolder, project: Project, display: Display, store: Store | None, held: Held
+    ) -> None:
+        self.params, self.folder, self.project, self.display = params, folder, project, display
+        self.store, self.held = store, held
 
     def keep(self, stage: StageRef) -> dict[str, Any]:
         """Take an earlier stage's result as it stands.
@@ -130,23 +243,24 @@ class _Runner:
         """Have the stage's result stand in the run folder: skip, take from the store, go on, or run."""
         parts = self._parts(stage)
         key = stage_key(parts)
-        stamp = read_stamp(self.folder, stage)
+        stamp, why = read_stamp(self.folder, stage), ""
         if stamp is not None and not fresh:
             why = changed_parts(stamp.parts, parts) or damaged(self.folder, stamp)
             if not why:
                 self.display.note(f"{stage.notebook}: unchanged, skipped")
                 return {"how": "unchanged", "seconds": stamp.seconds, "key": key}
-            self.display.note(f"{stage.notebook}: runs again, {why}")
-        elif not fresh and (back := bring_back(self.folder, stage, key)):
+            why = f"runs again, {why}"
+        if not fresh and (back := bring_back(self.folder, stage, key)):
             self.display.note(f"{stage.notebook}: the result from before is the one, and stands again")
             return {"how": "brought back", "seconds": back.seconds, "key": key}
+        if why:
+            self.display.note(f"{stage.notebook}: {why}")
         if self.store is None:
             return self._execute(stage, key, parts, fresh)
         with self.store.claim(stage, key):
             started = read_started(self.folder, stage)
             interrupted = started is not None and started.key == key
             if not fresh and not interrupted and (shared := self.store.find(stage, key)):
-                begin(self.folder, stage, key, fresh=True)
                 taken = self.store.take(shared, self.folder, stage)
                 self.display.note(f"{stage.notebook}: shared with {taken.reused_from}")
                 return {"how": "reused", "seconds": taken.seconds, "key": key, "from": taken.reused_from}
@@ -155,12 +269,7 @@ class _Runner:
             return done
 
     def _parts(self, stage: StageRef) -> dict[str, Any]:
-        read = {}
-        for name in upstream(stage.name, self.params):
-            stamp = read_stamp(self.folder, find_stage(name))
-            read[name] = stamp.digests() if stamp else {}
-        notebook = self.project.notebooks / f"{stage.notebook}.ipynb"
-        return key_parts(self.params, stage, notebook, self.project.package, read, self.folder.notes)
+        return parts_of(self.params, self.folder, self.project, stage)
 
     def _execute(self, stage: StageRef, key: str, parts: dict[str, Any], fresh: bool) -> dict[str, Any]:
         resumed, before = begin(self.folder, stage, key, fresh)
@@ -169,14 +278,17 @@ class _Runner:
         self.display.start(stage.notebook, stage.number, resumed)
         started, seconds = time.monotonic(), None
         try:
-            lock = self.folder.root / KERNEL_LOCK
-            execute(source, self.folder.notebook(stage.notebook), parameters, self.project.root, lock, self.display)
+            target = work_folder(self.folder, stage) / "notebooks" / source.name
+            failed = self.folder.notebook(f"{stage.notebook}.failed")
+            execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display)
             seconds = time.monotonic() - started
         finally:
             self.display.finish(seconds)
+        self.held.check()
         outputs = collect_outputs(self.folder, stage, before)
-        write_stamp(self.folder, stage, Stamp(key, parts, outputs, round(seconds, 3), now()))
-        return {"how": "resumed" if resumed else "ran", "seconds": round(seconds, 3), "key": key}
+        stamp = Stamp(key, parts, outputs, round(seconds, 3), now())
+        publish(self.folder, stage, work_folder(self.folder, stage), stamp)
+        return {"how": "resumed" if resumed else "ran", "seconds": stamp.seconds, "key": key}
 
     def _run_dir(self) -> str:
         """The run's folder as a notebook is told it: relative to the project where it lies inside."""

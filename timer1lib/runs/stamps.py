@@ -1,15 +1,16 @@
 """Stamps: what a finished stage was made from and what it left. Without a valid one a stage is not believed.
 
-`stages/04_grpo.json` is written last, after the executed notebook stands in its place. `stages/04_grpo.started.json`
-is written first: only under the same key may a stage go on with what a killed run left, else its files are removed.
-A finished result that has to go is moved to `.previous/04_grpo/`, and removed only when the new one is complete: a
-mistaken parameter costs no training, since going back to the old one brings the old result back.
+A stage writes into `.work/grpo/` (see `RunFolder.at`) and is published when it is finished: a journal is written, its
+files change places with the old ones, and `stages/04_grpo.json` comes last; whoever opens the run after a kill in
+between does what the journal says. So the last finished result stands until another one is. What was replaced waits in
+`.previous/`, where it is found again by its key, until the whole run has finished.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,8 +22,8 @@ from filelock import FileLock
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, sha256_file
-from timer1lib.runfolder import RunFolder
-from timer1lib.runs.graph import StageRef, owner, run_files
+from timer1lib.runfolder import WORK, RunFolder, owner, run_files
+from timer1lib.runs.graph import STAGES, StageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,56 +58,13 @@ def read_stamp(run: RunFolder, stage: StageRef) -> Stamp | None:
         row = read_json(path)
         if not isinstance(row["parts"], dict):
             return None
-        return Stamp(**{**row, "outputs": {name: Output(**output) for name, output in row["outputs"].items()}})
+        return _stamp(row)
     except (Timer1Error, KeyError, TypeError, AttributeError):
         return None
 
 
-def write_stamp(run: RunFolder, stage: StageRef, stamp: Stamp) -> None:
-    """Declare a stage finished; what it replaced is removed."""
-    atomic_write_json(run.stamp(stage.notebook), asdict(stamp))
-    started_path(run, stage).unlink(missing_ok=True)
-    shutil.rmtree(previous(run, stage).root, ignore_errors=True)
-
-
-def previous(run: RunFolder, stage: StageRef) -> RunFolder:
-    """Where a stage's finished result waits until the one that replaces it is complete."""
-    return RunFolder(run.root / ".previous" / stage.notebook)
-
-
-def set_aside(run: RunFolder, stage: StageRef) -> None:
-    """Move a stage's whole result away; one that is damaged is left where it is, to be removed."""
-    stamp = read_stamp(run, stage)
-    if stamp is not None and damaged(run, stamp) is None:
-        shutil.rmtree(previous(run, stage).root, ignore_errors=True)
-        _move(run, previous(run, stage), stage, stamp)
-
-
-def bring_back(run: RunFolder, stage: StageRef, key: str) -> Stamp | None:
-    """Put the result that was moved away into its place again where it is this key's; None where there is none."""
-    kept = previous(run, stage)
-    stamp = read_stamp(kept, stage)
-    if stamp is None or stamp.key != key or damaged(kept, stamp):
-        return None
-    remove_outputs(run, stage, read_started(run, stage))
-    run.stamp(stage.notebook).unlink(missing_ok=True)
-    _move(kept, run, stage, stamp)
-    write_stamp(run, stage, stamp)
-    return stamp
-
-
-def _move(source: RunFolder, target: RunFolder, stage: StageRef, stamp: Stamp) -> None:
-    """Move a stage's files; the stamp goes last, so that a kill leaves no stamp without its files."""
-    files = [source.root / name for name in stamp.outputs]
-    for path in [*files, source.notebook(stage.notebook), source.stamp(stage.notebook)]:
-        if path.is_file():
-            place = target.root / path.relative_to(source.root)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, place)
-
-
-def started_path(run: RunFolder, stage: StageRef) -> Path:
-    return run.root / "stages" / f"{stage.notebook}.started.json"
+def _stamp(row: Mapping[str, Any]) -> Stamp:
+    return Stamp(**{**row, "outputs": {name: Output(**output) for name, output in row["outputs"].items()}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,72 +75,156 @@ class Started:
     before: dict[str, int]
 
 
+def _started_path(run: RunFolder, stage: StageRef) -> Path:
+    return run.root / WORK / f"{stage.name}.started.json"
+
+
 def read_started(run: RunFolder, stage: StageRef) -> Started | None:
     """What is known of a stage that was begun and never finished; None where there is no such stage."""
     try:
-        return Started(**read_json(started_path(run, stage)))
+        return Started(**read_json(_started_path(run, stage)))
     except (Timer1Error, TypeError):
         return None
 
 
-def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool) -> tuple[bool, dict[str, int]]:
-    """Make a stage ready to run: move its old result away, remove what must not be believed, mark it as begun.
+def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool = False) -> tuple[bool, dict[str, int]]:
+    """Make a stage's work folder ready; nothing that is finished is touched.
 
     Returns:
         Whether it goes on with what a killed run under the same key left, and the run's files as they were at the
         stage's first beginning.
     """
     started = read_started(run, stage)
-    resumed = started is not None and started.key == key and not fresh
-    if started is None or not resumed:
-        set_aside(run, stage)
-        remove_outputs(run, stage, started)
-        started_path(run, stage).unlink(missing_ok=True)
-        started = Started(key, snapshot(run))
-    run.stamp(stage.notebook).unlink(missing_ok=True)
-    run.notebook(stage.notebook).unlink(missing_ok=True)
-    atomic_write_json(started_path(run, stage), asdict(started))
-    return resumed, started.before
+    if started is not None and started.key == key and not fresh:
+        return True, started.before
+    _started_path(run, stage).unlink(missing_ok=True)
+    staging = work_folder(run, stage)
+    ready = staging.with_name(f".{stage.name}.new")
+    shutil.rmtree(ready, ignore_errors=True)
+    ready.mkdir(parents=True)
+    for base in (run.root, staging):  # answers of other machines' shares, which have keys of their own
+        for path in (base / "predictions").glob("**/*.[0-9]*of[0-9]*.json*") if stage.name == "evaluate" else ():
+            _link_or_copy(path, ready / path.relative_to(base))
+    shutil.rmtree(staging, ignore_errors=True)
+    os.replace(ready, staging)
+    started = Started(key, {name: (run.root / name).stat().st_mtime_ns for name in run_files(run.root)})
+    atomic_write_json(_started_path(run, stage), asdict(started))
+    return False, started.before
 
 
-def remove_outputs(run: RunFolder, stage: StageRef, started: Started | None) -> None:
-    """Remove every file that the stage owns or left behind, and the folders that this empties."""
-    stamp = read_stamp(run, stage)
-    mine = set(stamp.outputs) if stamp else set()
-    for name in run_files(run.root):
-        orphan = started is not None and owner(name) is None and name not in started.before
-        if orphan or owner(name) == stage.name:
-            mine.add(name)
-    for name in mine:
-        path = run.root / name
-        path.unlink(missing_ok=True)
-        for folder in path.parents:
-            if folder == run.root or not folder.is_dir() or any(folder.iterdir()):
-                break
-            folder.rmdir()
+def work_folder(run: RunFolder, stage: StageRef) -> Path:
+    return RunFolder(run.root, stage.name).staging
 
 
 def collect_outputs(run: RunFolder, stage: StageRef, before: Mapping[str, int]) -> dict[str, Output]:
-    """The stage's files: those it owns by name, and those that nobody owns and that are new or changed since `before`.
+    """The stage's files: those in its work folder, and what its notebook wrote past it, new or changed since `before`.
 
     Args:
         before: modification times (ns) of the run's files when the stage began.
     """
-    outputs = {}
+    staged = work_folder(run, stage)
+    outputs = {name: output_of(staged / name) for name in run_files(staged)}
     for name in run_files(run.root):
-        belongs = owner(name)
-        if belongs == stage.name or (belongs is None and (run.root / name).stat().st_mtime_ns != before.get(name)):
+        past = name not in outputs and owner(name) in (None, stage.name)
+        if past and (run.root / name).stat().st_mtime_ns != before.get(name):
             outputs[name] = output_of(run.root / name)
     return outputs
+
+
+def publish(run: RunFolder, stage: StageRef, source: Path, stamp: Stamp) -> None:
+    """Declare a stage finished: its files in `source` come into their places, what they replace goes to `.previous/`.
+
+    Args:
+        source: the stage's work folder, or an entry of `.previous/`, laid out as the run is.
+    """
+    old = read_stamp(run, stage)
+    notebook = run.notebook(stage.notebook).relative_to(run.root).as_posix()
+    replaced = {name for name in run_files(run.root) if owner(name) == stage.name} | set(old.outputs if old else ())
+    whole = old is not None and damaged(run, old) is None
+    aside = _previous(run).root / (_entry(stage, old.key) if old and whole else f"{stage.notebook}-unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    journal = {
+        "source": source.relative_to(run.root).as_posix(),
+        "aside": aside.relative_to(run.root).as_posix(),
+        # what a notebook wrote past its work folder stands in its place already; the old stamp goes last
+        "replaced": [n for n in sorted(replaced) if n not in stamp.outputs or (source / n).is_file()]
+        + [notebook, run.stamp(stage.notebook).relative_to(run.root).as_posix()],
+        "new": [*stamp.outputs, notebook],
+        "stamp": asdict(stamp),
+    }
+    atomic_write_json(_journal_path(run, stage), journal)
+    _roll_forward(run, stage)
+
+
+def _journal_path(run: RunFolder, stage: StageRef) -> Path:
+    return run.root / WORK / f"{stage.name}.journal.json"
+
+
+def _roll_forward(run: RunFolder, stage: StageRef) -> None:
+    """Do what is left of a journal: every step is one rename, and one that was done is passed over."""
+    path = _journal_path(run, stage)
+    if not path.is_file():
+        return
+    journal = read_json(path)
+    source, aside, stamp = run.root / journal["source"], run.root / journal["aside"], _stamp(journal["stamp"])
+    if read_stamp(run, stage) != stamp:
+        for name in journal["replaced"]:
+            if name not in journal["new"] or (source / name).is_file():
+                _move(run.root, aside, name)
+        for name in journal["new"]:
+            _move(source, run.root, name)
+        atomic_write_json(run.stamp(stage.notebook), asdict(stamp))
+    _started_path(run, stage).unlink(missing_ok=True)
+    shutil.rmtree(source, ignore_errors=True)
+    path.unlink()
+
+
+def _move(source: Path, target: Path, name: str) -> None:
+    """Move a file between two folders of one layout; folders that this empties go."""
+    if not (source / name).is_file():
+        return
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source / name, target / name)
+    for folder in (source / name).parents:
+        if folder == source or any(folder.iterdir()):
+            break
+        folder.rmdir()
+
+
+_TEMPORARY = re.compile(r"\.(.+\.(json|jsonl|yaml|html)\.[a-z0-9_]{8}|[^.]+\.[a-z0-9_]{8}\.ipynb)")
+
+
+def clean(run: RunFolder) -> None:
+    """Heal what a kill left: half published stages, and files that were being written."""
+    for path in run.root.rglob(".*"):
+        if path.is_file() and _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    for stage in STAGES:
+        _roll_forward(run, stage)
+
+
+def _previous(run: RunFolder) -> Store:
+    return Store(run.root / ".previous")
+
+
+def bring_back(run: RunFolder, stage: StageRef, key: str) -> Stamp | None:
+    """Put a result that was replaced into its place again where it is this key's; None where there is none."""
+    entry = _previous(run).find(stage, key)
+    stamp = read_stamp(entry, stage) if entry else None
+    if entry is None or stamp is None:
+        return None
+    publish(run, stage, entry.root, stamp)
+    return stamp
+
+
+def forget_previous(run: RunFolder) -> None:
+    """The whole run has finished: what its stages replaced is no longer kept."""
+    shutil.rmtree(_previous(run).root, ignore_errors=True)
 
 
 def output_of(path: Path) -> Output:
     stat = path.stat()
     return Output(sha256_file(path), stat.st_size, stat.st_mtime_ns)
-
-
-def snapshot(run: RunFolder) -> dict[str, int]:
-    return {name: (run.root / name).stat().st_mtime_ns for name in run_files(run.root)}
 
 
 def damaged(run: RunFolder, stamp: Stamp) -> str | None:
@@ -213,24 +255,27 @@ class Store:
         """Only one process at a time works on a key; others wait here and then find its result."""
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / self._name(stage, key)):
+        with FileLock(locks / _entry(stage, key)):
             yield
 
     def find(self, stage: StageRef, key: str) -> RunFolder | None:
         """The entry of a key, whole and undamaged; None where there is none."""
-        entry = RunFolder(self.root / self._name(stage, key))
+        entry = RunFolder(self.root / _entry(stage, key))
         stamp = read_stamp(entry, stage)
         if stamp is None or stamp.key != key or damaged(entry, stamp):
             return None
         return entry
 
     def take(self, entry: RunFolder, run: RunFolder, stage: StageRef) -> Stamp:
-        """Put an entry's files into a run; the stamp comes last."""
+        """Publish an entry in a run."""
         stamp = read_stamp(entry, stage)
         if stamp is None:
             raise Timer1Error(f"{entry.root}: this shared stage has lost its stamp; remove the folder and run again")
-        _share(entry, run, stage, stamp)
-        write_stamp(run, stage, stamp)
+        _started_path(run, stage).unlink(missing_ok=True)
+        staging = work_folder(run, stage)
+        shutil.rmtree(staging, ignore_errors=True)
+        _share(entry, RunFolder(staging), stage, stamp)
+        publish(run, stage, staging, stamp)
         return stamp
 
     def put(self, run: RunFolder, stage: StageRef) -> None:
@@ -241,14 +286,15 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         temporary = RunFolder(Path(tempfile.mkdtemp(dir=self.root, prefix=".new-")))
         _share(run, temporary, stage, stamp)
-        write_stamp(temporary, stage, replace(stamp, reused_from=run.root.name))
-        target = self.root / self._name(stage, stamp.key)
+        atomic_write_json(temporary.stamp(stage.notebook), asdict(replace(stamp, reused_from=run.root.name)))
+        target = self.root / _entry(stage, stamp.key)
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary.root, target)
 
-    def _name(self, stage: StageRef, key: str) -> str:
-        return f"{stage.notebook}-{key[:24]}"
+
+def _entry(stage: StageRef, key: str) -> str:
+    return f"{stage.notebook}-{key[:24]}"
 
 
 def _share(source: RunFolder, target: RunFolder, stage: StageRef, stamp: Stamp) -> None:

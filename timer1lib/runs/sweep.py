@@ -26,12 +26,14 @@ from timer1lib.params import Section
 from timer1lib.params.load import explain, load_params, set_value, validated
 from timer1lib.params.sections import Params
 from timer1lib.processes import leave_with
-from timer1lib.progress import clock, leave_with
+from timer1lib.progress import clock
+from timer1lib.runfolder import RunFolder
 from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.graph import STAGES, find_stage
+from timer1lib.runs.kernel import RUNNER_LOCK, exclusive
 from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
-from timer1lib.runs.runner import Project, run
+from timer1lib.runs.runner import Project, Replaced, ask, refuse_foreign, run, to_run_again
 from timer1lib.runs.stamps import Store
 
 _POLL_SECONDS = 0.3
@@ -59,11 +61,10 @@ class SweepResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "root": str(self.root),
             "date": now(),
             "machine": machine(),
             "seconds": round(self.seconds, 1),
-            "rows": self.rows,
+            "rows": [{**row, "run": row["name"]} for row in self.rows],
             "comparison": self.comparison,
             "pooled": self.pooled,
         }
@@ -92,6 +93,7 @@ def sweep(
     seeds: Sequence[int] = (),
     project: Project | None = None,
     stream: TextIO | None = None,
+    yes: bool = False,
 ) -> SweepResult:
     """Run every row of a sweep file, `jobs` at a time, and compare those that finished.
 
@@ -106,10 +108,18 @@ def sweep(
         check_files(row.params)
     project = project or Project.find()
     root = Path(out) if out else project.root / "outputs" / "sweeps" / spec.name
-    root.mkdir(parents=True, exist_ok=True)
+    refuse_foreign(root, "*/.row.json", RUNNER_LOCK)
+    for row in rows:
+        refuse_foreign(root / row.name)
+    if not yes:
+        ask([f"{row.name}: {line}" for row in rows for line in _precious(row, root, project, spec.until)])
     started = time.monotonic()
     result = SweepResult(spec.name, root, 0.0)
-    result.rows = _Rows(spec, rows, root, project, stream or sys.stderr).run(jobs)
+    with exclusive(root, "timer1 sweep") as held:
+        for left in (root / ".store").glob(".new-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        result.rows = _Rows(spec, rows, root, project, stream or sys.stderr).run(jobs)
+        held.check()
     finished = [row for row in result.rows if not row["error"]]
     if finished and find_stage(spec.until).number >= find_stage("evaluate").number:
         result.comparison, result.comparison_text = _compare([row["run"] for row in finished])
@@ -120,6 +130,12 @@ def sweep(
     atomic_write_json(root / "sweep.json", result.to_json())
     atomic_write_text(root / "table.txt", result.text() + "\n")
     return result
+
+
+def _precious(row: Row, root: Path, project: Project, until: str) -> list[Replaced]:
+    """The row's finished checkpoints that took long and will or may be replaced."""
+    again = to_run_again(row.params, RunFolder(root / row.name), project, STAGES[: find_stage(until).number])
+    return [line for line in again if line.precious]
 
 
 @dataclass(slots=True)
@@ -265,7 +281,7 @@ def run_row(path: str) -> int:
     try:
         params = Params.model_validate(spec["params"])
         store = Store(Path(spec["store"]))
-        done = run(params, until=spec["until"], out=spec["out"], project=project, store=store, report=spec["report"])
+        done = run(params, until=spec["until"], out=spec["out"], project=project, store=store, report=spec["report"], yes=True)
         outcome["stages"] = done.stages
     except (Timer1Error, NotebookFailed) as error:
         outcome["error"] = str(error)

@@ -1,8 +1,14 @@
-"""What the notebooks call. `open_stage` turns a notebook's parameters into a typed, validated stage."""
+"""What the notebooks call. `open_stage` turns a notebook's parameters into a typed, validated stage.
+
+A notebook that a person runs does by itself what `timer1 run` does around it: it holds the run's folder, works in the
+stage's work folder, and publishes with a stamp, so that the runner skips the stage afterwards.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,12 +17,18 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import create_model
 
-from timer1lib.files import resolve
+from timer1lib.errors import Timer1Error
+from timer1lib.files import project_root, resolve
 from timer1lib.params import SHARED_READ, Section
 from timer1lib.params.load import validated
-from timer1lib.params.sections import SECTIONS, SharedParams
-from timer1lib.progress import quiet_libraries
-from timer1lib.runfolder import RunFolder
+from timer1lib.params.sections import SECTIONS, Params, SharedParams
+from timer1lib.progress import RUNNER_VARIABLE, quiet_libraries
+from timer1lib.runfolder import OWNED, RunFolder
+from timer1lib.runs.graph import StageRef, find_stage, upstream
+from timer1lib.runs.kernel import Held
+from timer1lib.runs.keys import changed_parts, key_parts, stage_key
+from timer1lib.runs.manifest import disk_line, now
+from timer1lib.runs.stamps import Stamp, begin, bring_back, clean, collect_outputs, damaged, publish, read_stamp, work_folder
 
 P = TypeVar("P", bound=Section)
 
@@ -30,11 +42,61 @@ class Stage(Generic[P]):
     shared: SharedParams
     """Only what `SHARED_READ` says that this stage reads: any other parameter is an AttributeError."""
     params: P
+    finished: bool = False
+    """Its result stands already: it is read and shown, and nothing is written."""
+    session: Session | None = None
 
     def __post_init__(self) -> None:
         view = _shared_of(self.name)
         seen = view.model_construct(**{name: getattr(self.shared, name) for name in view.model_fields})
         object.__setattr__(self, "shared", cast(SharedParams, seen))
+
+    def finish(self) -> str:
+        """The last cell of a notebook that writes: put what it made into its place. The runner does that for its own.
+
+        Returns:
+            What was done, in words.
+        """
+        if self.session is not None and not self.finished:
+            self.session.publish()
+            object.__setattr__(self, "run", RunFolder(self.run.root))
+            object.__setattr__(self, "finished", True)
+            return f"finished; the result stands in {self.run.root}"
+        return f"the finished result of {self.run.root} was shown" if self.finished else "done"
+
+
+class Session:
+    """A notebook that a person runs on a stage that is not finished: it holds the run's folder until it is."""
+
+    def __init__(self, run: RunFolder, stage: StageRef, parts: dict[str, Any], held: Held) -> None:
+        self.run, self.stage, self.parts, self.held = run, stage, parts, held
+        self.key = stage_key(parts)
+        _, self.before = begin(run, stage, self.key)
+        self.started = time.monotonic()
+
+    def publish(self) -> None:
+        self.held.check()
+        outputs = collect_outputs(self.run, self.stage, self.before)
+        stamp = Stamp(self.key, self.parts, outputs, round(time.monotonic() - self.started, 3), now())
+        publish(self.run, self.stage, work_folder(self.run, self.stage), stamp)
+        release(self.run.root)
+
+
+_HELD: dict[Path, Held] = {}
+"""Folders that this kernel holds: a cell that is run twice opens its stage twice."""
+
+
+def _hold(root: Path, who: str) -> Held:
+    root = root.resolve()
+    if root not in _HELD:
+        _HELD[root] = Held(root, who)
+    return _HELD[root]
+
+
+def release(root: Path) -> None:
+    """Let others write into a run folder that a notebook of this process held."""
+    if held := _HELD.pop(root.resolve(), None):
+        held.release()
 
 
 @lru_cache
@@ -47,18 +109,53 @@ def _shared_of(name: str) -> type[Section]:
 def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
     """Validate a notebook's parameters (its `globals()`) and open its run.
 
+    A finished stage with the same parameters is opened to be shown; with others it is refused, unless `overwrite`.
+
     Raises:
-        Timer1Error: a parameter has a wrong type or value; names it.
+        Timer1Error: a parameter has a wrong type or value; names it. The stage is finished with other parameters; names
+            them. Another runner or notebook holds the folder; names the process.
     """
     quiet_libraries()
     section = SECTIONS[name]
     shared = {key: parameters[key] for key in SHARED_READ[name] if key in parameters}
     own = {key: parameters[key] for key in section.model_fields if key in parameters}
-    folder = resolve(Path(str(parameters.get("run_dir", "outputs/tiny"))))
-    folder.mkdir(parents=True, exist_ok=True)
+    run = RunFolder(resolve(Path(str(parameters.get("run_dir", "outputs/tiny")))))
     where = f"notebook {name}"
-    stage = Stage(name, RunFolder(folder), validated(SharedParams, shared, where), validated(section, own, where))
+    stage = Stage(name, run, validated(SharedParams, shared, where), validated(section, own, where))
+    run.root.mkdir(parents=True, exist_ok=True)
     if "threads" in SHARED_READ[name] and stage.shared.threads:
         # read when torch is first imported, which is after this: threads that wait for each other cost more than they do
         os.environ["OMP_NUM_THREADS"] = str(stage.shared.threads)
-    return stage
+    if not OWNED[name]:
+        return stage
+    if RUNNER_VARIABLE in os.environ:
+        return Stage(name, RunFolder(run.root, name), stage.shared, stage.params)
+    return _by_hand(stage, Params.model_validate({"shared": shared, name: own}), bool(parameters.get("overwrite", False)))
+
+
+def _by_hand(stage: Stage[Any], params: Params, overwrite: bool) -> Stage[Any]:
+    run, ref = stage.run, find_stage(stage.name)
+    held = _hold(run.root, f"notebook {ref.notebook}")
+    try:
+        clean(run)
+        stamps = {name: read_stamp(run, find_stage(name)) for name in upstream(stage.name, params)}
+        read = {name: stamp.digests() if stamp else {} for name, stamp in stamps.items()}
+        notebook = project_root() / "notebooks" / f"{ref.notebook}.ipynb"
+        parts = key_parts(params, ref, notebook, Path(__file__).resolve().parents[1], read, run.notes)
+        stamp = read_stamp(run, ref)
+        differs = changed_parts(stamp.parts, parts) or damaged(run, stamp) or "" if stamp else "not there"
+        if stamp and differs and not overwrite and not stamp.parts["params"].get("shard"):
+            raise Timer1Error(
+                f"{ref.notebook} is finished in {run.root} with something else: {differs}. "
+                "Set overwrite = True to replace it, or another run_dir"
+            )
+        if (not differs and not overwrite) or (differs and bring_back(run, ref, stage_key(parts))):
+            release(run.root)
+            return Stage(stage.name, run, stage.shared, stage.params, finished=True)
+        session = Session(run, ref, parts, held)
+        if stage.name in ("difficulty", "evaluate"):
+            sys.stdout.write(disk_line(params, run.root, (stage.name,)) + "\n")
+        return Stage(stage.name, RunFolder(run.root, stage.name), stage.shared, stage.params, session=session)
+    except BaseException:
+        release(run.root)
+        raise

@@ -157,7 +157,7 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
             only_listed=tests,
             deep=store if foreign and p.deep_check else None,
         )
-    atomic_write_json(stage.run.data("audit.json"), report.to_json())
+    _keep(stage, "audit.json", report.to_json())
     return report
 
 
@@ -175,13 +175,21 @@ def write_splits(stage: CurateStage, sources: Sources, report: AuditReport) -> d
             raise Timer1Error(
                 f"no row of split {name!r} is left after the audit ({report.dropped_by}); see {stage.run.data('audit.json')}"
             )
-        stage.run.write_samples(name, samples)
+        if not stage.finished:
+            stage.run.write_samples(name, samples)
     table = {name: {"kind": _kind(samples), "n": len(samples)} for name, samples in splits.items()}
-    atomic_write_json(stage.run.data("splits.json"), table)
+    _keep(stage, "splits.json", table)
     if sources.root is None:
         raise Timer1Error("curate.videos is empty: name the folder that holds the videos")
-    stage.run.set_video_root(sources.root, report.damaged if stage.params.on_damaged == "drop" else {})
+    if not stage.finished:
+        stage.run.set_video_root(sources.root, report.damaged if stage.params.on_damaged == "drop" else {})
     return splits
+
+
+def _keep(stage: CurateStage, name: str, value: Any) -> None:
+    """Write `data/<name>`; where the stage is finished it stands there already."""
+    if not stage.finished:
+        atomic_write_json(stage.run.data(name), value)
 
 
 def _kind(samples: Sequence[Sample]) -> str:
@@ -197,7 +205,7 @@ def quality(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[
         for name, samples in splits.items()
         if _kind(samples) == "grounding"
     }
-    atomic_write_json(stage.run.data("quality.json"), reports)
+    _keep(stage, "quality.json", reports)
     return reports
 
 
@@ -218,7 +226,8 @@ def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
         rows = filtered.rows
         told |= {"read": filtered.read, "rules": filtered.rules}
     told["rows"] = len(rows)
-    atomic_write_jsonl(stage.run.data("cold_start"), rows)
+    if not stage.finished:
+        atomic_write_jsonl(stage.run.data("cold_start"), rows)
     return told
 
 
@@ -240,7 +249,7 @@ def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[st
     samples = [sample for rows in splits.values() for sample in rows]
     shared = stage.shared
     report = max_clock_error(samples, stage.run.video_root, sampling_for(shared), shared.model, shared.timestamps)
-    atomic_write_json(stage.run.data("clock.json"), report)
+    _keep(stage, "clock.json", report)
     return report
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from timer1lib import forms
 from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, published_rows, select, spread
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.params import result_parameters, split_list
 from timer1lib.params.sections import DifficultyParams
 from timer1lib.rewards import REWARDS, RewardInput
@@ -59,6 +59,8 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
     """
     if not stage.params.enabled:
         return []
+    if stage.finished:
+        return list(read_jsonl(stage.run.data("difficulty")))
     if stage.params.difficulty_model == "published":
         rows = published_rows(samples)
     else:
@@ -149,8 +151,9 @@ def choose(stage: DifficultyStage, samples: Sequence[Sample], rows: Sequence[dic
     }.get(p.rule, {})
     selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
     taken = set(selection.chosen)
-    stage.run.write_samples("selected", [sample for sample in samples if sample.id in taken])
-    atomic_write_json(stage.run.data("selection.json"), selection.to_json())
+    if not stage.finished:
+        stage.run.write_samples("selected", [sample for sample in samples if sample.id in taken])
+        atomic_write_json(stage.run.data("selection.json"), selection.to_json())
     return selection
 
 

@@ -14,7 +14,7 @@ from timer1lib.evaluation.columns import CHECKPOINTS
 from timer1lib.evaluation.measure import Evidence, measure_run
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
-from timer1lib.files import atomic_write_json
+from timer1lib.files import atomic_write_json, read_json
 from timer1lib.inference.ledger import swap_videos
 from timer1lib.params import parse_shard, split_list
 from timer1lib.params.sections import EvaluateParams
@@ -118,6 +118,8 @@ def answer(stage: EvaluateStage) -> bool:
     from timer1lib.video.store import open_store
 
     shard = parse_shard(stage.params.shard) if stage.params.shard else None
+    if stage.finished:
+        return shard is None
     todo = tasks(stage)
     _remove_strangers(stage, todo)
     models = checkpoints(stage)
@@ -163,7 +165,7 @@ def _ask(
 
 def _remove_strangers(stage: EvaluateStage, todo: Sequence[Task]) -> None:
     """Take away predictions of checkpoints and splits that are no longer asked, so that nothing stale is shown."""
-    folder = stage.run.root / "predictions"
+    folder = stage.run.at("predictions")
     wanted = {task.path for task in todo}
     for path in folder.glob("**/*.jsonl"):
         stem = path.name.split(".")
@@ -179,6 +181,9 @@ def measure(stage: EvaluateStage) -> dict[str, Any]:
     Raises:
         Timer1Error: predictions are missing, as while shards of other machines are.
     """
+    if stage.finished:
+        metrics: dict[str, Any] = read_json(stage.run.metrics)
+        return metrics
     todo = tasks(stage)
     for task in todo:
         if not task.path.is_file():

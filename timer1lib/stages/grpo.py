@@ -12,6 +12,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import GrpoParams
+from timer1lib.runs.keys import folder_hash
 from timer1lib.schema import Sample
 from timer1lib.spans import best_iou
 from timer1lib.stages import Stage
@@ -48,6 +49,8 @@ def known_difficulty(stage: Stage[GrpoParams]) -> dict[str, float | None]:
 
 def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     """Run the outer loop into `checkpoints/grpo` and return the log; without RL, an empty one and no checkpoint."""
+    if stage.finished:
+        return list(read_jsonl(stage.run.log("grpo")))
     if not stage.params.enabled:
         atomic_write_jsonl(stage.run.log("grpo"), [])
         return []
@@ -56,7 +59,7 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
 
     samples = selected(stage)
     first = first_policy(stage)
-    work = open_work_folder(stage.run.root / "work" / "grpo", _settings(stage, samples, first))
+    work = open_work_folder(stage.run.at("work/grpo"), _settings(stage, samples, first))
     with SampleEncoder(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as encoder:
         encoder.prefetch(samples)
         trainer = _Trainer(stage, samples, encoder)
@@ -117,13 +120,11 @@ class _Trainer:
 
 
 def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: str) -> dict[str, Any]:
-    training = Path(first) / "model.safetensors"
-    stamp = [training.stat().st_size, training.stat().st_mtime_ns] if training.is_file() else None
     return {
         "params": result_parameters(stage.params),
         "shared": result_parameters(stage.shared),
         "form": forms.load(stage.shared.form).identity(),
-        "first": [first, stamp],
+        "first": folder_hash(Path(first)) if Path(first).is_dir() else first,
         "samples": [sample.to_json() for sample in samples.values()],
     }
 

@@ -37,6 +37,8 @@ def cold_start_rows(stage: Stage[SftParams]) -> list[dict[str, Any]]:
 
 def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
     """Train `checkpoints/sft` and return the log; without SFT, an empty one and no checkpoint."""
+    if stage.finished:
+        return list(read_jsonl(stage.run.log("sft")))
     if not stage.params.enabled:
         atomic_write_jsonl(stage.run.log("sft"), [])
         return []
@@ -51,7 +53,7 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
             ids=list(samples),
             encode=lambda loaded, name: encoder.encode(loaded, samples[name], texts[name]),
             out_dir=stage.run.checkpoint("sft"),
-            work_dir=stage.run.root / "work" / "sft",
+            work_dir=stage.run.at("work/sft"),
             log_path=stage.run.log("sft"),
             settings={
                 "params": result_parameters(stage.params),

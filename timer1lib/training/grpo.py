@@ -76,7 +76,7 @@ def train_phase(
     """
     from datasets import Dataset
 
-    settings = {"ids": plan.ids, "start_from": plan.start_from, "steps": plan.steps}
+    settings = {"ids": plan.ids, "start_from": Path(plan.start_from).name, "steps": plan.steps}
     work = open_work_folder(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
     checkpoint = resume_point(work)
     loaded = load_shared(plan.start_from, shared)

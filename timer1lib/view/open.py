@@ -22,7 +22,7 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, atomic_write_
 from timer1lib.params.cells import cell_source, with_cell
 from timer1lib.params.load import validated
 from timer1lib.params.sections import Params
-from timer1lib.progress import leave_with
+from timer1lib.processes import leave_with
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.view.items import grounding_splits
