@@ -103,6 +103,12 @@ def test_a_shell_can_complete_commands_options_and_runs(tmp_path: Path) -> None:
         (["synth", "x"], "Missing option '--videos'"),
         (["sweep", "x", "--jobs", "-1"], "'--jobs': Input should be greater than or equal to 1"),
         (["sweep", "x", "--seeds", "0,one"], "--seeds: 'one' is not a whole number"),
+        (["sweep", "x", "--seeds", "9" * 5000], "is not a whole number from 0 to 4294967295"),
+        (["synth", "x", "--videos", "9" * 5000], "'--videos'"),
+        (["synth", "x", "--videos", "1", "--seed", "4294967296"], "'--seed': Input should be less than or equal to 4294967295"),
+        (["pretrain", "x", "--seed", "4294967296"], "'--seed': Input should be less than or equal to 4294967295"),
+        (["pretrain", "x", "--learning-rate", "nan"], "'--learning-rate'"),
+        (["pretrain", "x", "--hardest", "nan"], "'--hardest'"),
         (["score", "a"], "timer1 score: Missing argument 'ANNOTATIONS'"),
         (["score", "a", "b", "--repair", "mine"], "'mine' is not one of"),
         (["run", "params/tiny.yaml", "--untl", "05"], "No such option"),
@@ -145,6 +151,44 @@ def test_bad_input_is_one_line_and_two(
     assert word in captured.err
     assert captured.err.splitlines()[-1].startswith("timer1: ")
     assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ground", "v.mp4", "a cat", "--model", ""],
+        ["ground", "v.mp4", " "],
+        ["clock", "v.mp4", "--model="],
+        ["run", "params/tiny.yaml", "--out", ""],
+        ["sweep", "params/sweeps/clock.yaml", "--out", " "],
+        ["run", "params/tiny.yaml", "--until", ""],
+        ["compare", ""],
+        [""],
+    ],
+)
+def test_an_empty_argument_is_one_line_and_starts_nothing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert "what follows is empty" in captured.err
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["", "=", "x", ".=1", "shared=3", "shared..seed=1", "shared.seed=-1", "shared.fps=.nan", "shared.seed=4294967296",
+     "grpo.rewards=speed", "grpo.bogus=1", "shared.cache_dir=", "name=", "shared.seed={", "shared.seed=" + "9" * 5000,
+     "shared.seed=" + "[" * 5000, "shared.model=assets/gone"],
+)  # fmt: skip
+def test_garbage_after_p_is_one_line_and_starts_nothing(
+    override: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["run", str(ROOT / "params" / "tiny.yaml"), "--out", str(tmp_path / "out"), "-p", override]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert len(captured.err) < 500
+    assert not (tmp_path / "out").exists()
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:

@@ -11,6 +11,7 @@ import functools
 import json as json_text
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ import typer
 from typer.exceptions import TyperException
 
 from timer1lib import __version__
-from timer1lib.errors import Timer1Error
+from timer1lib.errors import Timer1Error, shown
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 TINY = "assets/tiny-qwen3-vl"
@@ -46,6 +47,10 @@ class Outcome:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status. Help has colours and boxes in a terminal and is plain text elsewhere."""
     app.rich_markup_mode = "rich" if sys.stdout.isatty() else None
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    for before, argument in zip(["timer1", *given], given, strict=False):
+        if not argument.strip() or re.fullmatch(r"--[\w-]+=\s*", argument):
+            return _complain(f"{argument.strip('= ') or before}: what follows is empty", BAD_INPUT)
     try:
         return int(typer.main.get_command(app).main(arguments, prog_name="timer1", standalone_mode=False) or 0)
     except TyperException as error:
@@ -233,7 +238,7 @@ def clock(
 def synth(
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder to write to.")],
     videos: Annotated[int, typer.Option(min=1, metavar="N", help="How many videos.")],
-    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Another seed gives other videos.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="S", help="Another seed gives other videos.")] = 0,
     json: Json = False,
 ) -> Outcome:
     """Write videos and annotations of the embedded world."""
@@ -308,7 +313,7 @@ def pretrain(
     hidden: Annotated[int, typer.Option(min=32, metavar="WIDTH", help="Width of the text model, a multiple of 32.")] = 128,
     layers: Annotated[int, typer.Option(min=1, metavar="N", help="Layers of the text model.")] = 3,
     hardest: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Difficulty of the hardest scenes.")] = 0.45,
-    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of the weights and of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="S", help="Of the weights and of what is drawn.")] = 0,
 ) -> Outcome:
     """Build the embedded tiny model from the world alone."""
     from timer1lib.world.base.lessons import Mix
@@ -323,8 +328,8 @@ def pretrain(
 def _numbers(text: str, name: str) -> list[int]:
     numbers = []
     for part in filter(None, map(str.strip, text.split(","))):
-        if not part.isdecimal():
-            raise typer.BadParameter(f"{part!r} is not a whole number from 0 up.", param_hint=name)
+        if not part.isdecimal() or len(part) > 10:
+            raise typer.BadParameter(f"{shown(part)} is not a whole number from 0 to 4294967295.", param_hint=name)
         numbers.append(int(part))
     return numbers
 
