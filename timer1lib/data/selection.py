@@ -152,7 +152,7 @@ def _random(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float
 
 def _all(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:
     weights = (~np.isnan(pool.ious)).astype(np.float64)
-    return weights, [int(i) for i in np.flatnonzero(weights)]
+    return weights, np.flatnonzero(weights).tolist()
 
 
 def _uniform(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:

@@ -58,13 +58,7 @@ class Recipe:
 
 
 def pretrain(
-    out_dir: Path,
-    recipe: Recipe,
-    mix: Mix,
-    family: str = FAMILY,
-    hidden: int = 128,
-    layers: int = 3,
-    textual: bool = True,
+    out_dir: Path, recipe: Recipe, mix: Mix, family: str = FAMILY, hidden: int = 128, layers: int = 3, textual: bool = True
 ) -> Path:
     """Train a tiny model from random weights into `out_dir`; a killed run goes on where it stopped.
 
