@@ -180,7 +180,7 @@ class BlindModel:
 
     def picks(self, x: Floats) -> NDArray[np.int64]:
         """(N,) the candidates of highest predicted IoU for `features` x."""
-        return np.argmax((x - self.centre) @ self.slopes + self.mean, axis=1)
+        return np.asarray(np.argmax((x - self.centre) @ self.slopes + self.mean, axis=1), dtype=np.int64)
 
 
 def features(samples: Sequence[Sample], words: dict[str, int]) -> Floats:
