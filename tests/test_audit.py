@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timer1lib.data.audit import AuditReport, audit_files, audit_results, audit_samples
+from timer1lib.data.audit import AuditReport, audit_files, audit_results
 from timer1lib.data.checks import Limits, source_key, video_key
 from timer1lib.data.findings import CODES
 from timer1lib.data.notes import Note, read_notes
-from timer1lib.data.readers import read_annotations
+from timer1lib.data.readers import ReadResult, read_annotations
 from timer1lib.data.video_checks import VideoFolder
 from timer1lib.errors import Timer1Error
 from timer1lib.schema import Sample
@@ -282,6 +282,14 @@ def test_published_test_rows_stay_as_they_are(tmp_path: Path) -> None:
     report = audit_results([read_annotations(path)], as_published=[str(path)])
     assert report.findings == {"past_end": 1, "empty_window": 1}
     assert [sample.windows for sample in report.samples[str(path)]] == [[(9.0, 31.0)], [(3.0, 3.0)]]
+
+
+def audit_samples(splits: dict[str, list[Sample]], **how: Any) -> AuditReport:
+    results = []
+    for split, samples in splits.items():
+        numbers = list(range(1, len(samples) + 1))
+        results.append(ReadResult(split, "timer1", list(samples), [], len(samples), numbers, numbers))
+    return audit_results(results, **how)
 
 
 def test_notes_become_repairs(tmp_path: Path) -> None:

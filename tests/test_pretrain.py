@@ -10,7 +10,15 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import read_jsonl
 from timer1lib.world.base import pretrain as module
 from timer1lib.world.base.lessons import FRAMES, SIDE, Mix, build_lesson, lesson_pixels, lesson_scene, sampled_times
-from timer1lib.world.base.pretrain import BatchedMuon, Recipe, Videos, batch_indices, collate_lessons, orthogonalise, pretrain
+from timer1lib.world.base.pretrain import (
+    BatchedMuon,
+    Recipe,
+    batch_indices,
+    collate_lessons,
+    lesson_videos,
+    orthogonalise,
+    pretrain,
+)
 from timer1lib.world.base.tiny import build_tiny, build_tokenizer
 from timer1lib.world.render import write_video
 
@@ -99,8 +107,8 @@ def test_batches_hold_new_videos_and_old_ones() -> None:
     drawn = batch_indices(500, recipe, np.random.default_rng(0))
     assert drawn[:4] == [2000, 2001, 2002, 2003]
     assert all(1904 <= i < 2004 for i in drawn[4:])
-    videos = Videos(Mix(), keep=2)
-    assert videos.get(3)[1] is videos.get(3)[1]
+    video = lesson_videos(Mix(), keep=2)
+    assert video(3)[1] is video(3)[1]
 
 
 def test_orthogonalise_pulls_singular_values_towards_one() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from timer1lib.data.bias import blind_answers, blind_report, candidates, fit_blind, video_interval
-from timer1lib.data.quality import quality_report
+from timer1lib.data.quality import blind_answers, blind_report, candidates, fit_blind, quality_report, video_interval
 from timer1lib.data.readers import read_annotations
 from timer1lib.data.selection import published_rows
 from timer1lib.schema import Sample

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timer1lib.data.selection import RULES, gaussian_weight, select
+from timer1lib.data.selection import RULES, select
 from timer1lib.errors import Timer1Error
 
 
@@ -34,12 +34,11 @@ def inclusion_by_enumeration(weights: list[float], n: int) -> list[float]:
 
 
 def test_weights_are_the_papers() -> None:
-    assert gaussian_weight(0.3) == 1.0
-    assert gaussian_weight(0.5) == pytest.approx(math.exp(-0.5))
-    assert gaussian_weight(0.9, 0.3, 0.2) == pytest.approx(math.exp(-4.5))
-    table = {row["id"]: row["weight"] for row in select(pool([0.5, 0.0, None]), "gaussian", 1).table}
+    table = {row["id"]: row["weight"] for row in select(pool([0.5, 0.0, None, 0.3, 0.9]), "gaussian", 1).table}
     assert table["s0"] == pytest.approx(math.exp(-0.5))
     assert table["s1"] == table["s2"] == 0.0
+    assert table["s3"] == 1.0
+    assert table["s4"] == pytest.approx(math.exp(-4.5))
 
 
 def test_inclusion_probabilities_of_the_gaussian_filter() -> None:

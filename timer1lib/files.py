@@ -271,11 +271,8 @@ def _utf8(text: str) -> bytes:
 
 
 def sha256_file(path: str | Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_sample(path: str | Path, length: int = 1 << 16) -> str:

@@ -70,8 +70,3 @@ def intersect(a: Iterable[Window], b: Iterable[Window]) -> list[Window]:
     second = merge(b)
     pairs = ((max(s, t), min(e, f)) for s, e in merge(a) for t, f in second)
     return [(start, end) for start, end in pairs if end > start]
-
-
-def union_length(windows: Iterable[Window]) -> float:
-    """Seconds covered by any of the segments."""
-    return sum(end - start for start, end in merge(windows))

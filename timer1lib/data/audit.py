@@ -103,7 +103,7 @@ def audit_files(
     Args:
         videos: folder of the videos; with it files are looked up, probed and compared by content.
         deep: decodes every video whole to find damage behind the first frame.
-        treatments: {code: keep | clip | swap | drop}, over `findings.DEFAULT_TREATMENTS`.
+        treatments: {code: keep | clip | swap | drop}, over the defaults in `findings.CODES`.
 
     Raises:
         Timer1Error: a file that cannot be read at all, an unknown treatment, no such folder.
@@ -156,22 +156,6 @@ def audit_results(
     return _report(results, records, chosen, unknown)
 
 
-def audit_samples(
-    splits: Mapping[str, Sequence[Sample]],
-    videos: str | Path | None = None,
-    treatments: Mapping[str, str] | None = None,
-    limits: Limits | None = None,
-    notes: Sequence[Note] = (),
-) -> AuditReport:
-    """`audit_files` for samples in memory, by split."""
-    results = []
-    for split, samples in splits.items():
-        count = len(samples)
-        rows = list(range(1, count + 1))
-        results.append(ReadResult(split, "timer1", list(samples), [], count, rows, rows))
-    return audit_results(results, videos, treatments, limits, notes)
-
-
 def _records(result: ReadResult, treatments: Mapping[str, Treatment]) -> list[Record]:
     records = [
         Record(sample, copy.copy(sample), result.file, row, line, treatments)
@@ -179,12 +163,10 @@ def _records(result: ReadResult, treatments: Mapping[str, Treatment]) -> list[Re
     ]
     by_row = {record.row: record for record in records}
     for problem in result.problems:
-        owner = by_row.get(problem.row or 0)
-        if owner is None:
-            continue
-        treatment = owner.find(problem.code, problem.message, severity=problem.severity)
-        if problem.code == "text_number" and treatment != "drop":
-            owner.change("text_number", problem.message.split(" is ")[0], "text", "number")
+        if owner := by_row.get(problem.row or 0):
+            treatment = owner.find(problem.code, problem.message, severity=problem.severity)
+            if problem.code == "text_number" and treatment != "drop":
+                owner.change("text_number", problem.message.split(" is ")[0], "text", "number")
     return records
 
 
@@ -200,17 +182,11 @@ def _report(
         own = [record for record in records if record.file == result.file]
         rows = {record.row for record in own}
         unread = [problem for problem in result.problems if problem.row not in rows]
-        fates = Counter(record.fate for record in own)
-        account = {
-            "in": result.rows_in,
-            "kept": fates["kept"],
-            "repaired": fates["repaired"],
-            "dropped": fates["dropped"] + len(unread),
-        }
+        fates = Counter([*(record.fate for record in own), *("dropped" for _ in unread)])
+        account = {"in": result.rows_in, **{fate: fates[fate] for fate in ("kept", "repaired", "dropped")}}
         assert account["in"] == account["kept"] + account["repaired"] + account["dropped"], account
         total.update(account)
-        dropped_by.update(problem.code for problem in unread)
-        dropped_by.update(record.dropped_by for record in own if record.dropped_by)
+        dropped_by.update([*(p.code for p in unread), *(record.dropped_by for record in own if record.dropped_by)])
         files.append({"file": result.file, "format": result.format, **account})
         found = unread + [finding for record in own for finding in record.findings]
         details += sorted(found, key=lambda finding: finding.row or 0)

@@ -102,16 +102,13 @@ def _check_duration(record: Record, limits: Limits) -> None:
 
 def _check_windows(record: Record, limits: Limits) -> None:
     sample = record.sample
-    kept: list[Window] = []
     several = len(sample.windows) > 1
-    for window in sample.windows:
-        repaired = _check_window(record, window, limits, several)
-        if repaired is not None:
-            kept.append(repaired)
-    if not kept:
-        record.dropped_by = record.dropped_by or "empty_window"
-    elif kept != sample.windows:
+    repaired = [_check_window(record, window, limits, several) for window in sample.windows]
+    kept = [window for window in repaired if window is not None]
+    if kept:
         sample.windows = kept
+    else:
+        record.dropped_by = record.dropped_by or "empty_window"
 
 
 def _check_window(record: Record, window: Window, limits: Limits, several: bool) -> Window | None:
@@ -149,14 +146,11 @@ def _past_end(record: Record, published: Window, window: Window, duration: float
     start, end = window
     over = max(window) - duration
     message = f"window [{published[0]:g}, {published[1]:g}] s ends {over:.4g} s after the video's {duration:.6g} s"
-    if min(window) >= duration:
-        # Nothing of it lies in the video: clipping would leave an empty window.
-        if record.treatments["past_end"] == "keep":
-            record.find("past_end", f"{message}, and starts after it too")
-        else:
-            record.find("past_end", f"{message}, and starts after it too", repair="drop")
-        return window
-    if record.find("past_end", message) == "clip":
+    outside = min(window) >= duration
+    message += ", and starts after it too" if outside else ""
+    # Nothing of it lies in the video: clipping would leave an empty window.
+    lost = outside and record.treatments["past_end"] != "keep"
+    if record.find("past_end", message, repair="drop" if lost else None) == "clip":
         clipped = (min(start, duration), min(end, duration))
         record.change("past_end", "windows", list(window), list(clipped))
         return clipped
@@ -167,10 +161,8 @@ def _check_query(record: Record) -> None:
     query = record.sample.query
     if not _LETTER.search(query) or query.strip().lower() in _NOTHING:
         record.find("bad_query", f"query {query[:40]!r} holds no words" if query.strip() else "the query is empty")
-    else:
-        heard = _AUDIO.search(query)
-        if heard:
-            record.find("audio_query", f"{heard[0]!r} in {query.strip()[:80]!r} may need the sound")
+    elif heard := _AUDIO.search(query):
+        record.find("audio_query", f"{heard[0]!r} in {query.strip()[:80]!r} may need the sound")
 
 
 _WORD = re.compile(r"[^\W_]+")
@@ -232,28 +224,22 @@ def _exact(group: Iterable[Record]) -> None:
     seen: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in group:
         earlier = seen[_question(record.published)]
-        if earlier:
-            same = next((e for e in earlier if _same_windows(e.published, record.published)), None)
-            first = same or earlier[0]
-            if same is not None:
-                record.find(
-                    "duplicate", f"the same query and window as {_place(first, record)}: {record.published.query.strip()[:80]!r}"
-                )
-            else:
-                query = record.published.query.strip()[:80]
-                treatment = record.find(
-                    "conflicting_windows", f"{query!r} has {_times(record)} here and {_times(first)} in {_place(first, record)}"
-                )
-                record.find(
-                    "duplicate", f"the query of {_place(first, record)} again, with another window: {query!r}", repair=treatment
-                )
+        query = repr(record.published.query.strip()[:80])
+        same = next((e for e in earlier if _same_windows(e.published, record.published)), None)
+        if same is not None:
+            record.find("duplicate", f"the same query and window as {_place(same, record)}: {query}")
+        elif earlier:
+            place = _place(earlier[0], record)
+            message = f"{query} has {_times(record)} here and {_times(earlier[0])} in {place}"
+            treatment = record.find("conflicting_windows", message)
+            record.find("duplicate", f"the query of {place} again, with another window: {query}", repair=treatment)
         earlier.append(record)
 
 
 def _same_windows(a: Sample, b: Sample) -> bool:
-    if len(a.windows) != len(b.windows):
-        return False
-    return all((abs(p[0] - q[0]) < 1e-6 and abs(p[1] - q[1]) < 1e-6) or p == q for p, q in zip(a.windows, b.windows, strict=True))
+    return len(a.windows) == len(b.windows) and all(
+        (abs(p[0] - q[0]) < 1e-6 and abs(p[1] - q[1]) < 1e-6) or p == q for p, q in zip(a.windows, b.windows, strict=True)
+    )
 
 
 def _near(group: Sequence[Record], limits: Limits) -> None:
@@ -305,8 +291,10 @@ def check_leakage(records: Sequence[Record], contents: dict[str, str] | None = N
     """
     by_name: dict[str, list[Record]] = defaultdict(list)
     by_content: dict[str, list[Record]] = defaultdict(list)
+    by_source: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_name[video_key(record.published.video)].append(record)
+        by_source[source_key(record.published.video)].append(record)
         if contents and record.readable_video in contents:
             by_content[contents[record.readable_video]].append(record)
     reported: set[int] = set()
@@ -315,9 +303,6 @@ def check_leakage(records: Sequence[Record], contents: dict[str, str] | None = N
     for group in by_content.values():
         names = sorted({record.published.video for record in group})
         _leak(group, f"the same content under {len(names)} names ({', '.join(names[:3])})", "leakage", reported)
-    by_source: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        by_source[source_key(record.published.video)].append(record)
     for key, group in by_source.items():
         _leak(group, f"clips of the source video {key!r}", "shared_source", reported)
 

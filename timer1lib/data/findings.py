@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from timer1lib.errors import Timer1Error
 from timer1lib.schema import Sample
 
 Severity = Literal["error", "warning", "info"]
 Treatment = Literal["keep", "clip", "swap", "drop"]
-TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,6 @@ CODES: dict[str, Code] = {
     "ambiguous": Code("warning", "drop", ("keep", "drop"), "a person noted that the query fits several moments"),
 }
 
-DEFAULT_TREATMENTS: dict[str, Treatment] = {code: entry.default for code, entry in CODES.items()}
-
 
 @dataclass(slots=True)
 class Finding:
@@ -109,17 +106,14 @@ def resolve_treatments(given: Mapping[str, str] | None = None) -> dict[str, Trea
     Raises:
         Timer1Error: no such code, or a treatment that this code does not have.
     """
-    treatments = dict(DEFAULT_TREATMENTS)
+    treatments = {code: entry.default for code, entry in CODES.items()}
     for code, treatment in (given or {}).items():
         if code not in CODES:
             raise Timer1Error(f"audit treatment for {code!r}: no such finding; one of {', '.join(CODES)}")
         allowed = CODES[code].allowed
-        for candidate in allowed:
-            if candidate == treatment:
-                treatments[code] = candidate
-                break
-        else:
+        if treatment not in allowed:
             raise Timer1Error(f"audit treatment {code}={treatment!r}: use one of {', '.join(allowed)}")
+        treatments[code] = allowed[allowed.index(treatment)]
     return treatments
 
 

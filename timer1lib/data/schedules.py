@@ -67,15 +67,13 @@ def plan_epoch(
     rng = np.random.default_rng([seed, 4, epoch])
     if schedule == "multi_epoch" or (schedule == "sample_filtering" and epoch == 0):
         return _shuffled(list(pool), rng, f"all {len(pool)} samples")
-    if schedule == "sample_filtering":
+    if schedule in ("sample_filtering", "staged"):
+        if schedule == "staged":
+            low, high = parse_bands(bands)[: epoch + 1][-1]
         kept = [row["id"] for row in filter_epoch(pool, difficulty, low, high) if row["kept"]]
         return _shuffled(kept, rng, f"{len(kept)} of {len(pool)} samples with {low:g} < IoU <= {high:g}")
-    if schedule == "staged":
-        ranges = parse_bands(bands)
-        low, high = ranges[min(epoch, len(ranges) - 1)]
-        kept = [row["id"] for row in filter_epoch(pool, difficulty, low, high) if row["kept"]]
-        return _shuffled(kept, rng, f"{len(kept)} of {len(pool)} samples with {low:g} < IoU <= {high:g}")
-    ranked = _ranked(pool, difficulty, easy_first=schedule == "easy_to_hard")
+    sign = -1 if schedule == "easy_to_hard" else 1
+    ranked = sorted(pool, key=lambda name: sign * (difficulty.get(name) or 0.0))
     part = slice_of(ranked, epoch, epochs)
     ids = [part[int(i)] for _ in range(epochs) for i in rng.permutation(len(part))]
     name = "easiest" if schedule == "easy_to_hard" else "hardest"
@@ -107,11 +105,6 @@ def filter_epoch(
 def slice_of(ids: Sequence[str], k: int, count: int) -> list[str]:
     """The k-th of `count` consecutive slices, whose sizes differ by one at most."""
     return list(ids[k * len(ids) // count : (k + 1) * len(ids) // count])
-
-
-def _ranked(pool: Sequence[str], difficulty: Mapping[str, float | None], *, easy_first: bool) -> list[str]:
-    sign = -1 if easy_first else 1
-    return sorted(pool, key=lambda name: sign * (difficulty.get(name) or 0.0))
 
 
 def _shuffled(ids: list[str], rng: np.random.Generator, note: str) -> Epoch:

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl, sha256_sample
-from timer1lib.schema import Prediction, Sample
+from timer1lib.schema import Prediction, Sample, finite
 from timer1lib.spans import best_iou
 
+Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
 """{id, iou, ...}; `reward_std` too where `top_variance` is asked for. An `iou` of None was not answered."""
-
-MEAN, STD = 0.3, 0.2
-"""Time-R1's Gaussian filter (arXiv 2503.13377): weight exp(-(IoU - 0.3)^2 / (2 * 0.2^2))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,13 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class _Pool:
     ids: list[str]
-    ious: np.ndarray[Any, np.dtype[np.float64]]
+    ious: Floats
     """(N,), NaN where there was no answer."""
-    spread: np.ndarray[Any, np.dtype[np.float64]]
+    spread: Floats
     """(N,), standard deviation of the reward over sampled answers; NaN where unknown."""
 
 
-Weights = np.ndarray[Any, np.dtype[np.float64]]
-Rule = Callable[[_Pool, int, np.random.Generator, Mapping[str, float]], tuple[Weights, list[int]]]
+Rule = Callable[[_Pool, int, np.random.Generator, Mapping[str, float]], tuple[Floats, list[int]]]
 
 
 def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 0, **bounds: float) -> Selection:
@@ -86,30 +84,20 @@ def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 
         np.array([math.nan if row.get("reward_std") is None else float(row["reward_std"]) for row in rows], dtype=np.float64),
     )
     rng = np.random.default_rng([seed, 6])
-    weights, drawn = RULES[rule](pool, n if n > 0 else len(pool.ids), rng, settings)
+    with np.errstate(invalid="ignore"):  # no answer, no difficulty: NaN
+        weights, drawn = RULES[rule](pool, n if n > 0 else len(pool.ids), rng, settings)
     if not drawn:
         raise Timer1Error(f"selection {rule!r} with {settings} leaves no sample of a pool of {len(rows)}")
     taken = set(drawn)
-    table = [
-        {
-            "id": pool.ids[i],
-            "iou": None if math.isnan(pool.ious[i]) else float(pool.ious[i]),
-            "weight": float(weights[i]),
-            "chosen": i in taken,
-            "fate": _fate(rule, pool, i, float(weights[i]), i in taken, settings),
-        }
-        for i in range(len(pool.ids))
-    ]
+    table = []
+    for i, (name, iou, weight) in enumerate(zip(pool.ids, pool.ious.tolist(), weights.tolist(), strict=True)):
+        fate = _fate(rule, iou, weight, i in taken, settings)
+        table.append({"id": name, "iou": finite(iou), "weight": weight, "chosen": i in taken, "fate": fate})
     return Selection(rule, n, seed, settings, [pool.ids[i] for i in sorted(taken)], table)
 
 
-def gaussian_weight(iou: float, mean: float = MEAN, std: float = STD) -> float:
-    """exp(-(iou - mean)^2 / (2 std^2))."""
-    return math.exp(-((iou - mean) ** 2) / (2 * std**2))
-
-
 _DEFAULTS: dict[str, dict[str, float]] = {
-    "gaussian": {"mean": MEAN, "std": STD, "low": 0.0},
+    "gaussian": {"mean": 0.3, "std": 0.2, "low": 0.0},  # Time-R1's, arXiv 2503.13377
     "uniform": {"bins": 10, "low": 0.0},
     "band": {"low": 0.0, "high": 0.7},
     "random": {},
@@ -120,10 +108,10 @@ _DEFAULTS: dict[str, dict[str, float]] = {
 
 def _settings(rule: str, bounds: Mapping[str, float]) -> dict[str, float]:
     settings = dict(_DEFAULTS[rule])
-    for name, value in bounds.items():
+    for name in bounds:
         if name not in settings:
             raise Timer1Error(f"selection {rule!r} has no bound {name!r}; it has {', '.join(settings) or 'none'}")
-        settings[name] = value
+    settings.update(bounds)
     if settings.get("std", 1) <= 0:
         raise Timer1Error(f"selection gaussian: std {settings['std']} must be above 0")
     if settings.get("bins", 1) < 1:
@@ -133,7 +121,7 @@ def _settings(rule: str, bounds: Mapping[str, float]) -> dict[str, float]:
     return settings
 
 
-def _draw(weights: Weights, n: int, rng: np.random.Generator) -> list[int]:
+def _draw(weights: Floats, n: int, rng: np.random.Generator) -> list[int]:
     """Successive draws without replacement, each by weight among what is left.
 
     Done at once: with E_i exponential, the n smallest E_i / w_i are such a draw (Efraimidis & Spirakis 2006).
@@ -145,39 +133,36 @@ def _draw(weights: Weights, n: int, rng: np.random.Generator) -> list[int]:
     return [int(i) for i in order]
 
 
-def _gaussian(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
-    with np.errstate(invalid="ignore"):
-        # Far tails would be 0 in floating point, and then could not be drawn at all.
-        exponent = np.maximum(-((pool.ious - s["mean"]) ** 2) / (2 * s["std"] ** 2), -600.0)
-        weights = np.where(pool.ious > s["low"], np.exp(exponent), 0.0)
+def _gaussian(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:
+    # Far tails would be 0 in floating point, and then could not be drawn at all.
+    exponent = np.maximum(-((pool.ious - s["mean"]) ** 2) / (2 * s["std"] ** 2), -600.0)
+    weights = np.where(pool.ious > s["low"], np.exp(exponent), 0.0)
     return weights, _draw(weights, n, rng)
 
 
-def _band(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
-    with np.errstate(invalid="ignore"):
-        weights = ((pool.ious > s["low"]) & (pool.ious <= s["high"])).astype(np.float64)
+def _band(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:
+    weights = ((pool.ious > s["low"]) & (pool.ious <= s["high"])).astype(np.float64)
     return weights, _draw(weights, n, rng)
 
 
-def _random(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+def _random(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:
     weights = (~np.isnan(pool.ious)).astype(np.float64)
     return weights, _draw(weights, n, rng)
 
 
-def _all(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+def _all(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:
     weights = (~np.isnan(pool.ious)).astype(np.float64)
-    return weights, [int(i) for i in np.flatnonzero(weights)]
+    return weights, np.flatnonzero(weights).tolist()
 
 
-def _uniform(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+def _uniform(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:
     """Equal shares of `bins` steps; what a short step cannot give, the others give in equal parts.
 
     The weight of a row is its chance of being drawn.
     """
     bins, low = int(s["bins"]), s["low"]
-    with np.errstate(invalid="ignore"):
-        inside = (pool.ious > low) & (pool.ious <= 1)
-        step = np.clip(np.ceil((pool.ious - low) / (1 - low) * bins) - 1, 0, bins - 1)
+    inside = (pool.ious > low) & (pool.ious <= 1)
+    step = np.clip(np.ceil((pool.ious - low) / (1 - low) * bins) - 1, 0, bins - 1)
     members = [np.flatnonzero(inside & (step == b)) for b in range(bins)]
     quota = _quotas([len(m) for m in members], n, rng)
     weights = np.zeros(len(pool.ids))
@@ -207,7 +192,7 @@ def _quotas(sizes: Sequence[int], n: int, rng: np.random.Generator) -> list[int]
     return quota
 
 
-def _top_variance(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Weights, list[int]]:
+def _top_variance(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:
     if np.isnan(pool.spread).all():
         raise Timer1Error("selection 'top_variance' needs sampled answers: set difficulty.rollouts to 2 or more")
     weights = np.nan_to_num(pool.spread, nan=0.0)
@@ -226,8 +211,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def _fate(rule: str, pool: _Pool, i: int, weight: float, chosen: bool, s: Mapping[str, float]) -> str:
-    iou = pool.ious[i]
+def _fate(rule: str, iou: float, weight: float, chosen: bool, s: Mapping[str, float]) -> str:
     if chosen:
         return "chosen"
     if math.isnan(iou):
@@ -251,13 +235,16 @@ def difficulty_rows(samples: Sequence[Sample], predictions: Iterable[Prediction]
     by_id = {prediction.id: prediction for prediction in predictions}
     rows = []
     for sample in samples:
-        answer = by_id.get(sample.id)
-        if answer is None:
+        if sample.id not in by_id:
             raise Timer1Error(f"no answer to sample {sample.id!r}: difficulty needs one for every sample of the pool")
-        value = None if answer.error else best_iou(answer.span, sample.windows)
-        row = {"id": sample.id, "iou": value, "start": answer.start, "end": answer.end, "completion": answer.completion}
-        rows.append({**row, "error": answer.error} if answer.error else row)
+        rows.append(_difficulty_row(sample, by_id[sample.id]))
     return rows
+
+
+def _difficulty_row(sample: Sample, answer: Prediction) -> dict[str, Any]:
+    value = None if answer.error else best_iou(answer.span, sample.windows)
+    row = {"id": sample.id, "iou": value, "start": answer.start, "end": answer.end, "completion": answer.completion}
+    return {**row, "error": answer.error} if answer.error else row
 
 
 def published_rows(samples: Sequence[Sample]) -> list[dict[str, Any]]:
@@ -273,9 +260,7 @@ def published_rows(samples: Sequence[Sample]) -> list[dict[str, Any]]:
             raise Timer1Error(
                 f"sample {sample.id!r} brings no published answer (pred); difficulty_model=published needs TimeRFT's file"
             )
-        answer = Prediction(sample.id, float(pred[0]), float(pred[1]))
-        value = best_iou(answer.span, sample.windows)
-        rows.append({"id": sample.id, "iou": value, "start": answer.start, "end": answer.end, "completion": ""})
+        rows.append(_difficulty_row(sample, Prediction(sample.id, float(pred[0]), float(pred[1]))))
     return rows
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.bias import blind_answers, usable
+from timer1lib.data.quality import blind_answers, usable
 from timer1lib.evaluation import questions
 from timer1lib.evaluation.columns import CHECKPOINTS
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary

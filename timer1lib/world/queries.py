@@ -4,6 +4,7 @@ multiple-choice questions with the window that shows the answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
@@ -41,7 +42,8 @@ class Query:
 def scene_queries(scene: Scene) -> list[Query]:
     """All queries whose answer is one window that is neither too short nor nearly the whole video."""
     found = [*_person(scene), *_existence(scene), *_attributes(scene), *_counting(scene), *_surroundings(scene)]
-    return [q for q in found if _fits(q.window, scene.duration)]
+    shortest = max(SHORTEST_SECONDS, SHORTEST_SHARE * scene.duration)
+    return [q for q in found if shortest <= _length(q) <= LONGEST_SHARE * scene.duration]
 
 
 def pick_queries(scene: Scene, rng: np.random.Generator, count: int) -> list[Query]:
@@ -60,11 +62,6 @@ def pick_queries(scene: Scene, rng: np.random.Generator, count: int) -> list[Que
             if len(picked) == count:
                 break
     return picked
-
-
-def _fits(window: Window, duration: float) -> bool:
-    length = window[1] - window[0]
-    return max(SHORTEST_SECONDS, SHORTEST_SHARE * duration) <= length <= LONGEST_SHARE * duration
 
 
 def _query(form: str, window: Window, **slots: str) -> Query:
@@ -128,13 +125,16 @@ def _attributes(scene: Scene) -> list[Query]:
     return queries
 
 
+def _pieces(scene: Scene) -> Iterable[Window]:
+    """The video cut wherever a thing comes or goes."""
+    return pairwise(sorted({0.0, scene.duration, *(t for thing in scene.things for w in thing.visible for t in w)}))
+
+
 def _counting(scene: Scene) -> list[Query]:
     """Windows in which exactly n things are visible, where there is one such window."""
-    edges = sorted({0.0, scene.duration, *(t for thing in scene.things for w in thing.visible for t in w)})
     spans: dict[int, list[Window]] = {}
-    for start, end in pairwise(edges):
-        middle = (start + end) / 2
-        count = sum(any(s <= middle < e for s, e in thing.visible) for thing in scene.things)
+    for start, end in _pieces(scene):
+        count = sum(thing.is_there((start + end) / 2) for thing in scene.things)
         spans.setdefault(count, []).append((start, end))
     queries = []
     for count, pieces in spans.items():
@@ -178,18 +178,21 @@ def long_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     if len(events) < 2:
         return []
     texts = {q: q.text(rng) for q in events}
-    made = []
     by_start = sorted(events, key=lambda q: q.window[0])
-    made.append(
-        _choice("first", "which comes first", texts[by_start[0]], [texts[q] for q in by_start[1:]], by_start[0].window, rng)
-    )
-    made.append(
-        _choice("last", "which comes last", texts[by_start[-1]], [texts[q] for q in by_start[:-1]], by_start[-1].window, rng)
-    )
-    longest = max(events, key=lambda q: q.window[1] - q.window[0])
-    others = [texts[q] for q in events if q is not longest]
-    made.append(_choice("longest", "which is seen longest", texts[longest], others, longest.window, rng))
+    longest = max(events, key=_length)
+    made = []
+    for kind, text, right, among in (
+        ("first", "which comes first", by_start[0], by_start),
+        ("last", "which comes last", by_start[-1], by_start),
+        ("longest", "which is seen longest", longest, events),
+    ):
+        wrong = [texts[q] for q in among if q is not right]
+        made.append(_choice(kind, text, texts[right], wrong, right.window, rng))
     return [question for question in made if question is not None]
+
+
+def _length(query: Query) -> float:
+    return query.window[1] - query.window[0]
 
 
 def _distinct_events(scene: Scene) -> list[Query]:
@@ -198,10 +201,7 @@ def _distinct_events(scene: Scene) -> list[Query]:
     kept: list[Query] = []
     for query in simple:
         apart = all(abs(query.window[0] - other.window[0]) > 0.1 * scene.duration for other in kept)
-        lengths = all(
-            abs((query.window[1] - query.window[0]) - (o.window[1] - o.window[0])) > 0.05 * scene.duration for o in kept
-        )
-        if apart and lengths:
+        if apart and all(abs(_length(query) - _length(other)) > 0.05 * scene.duration for other in kept):
             kept.append(query)
     return kept
 
@@ -230,16 +230,9 @@ def _object_at(scene: Scene, rng: np.random.Generator) -> Question | None:
     thing = things[int(rng.integers(len(things)))]
     window = thing.visible[int(rng.integers(len(thing.visible)))]
     moment = _moment(window, rng)
-    names = [f"the {c} {s}" for c in COLOURS for s in SHAPES]
     there = {f"the {t.name}" for t in scene.things if t.is_there(moment)}
-    return _choice(
-        "object",
-        f"which object is there at {moment:.1f} seconds",
-        f"the {thing.name}",
-        [n for n in names if n not in there],
-        window,
-        rng,
-    )
+    wrong = [name for name in (f"the {c} {s}" for c in COLOURS for s in SHAPES) if name not in there]
+    return _choice("object", f"which object is there at {moment:.1f} seconds", f"the {thing.name}", wrong, window, rng)
 
 
 def _pose_at(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -252,8 +245,7 @@ def _pose_at(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def _count_at(scene: Scene, rng: np.random.Generator) -> Question | None:
-    edges = sorted({0.0, scene.duration, *(t for thing in scene.things for w in thing.visible for t in w)})
-    pieces = [(a, b) for a, b in pairwise(edges) if b - a > 0.1 * scene.duration]
+    pieces = [(a, b) for a, b in _pieces(scene) if b - a > 0.1 * scene.duration]
     if not pieces:
         return None
     window = pieces[int(rng.integers(len(pieces)))]
@@ -261,10 +253,9 @@ def _count_at(scene: Scene, rng: np.random.Generator) -> Question | None:
     count = sum(thing.is_there(moment) for thing in scene.things)
     if count >= len(NUMBER_WORDS):
         return None
-    wrong = [f"{word} objects" for i, word in enumerate(NUMBER_WORDS) if i != count]
-    return _choice(
-        "count", f"how many objects are visible at {moment:.1f} seconds", f"{NUMBER_WORDS[count]} objects", wrong, window, rng
-    )
+    right = f"{NUMBER_WORDS[count]} objects"
+    wrong = [f"{word} objects" for word in NUMBER_WORDS]
+    return _choice("count", f"how many objects are visible at {moment:.1f} seconds", right, wrong, window, rng)
 
 
 def _wall(scene: Scene, rng: np.random.Generator) -> Question | None:

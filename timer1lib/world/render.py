@@ -20,6 +20,8 @@ from timer1lib.world.scene import Change, Person, Scene, Thing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Frames, Floats = NDArray[np.uint8], NDArray[np.float32]
+
 FPS = 4
 SIDE = 112
 """Of the videos that are written."""
@@ -49,27 +51,17 @@ _LIMBS: dict[str, list[list[tuple[float, float, float, float]]]] = {
     ],
     "sit": [[(-0.1, 0.0, -0.1, 0.3), (-0.1, 0.3, 0.2, 0.3), (0.2, 0.3, 0.2, 0.5), (-0.1, 0.1, 0.1, 0.2), (-0.1, 0.1, -0.1, 0.3)]],
     "lie": [
-        [
-            (-0.25, 0.42, 0.1, 0.42),
-            (0.1, 0.42, 0.5, 0.4),
-            (0.1, 0.42, 0.5, 0.46),
-            (-0.15, 0.42, 0.0, 0.34),
-            (-0.15, 0.42, 0.0, 0.48),
-        ]
+        [(-0.25, 0.42, 0.1, 0.42), (0.1, 0.42, 0.5, 0.4), (0.1, 0.42, 0.5, 0.46), (-0.15, 0.42, 0, 0.34), (-0.15, 0.42, 0, 0.48)]
     ],
 }
 _HEADS: dict[str, list[tuple[float, float]]] = {
-    "stand": [(0, -0.33)],
-    "wave": [(0, -0.33), (0, -0.33)],
-    "jump": [(0, -0.48), (0, -0.41)],
-    "kick": [(0, -0.33), (0, -0.33)],
-    "sit": [(-0.1, -0.13)],
-    "lie": [(-0.38, 0.4)],
-}
+    "stand": [(0, -0.33)], "wave": [(0, -0.33), (0, -0.33)], "jump": [(0, -0.48), (0, -0.41)], "kick": [(0, -0.33), (0, -0.33)],
+    "sit": [(-0.1, -0.13)], "lie": [(-0.38, 0.4)],
+}  # fmt: skip
 _FIGURE = 0.38  # height of the figure as a fraction of the picture's side
 
 
-def render(scene: Scene, times: NDArray[np.float64], side: int = 112, *, burn_clock: bool = False) -> NDArray[np.uint8]:
+def render(scene: Scene, times: NDArray[np.float64], side: int = SIDE, *, burn_clock: bool = False) -> Frames:
     """Frames of a scene.
 
     Args:
@@ -112,7 +104,7 @@ def within(times: NDArray[np.float64], start: float, end: float) -> NDArray[np.b
     return (times >= start) & (times < end)
 
 
-def _paint_wall(frames: NDArray[np.uint8], times: NDArray[np.float64], wall: Change) -> None:
+def _paint_wall(frames: Frames, times: NDArray[np.float64], wall: Change) -> None:
     """The new colour sweeps in from the left."""
     side = frames.shape[2]
     colour = np.array(WALLS[wall.to], np.float32)
@@ -124,13 +116,7 @@ def _paint_wall(frames: NDArray[np.uint8], times: NDArray[np.float64], wall: Cha
             frame[:, whole] = edge + (colour - edge) * (reach - whole)
 
 
-def _blend(
-    frames: NDArray[np.uint8],
-    chosen: NDArray[np.intp],
-    place: tuple[slice, slice],
-    colour: NDArray[np.float32],
-    cover: NDArray[np.float32],
-) -> None:
+def _blend(frames: Frames, chosen: NDArray[np.intp], place: tuple[slice, slice], colour: Floats, cover: Floats) -> None:
     """Lay a colour over a place of the chosen frames, by the share of each pixel that it covers."""
     if not cover.any():
         return
@@ -138,7 +124,7 @@ def _blend(
     frames[chosen, place[0], place[1]] = patch + (colour - patch) * cover[None, :, :, None]
 
 
-def _grid(cell: int, side: int) -> tuple[slice, slice, NDArray[np.float32], NDArray[np.float32]]:
+def _grid(cell: int, side: int) -> tuple[slice, slice, Floats, Floats]:
     """The quarter `cell` of the picture: its rows and columns, and pixel centres from the quarter's middle."""
     half = side // 2
     top, left = (cell // 2) * half, (cell % 2) * half
@@ -146,8 +132,7 @@ def _grid(cell: int, side: int) -> tuple[slice, slice, NDArray[np.float32], NDAr
     return slice(top, top + half), slice(left, left + half), axis[:, None], axis[None, :]
 
 
-def _coverage(shape: str, y: NDArray[np.float32], x: NDArray[np.float32], radius: float, side: int) -> NDArray[np.float32]:
-    """Share of each pixel that the shape covers, in [0, 1], by its distance to the outline."""
+def _coverage(shape: str, y: Floats, x: Floats, radius: float, side: int) -> Floats:
     ax, ay = np.abs(x), np.abs(y)
     if shape == "circle":
         outside = np.hypot(x, y) - radius
@@ -158,11 +143,15 @@ def _coverage(shape: str, y: NDArray[np.float32], x: NDArray[np.float32], radius
     else:
         arm = 0.3 * radius
         outside = np.minimum(np.maximum(ax - radius, ay - arm), np.maximum(ay - radius, ax - arm))
-    covered: NDArray[np.float32] = np.clip(0.5 - outside * side, 0, 1).astype(np.float32)
-    return covered
+    return _covered(outside, side)
 
 
-def _paint_thing(frames: NDArray[np.uint8], times: NDArray[np.float64], thing: Thing, duration: float) -> None:
+def _covered(distance: Floats, side: int) -> Floats:
+    """Share of each pixel that is covered, in [0, 1], by its distance to the outline."""
+    return np.clip(0.5 - distance * side, 0, 1).astype(np.float32)
+
+
+def _paint_thing(frames: Frames, times: NDArray[np.float64], thing: Thing, duration: float) -> None:
     side = frames.shape[1]
     rows, columns, y, x = _grid(thing.cell, side)
     shown = np.zeros(len(times), bool)
@@ -182,7 +171,7 @@ def _paint_thing(frames: NDArray[np.uint8], times: NDArray[np.float64], thing: T
             _blend(frames, chosen, (rows, columns), _colours(thing, times[chosen], x - dx), cover)
 
 
-def _colours(thing: Thing, times: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _colours(thing: Thing, times: NDArray[np.float64], x: Floats) -> Floats:
     """Colour of the thing at each time, shape (N, 1, columns or 1, 3): the second colour sweeps in from the left."""
     first = np.array(COLOURS[thing.colour], np.float32)
     if thing.recolour is None:
@@ -195,7 +184,7 @@ def _colours(thing: Thing, times: NDArray[np.float64], x: NDArray[np.float32]) -
     return first + (np.array(COLOURS[name], np.float32) - first) * turned
 
 
-def _paint_person(frames: NDArray[np.uint8], times: NDArray[np.float64], person: Person) -> None:
+def _paint_person(frames: Frames, times: NDArray[np.float64], person: Person) -> None:
     side = frames.shape[1]
     rows, columns, y, x = _grid(person.cell, side)
     pose = np.full(len(times), "stand", dtype="<U6")
@@ -212,24 +201,17 @@ def _paint_person(frames: NDArray[np.uint8], times: NDArray[np.float64], person:
             _blend(frames, chosen, (rows, columns), np.array(SKIN, np.float32), cover)
 
 
-def _figure(
-    limbs: list[tuple[float, float, float, float]],
-    head: tuple[float, float],
-    y: NDArray[np.float32],
-    x: NDArray[np.float32],
-    side: int,
-) -> NDArray[np.float32]:
+def _figure(limbs: list[tuple[float, float, float, float]], head: tuple[float, float], y: Floats, x: Floats, side: int) -> Floats:
     distance = np.hypot(x - head[0] * _FIGURE, y - head[1] * _FIGURE) - 0.12 * _FIGURE
     for x0, y0, x1, y1 in limbs:
         ax, ay, bx, by = (v * _FIGURE for v in (x0, y0, x1, y1))
         length = max(1e-9, (bx - ax) ** 2 + (by - ay) ** 2)
         along = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length, 0, 1)
         distance = np.minimum(distance, np.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)) - 0.045 * _FIGURE)
-    covered: NDArray[np.float32] = np.clip(0.5 - distance * side, 0, 1).astype(np.float32)
-    return covered
+    return _covered(distance, side)
 
 
-def _shake(frames: NDArray[np.uint8], times: NDArray[np.float64], scene: Scene) -> None:
+def _shake(frames: Frames, times: NDArray[np.float64], scene: Scene) -> None:
     """The camera sways: whole pixels, the border repeated."""
     side = frames.shape[1]
     rng = np.random.default_rng([scene.seed, 13])
@@ -242,7 +224,7 @@ def _shake(frames: NDArray[np.uint8], times: NDArray[np.float64], scene: Scene) 
             frame[:] = frame.take(np.clip(index + dy, 0, side - 1), 0).take(np.clip(index + dx, 0, side - 1), 1)
 
 
-def _add_noise(frames: NDArray[np.uint8], times: NDArray[np.float64], scene: Scene) -> None:
+def _add_noise(frames: Frames, times: NDArray[np.float64], scene: Scene) -> None:
     """Grey noise: every frame a piece of one field, chosen by the frame's time, whichever others are drawn with it."""
     side = frames.shape[1]
     rng = np.random.default_rng([scene.seed, 11])
@@ -254,7 +236,7 @@ def _add_noise(frames: NDArray[np.uint8], times: NDArray[np.float64], scene: Sce
         np.clip(frame + field[top : top + side, left : left + side], 0, 255, out=frame, casting="unsafe")
 
 
-def _burn_clock(frames: NDArray[np.uint8], times: NDArray[np.float64]) -> None:
+def _burn_clock(frames: Frames, times: NDArray[np.float64]) -> None:
     """Whole seconds as three digits, white on black, lower left."""
     side = frames.shape[1]
     scale = max(1, side // 56)
@@ -270,7 +252,7 @@ def _burn_clock(frames: NDArray[np.uint8], times: NDArray[np.float64]) -> None:
 _SEGMENTS = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcdfg")
 
 
-def digit(value: int) -> NDArray[np.float32]:
+def digit(value: int) -> Floats:
     """A digit as seven segments on 5 x 3 pixels of 0 and 1."""
     picture = np.zeros((5, 3), np.float32)
     places = {"a": (0, slice(0, 3)), "g": (2, slice(0, 3)), "d": (4, slice(0, 3))}

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,44 +130,27 @@ def scene_samples(scene: Scene, split: str, queries_a_video: int = 4, phrases: P
     """
     spec = SPLITS[split]
     rng = np.random.default_rng([scene.seed, 5])
-    common: dict[str, Any] = {"video": f"{split}/{scene.seed}.mp4", "duration": scene.duration, "source": "world", "split": split}
-    extra = {"difficulty": scene.difficulty}
     if spec.kind == "grounding":
         queries = pick_queries(scene, rng, queries_a_video * 2 if spec.pairs == "held_out" else queries_a_video)
         if spec.pairs == "held_out":  # those about the unseen pairs first: that is what the split is for
             queries = sorted(queries, key=lambda q: not _is_about_unseen(dict(q.slots)))[:queries_a_video]
-        return [
-            Sample(
-                f"{scene.seed}-{i}",
-                query=q.text(rng, phrases or spec.phrases),
-                windows=[q.window],
-                type=TYPES[q.type],
-                extra=extra,
-                **common,
-            )
-            for i, q in enumerate(queries)
+        asked: list[dict[str, Any]] = [
+            {"query": q.text(rng, phrases or spec.phrases), "windows": [q.window], "type": TYPES[q.type]} for q in queries
         ]
-    choices = [] if spec.kind == "long" else short_questions(scene, rng)
-    choices += [] if spec.kind == "short" else long_questions(scene, rng)
-    picked = [choices[int(i)] for i in rng.permutation(len(choices))[:2]]
-    return [
-        Sample(
-            f"{scene.seed}-{i}",
-            query=c.text,
-            windows=[c.window],
-            type=c.kind,
-            options=list(c.options),
-            answer=c.answer,
-            extra=extra,
-            **common,
-        )
-        for i, c in enumerate(picked)
-    ]
+    else:
+        choices = [] if spec.kind == "long" else short_questions(scene, rng)
+        choices += [] if spec.kind == "short" else long_questions(scene, rng)
+        picked = [choices[int(i)] for i in rng.permutation(len(choices))[:2]]
+        asked = [
+            {"query": c.text, "windows": [c.window], "type": c.kind, "options": list(c.options), "answer": c.answer}
+            for c in picked
+        ]
+    common: dict[str, Any] = {"video": f"{split}/{scene.seed}.mp4", "duration": scene.duration, "source": "world", "split": split}
+    return [Sample(f"{scene.seed}-{i}", **common, **one, extra={"difficulty": scene.difficulty}) for i, one in enumerate(asked)]
 
 
 def _is_about_unseen(slots: dict[str, str]) -> bool:
-    named = {slots.get("thing", ""), slots.get("thing2", "")}
-    return any(f"{colour} {shape}" in named for colour, shape in HELD_OUT)
+    return any(f"{colour} {shape}" in (slots.get("thing"), slots.get("thing2")) for colour, shape in HELD_OUT)
 
 
 def write_videos(scenes: list[tuple[Scene, Path]], workers: int, *, burn_clock: bool = False) -> None:
@@ -175,18 +159,15 @@ def write_videos(scenes: list[tuple[Scene, Path]], workers: int, *, burn_clock: 
     if not missing:
         return
     progress = Progress("drawing videos", len(missing))
+    write = partial(write_video, burn_clock=burn_clock)
     if workers < 2:
         for scene, path in missing:
-            write_video(scene, path, burn_clock=burn_clock)
+            write(scene, path)
             progress.update()
         return
     with worker_processes(min(workers, os.cpu_count() or 1), "drawing videos") as pool:
-        for _ in pool.map(_write, ((scene, path, burn_clock) for scene, path in missing), chunksize=4):
+        for _ in pool.map(write, *zip(*missing, strict=True), chunksize=4):
             progress.update()
-
-
-def _write(job: tuple[Scene, Path, bool]) -> None:
-    write_video(job[0], job[1], burn_clock=job[2])
 
 
 def synth(

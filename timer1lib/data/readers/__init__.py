@@ -41,7 +41,8 @@ def read_annotations(path: str | Path, format: str | None = None) -> ReadResult:
     source = open_source(path)
     name = format or recognise(source)
     reader = FORMATS[name]
-    _check_container(source, name, reader)
+    if not _fits(source, reader):
+        raise Timer1Error(f"{path}: not a file of format {name!r}, which is {reader.about}; it holds {_looks(source, [])}")
     return read_rows(source.items(), reader, name, str(path), reader.companions(Path(path)))
 
 
@@ -112,11 +113,6 @@ def _fits(source: Source, reader: Reader) -> bool:
         return False
     mapped = source.container == "object" and not source.row_lists
     return reader.container in ("any", "map" if mapped else "rows")
-
-
-def _check_container(source: Source, name: str, reader: Reader) -> None:
-    if not _fits(source, reader):
-        raise Timer1Error(f"{source.path}: not a file of format {name!r}, which is {reader.about}; it holds {_looks(source, [])}")
 
 
 def _looks(source: Source, entries: Sequence[Item | Broken]) -> str:

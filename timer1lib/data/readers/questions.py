@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.readers.base import Companions, Reader, Row, RowError, answered, kind, letter_answer, strip_letter
+from timer1lib.data.readers.base import Companions, Reader, Row, RowError, answered, kind, letter_answer, one_row, strip_letter
 from timer1lib.data.readers.grounding import has
 from timer1lib.data.readers.scan import Item
 from timer1lib.errors import Timer1Error
@@ -118,12 +118,9 @@ def _tempcompass(row: Row, _: Companions) -> Sample:
 
 # Video-MME: flat rows on the hub, or a record a video with `questions`; `duration` is short / medium / long.
 def _videomme_rows(item: Item) -> Iterator[Row | RowError]:
-    if not isinstance(item.value, Mapping):
-        yield RowError("unreadable", f"a row is {kind(item.value)}, not an object")
-        return
-    questions = item.value.get("questions")
+    questions = item.value.get("questions") if isinstance(item.value, Mapping) else None
     if not isinstance(questions, list):
-        yield Row(item.value, item.line)
+        yield from one_row(item)
         return
     shared = {key: value for key, value in item.value.items() if key != "questions"}
     for question in questions:

@@ -46,7 +46,7 @@ class Mix:
 
 @dataclass(slots=True)
 class Lesson:
-    """One training sequence. `labels` is -100 outside the"""
+    """One training sequence. `labels` is -100 outside the answers."""
 
     ids: list[int]
     labels: list[int]
@@ -87,8 +87,8 @@ def build_lesson(
     else:
         video = "<|vision_start|>" + "<|video_pad|>" * len(told) + "<|vision_end|>"
     pieces: list[tuple[str, float]] = []
-    for i, (question, answer) in enumerate(_turns(scene, told, rng, mix)):
-        pieces.append((("<|im_start|>user\n" if i == 0 else "\n<|im_start|>user\n") + (video if i == 0 else ""), 0.0))
+    for question, answer in _turns(scene, told, rng, mix):
+        pieces.append(("\n<|im_start|>user\n" if pieces else f"<|im_start|>user\n{video}", 0.0))
         pieces.append((f"{question}<|im_end|>\n<|im_start|>assistant\n", 0.0))
         pieces.append((f"{answer}<|im_end|>", mix.letter_weight if answer in LETTERS else 1.0))
     ids: list[int] = []
@@ -112,12 +112,9 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
         draw = rng.random()
         if draw < mix.question + mix.grounded_question and choices:
             picked = choices.pop(int(rng.integers(len(choices))))
-            letter = LETTERS[picked.answer]
-            if draw < mix.question:
-                turns.append((FORMS["brief"].ask(picked.text, None, picked.options).text, letter))
-            else:
-                text = FORMS["brief"].ask(picked.text, None, picked.options, grounded=True).text
-                turns.append((text, grounded(seen(picked.window, told), letter)))
+            letter, plain = LETTERS[picked.answer], draw < mix.question
+            text = FORMS["brief"].ask(picked.text, None, picked.options, grounded=not plain).text
+            turns.append((text, letter if plain else grounded(seen(picked.window, told), letter)))
             continue
         if draw > 1 - mix.describe:
             told_of = [(q.text(rng), seen(q.window, told)) for q in sorted(queries, key=lambda q: q.window)]

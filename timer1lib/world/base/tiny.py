@@ -7,12 +7,11 @@ tokens, and falls back to bytes, so that any text can be asked.
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_text
 from timer1lib.models.config import FAMILIES
 from timer1lib.world.lexicon import vocabulary
 
@@ -20,16 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+_NAMES = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")
+SPECIAL = tuple(f"<|{name}|>" for name in _NAMES)
 MARKS = ("<think>", "</think>", "<answer>", "</answer>", "<time>", "</time>", "\\boxed{", " seconds>")
 LARGEST_NUMBER = 199
 FRAME_SIDE, PATCH, MERGE, TEMPORAL_PATCH = 56, 28, 2, 2
@@ -133,16 +124,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    space = "\u0120"  # how byte-level tokenizers write a leading space
+    space, newline = "\u0120", "\u010a"  # how byte-level tokenizers write a leading space, and a line feed
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [w for word in (*vocabulary(), "user", "assistant", "system") for w in (word, space + word)]
     numbers = [w for n in range(LARGEST_NUMBER + 1) for w in (str(n), f"{space}{n}")]
     decimals = [f".{d}" for d in range(10)]
     letters = [f"{space}{letter}" for letter in "ABCD"]
-    newline = "\u010a"
-    pieces = dict.fromkeys(
-        [*SPECIAL, *alphabet, *numbers, *decimals, *words, *letters, *(m.replace(" ", space) for m in MARKS), newline]
-    )
+    marks = [mark.replace(" ", space) for mark in MARKS]
+    pieces = dict.fromkeys([*SPECIAL, *alphabet, *numbers, *decimals, *words, *letters, *marks, newline])
     vocab = {piece: i for i, piece in enumerate(pieces)}
     core = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True, byte_fallback=False))
     pattern = Regex(r"</?(?:think|answer|time)>|\\boxed\{| seconds>| ?[A-Za-z]+| ?[0-9]{1,3}|\.[0-9]|[^A-Za-z0-9]")
@@ -178,16 +167,4 @@ def parameter_count(folder: str | Path) -> int:
     from safetensors import safe_open
 
     with safe_open(str(Path(folder) / "model.safetensors"), "np") as weights:
-        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
-    total = 0
-    for shape in shapes:
-        size = 1
-        for side in shape:
-            size *= side
-        total += size
-    return total
-
-
-def describe(folder: str | Path, card: dict[str, Any]) -> None:
-    """Keep a machine-readable record of how a model was made beside its weights."""
-    atomic_write_text(Path(folder) / "training.json", json.dumps(card, indent=2) + "\n")
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
