@@ -9,7 +9,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import questions
-from timer1lib.evaluation.answers import answered, asked, form_of, read_metrics, split_kinds
+from timer1lib.evaluation.answers import answered, asked, find_run, form_of, read_metrics, split_kinds
 from timer1lib.evaluation.columns import Kind, column_of, in_order, number, shown
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
@@ -28,7 +28,6 @@ from timer1lib.evaluation.tables import (
     score_cell,
     text_table,
 )
-from timer1lib.files import project_root
 from timer1lib.forms import AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
@@ -98,7 +97,7 @@ def compare_runs(
 
 
 def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
-    folders = [_folder(run) for run in runs]
+    folders = [find_run(run) for run in runs]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise Timer1Error("a run is named twice; differences from itself say nothing")
     names = _short_names(folders)
@@ -114,14 +113,6 @@ def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
         chosen = checkpoint or found[-1]
         opened.append(_Run(name, run, chosen, form_of(metrics), split_kinds(metrics), metrics.get("model")))
     return opened
-
-
-def _folder(run: str | Path) -> Path:
-    here = Path(run).expanduser()
-    for folder in (here, project_root() / here, project_root() / "outputs" / here):
-        if folder.is_dir():
-            return folder
-    raise Timer1Error(f"run {str(run)!r}: no such folder, nor one of that name under outputs/")
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:

@@ -184,11 +184,9 @@ def difficulty_histogram(
     return _legend(fig, bool(chosen)).update_layout(barmode="overlay")
 
 
-def epoch_flow(
-    epochs: Mapping[int, Sequence[Mapping[str, Any]]], title: str = "Where the samples go: filtering between epochs"
-) -> go.Figure:
+def epoch_flow(epochs: Mapping[int, Sequence[Mapping[str, Any]]]) -> go.Figure:
     """Stacked bars: samples kept and dropped after each epoch, by the reason given. `epochs`: {k: filter_epoch rows}."""
-    fig = figure(title, "epoch", "samples")
+    fig = figure("Where the samples go: filtering between epochs", "epoch", "samples")
     fates = {
         k: ["kept" if row.get("kept") else str(row.get("reason") or "dropped") for row in rows] for k, rows in epochs.items()
     }
@@ -215,7 +213,7 @@ def audit_figure(report: AuditReport) -> go.Figure:
         fig.add_bar(
             y=codes, x=counts, name=severity, orientation="h", marker=_filled(*SEVERITIES[severity]), textposition="outside",
             text=[f"{report.findings[code]} · {report.treatments[code]}" for code in codes], cliponaxis=False,
-            hovertext=[CODES[code].meaning for code in codes],
+            hovertext=[CODES[code].meaning for code in codes]
         )  # fmt: skip
     return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed")
 

@@ -17,7 +17,7 @@ import yaml
 from timer1lib.data.readers import read_annotations
 from timer1lib.data.video_checks import VideoFolder
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.answers import match, read_answers
+from timer1lib.evaluation.answers import find_run, match, read_answers
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, project_root, read_json, resolve
 from timer1lib.params.cells import cell_source, with_cell
 from timer1lib.params.load import validated
@@ -169,7 +169,7 @@ def prepare(
         Timer1Error: as `inspect`.
     """
     if run is not None and predictions is None:
-        folder = RunFolder(find_run(run))
+        folder = RunFolder(find_run(run).resolve())
         if not grounding_splits(folder):
             raise Timer1Error(f"{folder.root}: no predictions to look at yet; run it until 05_evaluate first")
     elif run is None and predictions is not None and annotations is not None and videos is not None:
@@ -182,20 +182,6 @@ def prepare(
     else:
         raise Timer1Error("inspect what? Give a run, or --predictions with --annotations and --videos")
     return write_copy(folder)
-
-
-def find_run(run: str | Path) -> Path:
-    """The folder of a run that is given as a path or as a name under `outputs/`.
-
-    Raises:
-        Timer1Error: there is none; names the runs there are.
-    """
-    for candidate in (Path(run).expanduser(), project_root() / "outputs" / str(run)):
-        if (candidate / "data").is_dir() or (candidate / "predictions").is_dir():
-            return candidate.resolve()
-    outputs = project_root() / "outputs"
-    known = sorted(path.name for path in outputs.iterdir() if (path / "data").is_dir()) if outputs.is_dir() else []
-    raise Timer1Error(f"{run}: no run there; {'one of ' + ', '.join(known) if known else 'outputs/ holds none yet'}")
 
 
 def write_copy(run: RunFolder) -> Path:

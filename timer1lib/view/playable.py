@@ -159,7 +159,7 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
                     out.codec_context.time_base = Fraction(1, CLOCK)
                     out.options = {
                         "preset": "veryfast", "crf": "26", "bf": "0", "g": "12", "sc_threshold": "0",
-                        "maxrate": str(rate), "bufsize": str(2 * rate),
+                        "maxrate": str(rate), "bufsize": str(2 * rate)
                     }  # fmt: skip
                 small = frame.reformat(width=out.width, height=out.height, format="yuv420p")
                 small.pts, small.time_base, small.pict_type = round(time * CLOCK), Fraction(1, CLOCK), 0
