@@ -118,11 +118,8 @@ def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
 def _short_names(folders: Sequence[Path]) -> list[str]:
     """Each folder's last part, with as many parents as tell them apart."""
     parts = [folder.resolve().parts for folder in folders]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(folder) for folder in folders]
+    depth = next(n for n in range(1, max(map(len, parts)) + 1) if len({part[-n:] for part in parts}) == len(parts))
+    return ["/".join(part[-depth:]) for part in parts]
 
 
 def _split(

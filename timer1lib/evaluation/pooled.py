@@ -155,15 +155,11 @@ def pooled_text(value: Mapping[str, Any]) -> str:
             for name, row in part["variants"].items()
         ]
         differences = [
-            {
-                "difference": name,
-                "metric": column_of(metric).title,
-                "mean, 95% interval": difference_cell(row, column_of(metric), 2),
-                "by seed": " ".join(f"{column_of(metric).scale * d:+.1f}" for d in row["by_seed"]),
-            }
+            {"difference": name, "metric": column.title, "mean, 95% interval": difference_cell(row, column, 2),
+             "by seed": " ".join(f"{column.scale * d:+.1f}" for d in row["by_seed"])}
             for name, metrics in part["paired"].items()
-            for metric, row in metrics.items()
-        ]
+            for column, row in ((column_of(metric), row) for metric, row in metrics.items())
+        ]  # fmt: skip
         parts.append(f"{split}, means over seeds\n{text_table(table_of(means))}")
         if differences:
             table = text_table(table_of(differences))

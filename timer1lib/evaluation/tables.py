@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from timer1lib.evaluation.columns import Column, Place, column_of, display_name, in_order, number, shown
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -146,8 +145,6 @@ def html_table(table: Table) -> str:
 @cache
 def environment(*folders: Path) -> Environment:
     """Templates of some folders with autoescape on: what comes from data cannot become markup."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined)
 
 

@@ -215,24 +215,23 @@ class Strip:
     height: int
 
 
-def strip(video: Playable, duration: float | None = None, width: int = STRIP_WIDTH, height: int = HEIGHT) -> Strip:
-    """Thumbnails over `duration` seconds (the video's, where not given) that fill `width` pixels.
+def strip(video: Playable, duration: float) -> Strip:
+    """Thumbnails over `duration` seconds that fill `STRIP_WIDTH` pixels.
 
     Time beyond the video's end stays dark: an annotation's duration may be longer than its file.
     """
     import av
     from PIL import Image
 
-    span = duration or video.duration
-    each = max(1, round(height * video.width / video.height))
-    count = max(1, round(width / each))
-    sheet = Image.new("RGB", (count * each, height), (24, 26, 30))
-    resample = Image.Resampling.NEAREST if video.height < height else Image.Resampling.BILINEAR
+    each = max(1, round(HEIGHT * video.width / video.height))
+    count = max(1, round(STRIP_WIDTH / each))
+    sheet = Image.new("RGB", (count * each, HEIGHT), (24, 26, 30))
+    resample = Image.Resampling.NEAREST if video.height < HEIGHT else Image.Resampling.BILINEAR
     with av.open(io.BytesIO(video.content), "r") as container:
         stream = container.streams.video[0]
         assert stream.time_base is not None
         for i in range(count):
-            wanted = (i + 0.5) * span / count
+            wanted = (i + 0.5) * duration / count
             if wanted >= video.duration:
                 break
             container.seek(int(wanted / stream.time_base), stream=stream)
@@ -243,7 +242,7 @@ def strip(video: Playable, duration: float | None = None, width: int = STRIP_WID
                 shown = frame
             if shown is not None:
                 picture: Any = shown
-                sheet.paste(picture.to_image().resize((each, height), resample), (i * each, 0))
+                sheet.paste(picture.to_image().resize((each, HEIGHT), resample), (i * each, 0))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=82)
-    return Strip(buffer.getvalue(), count, count * each, height)
+    return Strip(buffer.getvalue(), count, count * each, HEIGHT)

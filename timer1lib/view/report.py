@@ -24,7 +24,7 @@ from timer1lib.evaluation.tables import (
     signatures_table,
     table_of,
 )
-from timer1lib.files import atomic_write_text, read_json, read_jsonl, resolve
+from timer1lib.files import atomic_write_text, read_json, read_jsonl, read_yaml, resolve
 from timer1lib.runfolder import RunFolder
 from timer1lib.view import figures, templates
 from timer1lib.view.figures import figure_html, loader_html
@@ -100,11 +100,9 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
 
 def cache_of(run: RunFolder) -> Path:
     """The cache that the run's parameters name, or a folder inside the run where it has none."""
-    import yaml
-
     try:
-        return resolve(str(yaml.safe_load(run.params.read_text())["shared"]["cache_dir"]))
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return resolve(str(read_yaml(run.params)["shared"]["cache_dir"]))
+    except (Timer1Error, OSError, KeyError, TypeError):
         return run.root / "cache"
 
 
