@@ -82,14 +82,8 @@ def compare_runs(
         "comparison": comparison,
         "reference": opened[0].name,
         "runs": [
-            {
-                "name": run.name,
-                "path": str(run.folder.root),
-                "checkpoint": run.checkpoint,
-                "model": run.model,
-                "form": run.form.name,
-            }
-            for run in opened
+            {"name": r.name, "path": str(r.folder.root), "checkpoint": r.checkpoint, "model": r.model, "form": r.form.name}
+            for r in opened
         ],
         "splits": splits,
         "notes": notes,

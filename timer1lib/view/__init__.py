@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jinja2 import Environment
+
 from timer1lib.evaluation import tables
 
 
-def templates() -> tables.Environment:
+def templates() -> Environment:
     """This folder's page templates and those of the results tables, with autoescape on."""
     return tables.environment(Path(__file__).parent / "templates", tables.TEMPLATES)

@@ -172,7 +172,7 @@ def prepare(
         files = [resolve(predictions), resolve(annotations)]
         digest = hashlib.sha256(json.dumps([str(path.resolve()) for path in files]).encode()).hexdigest()[:8]
         root = project_root() / "outputs" / f"inspect-{_plain(files[0], 'predictions')}-{digest}"
-        folder = run_from_predictions(*files, resolve(videos), root)
+        folder = run_from_predictions(files[0], files[1], resolve(videos), root)
     else:
         raise Timer1Error("inspect what? Give a run, or --predictions with --annotations and --videos")
     return write_copy(folder)
