@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from view_run import make_run, spoiled
 
+from timer1lib.data.notes import save_note
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.compare import compare_html
+from timer1lib.evaluation.tables import html_table, results_table, signature_table, signatures_table
+from timer1lib.files import atomic_write_jsonl
 from timer1lib.runfolder import RunFolder
+from timer1lib.view import figures
+from timer1lib.view.inspector import Inspector
 from timer1lib.view.items import load_items
 from timer1lib.view.report import choose, write_report
 
@@ -114,6 +121,52 @@ def test_names_from_data_cannot_become_markup(run: RunFolder) -> None:
     assert "<img src=x" not in text
     assert "<script>alert" not in text
     assert "<b>type" not in text
+
+
+PLANTED = """</script><script>alert("1")</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}{% for x in y %}"""
+
+
+def test_planted_scripts_are_text_everywhere(run: RunFolder) -> None:
+    """In queries, types, completions, errors, notes and names: report, tables, comparison, scrubber, static pictures."""
+    samples = [replace(s, query=PLANTED, type=PLANTED, source=PLANTED) for s in run.read_samples("test_id")]
+    run.write_samples("test_id", samples)
+    rows = [replace(row, completion=PLANTED, error=PLANTED) for row in run.read_predictions("grpo", "test_id")]
+    atomic_write_jsonl(run.predictions("grpo", "test_id"), (row.to_json() for row in rows))
+    metrics = json.loads(run.metrics.read_text())
+    metrics["failed"] = [{"id": PLANTED, "split": PLANTED, "error": PLANTED}]
+    metrics["baselines"]["test_id"][PLANTED] = metrics["baselines"]["test_id"].pop("whole video")
+    metrics["signatures"]["test_id"]["grpo"][PLANTED] = {"value": 1.0, "unit": PLANTED, "samples": [samples[0].id]}
+    metrics["splits"]["test_id"]["grpo"]["by_type"][PLANTED] = {"n": 1, "R1@0.5": 1.0}
+    run.metrics.write_text(json.dumps(metrics))
+    run.manifest.write_text(json.dumps({"name": PLANTED, "git": {"commit": PLANTED}, "machine": {"processor": PLANTED}}))
+    run.params.write_text(f"name: {json.dumps(PLANTED)}\n")
+    save_note(run.notes, samples[0].id, "note", PLANTED)
+    items = load_items(run)
+    view = Inspector(run, items, run.root / "cache")
+    tables = [results_table(metrics, "test_id", title=PLANTED), signatures_table(metrics["signatures"]["test_id"])]
+    tables.append(signature_table(metrics["signatures"]["test_id"]["grpo"], PLANTED))
+    value = {
+        "splits": {PLANTED: {"kind": "grounding", "rows": [{"run": PLANTED, "checkpoint": PLANTED, "mIoU": 1.0}], "paired": {}}}
+    }
+    pages = {
+        "report": write_report(run).read_text(),
+        "inspector": view.static_html(),
+        "comparison": compare_html({**value, "reference": PLANTED, "notes": [PLANTED]}),
+        "tables": "".join(map(html_table, tables)),
+        "warnings": figures.warnings_html({PLANTED: {"warnings": [PLANTED]}}),
+        "figure": str(figures.figure_html(figures.figure(PLANTED, PLANTED, PLANTED))),
+    }
+    for name, page in pages.items():
+        tags = Tags()
+        tags.feed(page)
+        assert tags.open == [], name
+        assert "x" not in tags.addresses, name
+        assert '<script>alert("1")' not in page, name
+        assert "{{ 7 * 7 }}" in page, name
+    assert view.scrubber.item["query"] == PLANTED  # to the browser as it is: scrubber.js writes text, never markup
+    assert view.scrubber.item["note"]["text"] == PLANTED
+    for path in Path(figures.__file__).parent.glob("*.js"):
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text()), path
 
 
 def test_examples_are_of_every_kind_and_none_twice(run: RunFolder) -> None:

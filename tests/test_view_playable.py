@@ -104,7 +104,7 @@ def test_thumbnails_show_their_place_in_time(clip: Path, tmp_path: Path) -> None
     """The disc is red from 2 to 4 s: only the pictures of that part are red."""
     from PIL import Image
 
-    made = strip(playable(clip, tmp_path), 6.0, width=1080, height=60)
+    made = strip(playable(clip, tmp_path), 6.0)
     assert made.count == 10  # 107 pixels each
     image = np.asarray(Image.open(io.BytesIO(made.jpeg)).convert("RGB")).astype(int)
     each = made.width // made.count

@@ -9,7 +9,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.columns import Kind, in_order
-from timer1lib.files import read_json, read_numbered
+from timer1lib.files import project_root, read_json, read_numbered
 from timer1lib.forms import FORMS, AnswerForm, from_identity
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
@@ -68,6 +68,20 @@ def asked(samples: Sequence[Sample], kind: str) -> list[Sample]:
 def answered(run: RunFolder, checkpoint: str, split: str) -> list[Prediction]:
     """A checkpoint's predictions on a split; none where it was not asked."""
     return run.read_predictions(checkpoint, split) if run.predictions(checkpoint, split).is_file() else []
+
+
+def find_run(run: str | Path) -> Path:
+    """The folder of a run that is given as a path or as a name under `outputs/`.
+
+    Raises:
+        Timer1Error: there is none; names the runs there are.
+    """
+    outputs = project_root() / "outputs"
+    for folder in (Path(run).expanduser(), project_root() / run, outputs / run) if str(run).strip() else ():
+        if folder.is_dir():
+            return folder
+    known = ", ".join(sorted(path.name for path in outputs.glob("*") if (path / "data").is_dir())) or "none yet"
+    raise Timer1Error(f"run {str(run)!r}: no such folder, nor one of that name under outputs/, which holds {known}")
 
 
 @dataclass(slots=True)
@@ -180,17 +194,15 @@ def match(samples: Sequence[Sample], answers: Sequence[Answer]) -> Matched:
     answers the rest, since it was given to the same question.
     """
     result = Matched([None] * len(samples))
-    by_id: dict[str, list[int]] = {}
-    exact: dict[tuple[str, str], list[int]] = {}
-    loose: dict[tuple[str, str], list[int]] = {}
+    known: dict[tuple[str, ...], list[int]] = {}
     for index, sample in enumerate(samples):
-        for name in {sample.id, str(sample.extra.get("qid", sample.id))}:
-            by_id.setdefault(name, []).append(index)
-        exact.setdefault((sample.video, _words(sample.query)), []).append(index)
-        loose.setdefault((_stem(sample.video), _words(sample.query)), []).append(index)
+        ids = {("id", sample.id), ("id", str(sample.extra.get("qid", sample.id)))}
+        for key in ids | set(_query_keys(sample.video, sample.query)):
+            known.setdefault(key, []).append(index)
     asked: dict[tuple[int, ...], int] = {}
     for answer in answers:
-        rows = _candidates(answer, by_id, exact, loose)
+        keys = [("id", answer.prediction.id), *(_query_keys(answer.video, answer.query) if answer.video and answer.query else ())]
+        rows = next((known[key] for key in keys if key in known), [])
         if not rows:
             result.unknown.append(answer.where)
             continue
@@ -202,32 +214,22 @@ def match(samples: Sequence[Sample], answers: Sequence[Answer]) -> Matched:
         if len(rows) > 1:
             asked[tuple(rows)] = free
     for group, last in asked.items():
-        taken, question = result.rows[last], (samples[last].video, _words(samples[last].query))
+        taken, question = result.rows[last], _query_keys(samples[last].video, samples[last].query)
         for row in group:
-            same = (samples[row].video, _words(samples[row].query)) == question
+            same = _query_keys(samples[row].video, samples[row].query) == question
             if same and result.rows[row] is None and taken is not None:
                 result.rows[row] = replace(taken, id=samples[row].id)
                 result.shared += 1
     return result
 
 
-Rows = Mapping[tuple[str, str], list[int]]
-
-
-def _candidates(answer: Answer, by_id: Mapping[str, list[int]], exact: Rows, loose: Rows) -> list[int]:
-    if answer.prediction.id in by_id:
-        return by_id[answer.prediction.id]
-    if not (answer.video and answer.query):
-        return []
-    words = _words(answer.query)
-    return exact.get((answer.video, words)) or loose.get((_stem(answer.video), words)) or []
+def _query_keys(video: str, query: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a question is looked up by: the video's name as written, then without folder and ending."""
+    words = " ".join(query.split())
+    return ("video", video, words), ("stem", _stem(video), words)
 
 
 def _stem(video: str) -> str:
     name = PurePosixPath(video.replace("\\", "/")).name
     ending = name[name.rfind(".") :].lower() if "." in name else ""
     return name[: -len(ending)] if ending in VIDEO_ENDINGS else name
-
-
-def _words(query: str) -> str:
-    return " ".join(query.split())

@@ -9,7 +9,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import questions
-from timer1lib.evaluation.answers import answered, asked, form_of, read_metrics, split_kinds
+from timer1lib.evaluation.answers import answered, asked, find_run, form_of, read_metrics, split_kinds
 from timer1lib.evaluation.columns import Kind, column_of, in_order, number, shown
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
@@ -28,7 +28,6 @@ from timer1lib.evaluation.tables import (
     score_cell,
     text_table,
 )
-from timer1lib.files import project_root
 from timer1lib.forms import AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
@@ -83,14 +82,8 @@ def compare_runs(
         "comparison": comparison,
         "reference": opened[0].name,
         "runs": [
-            {
-                "name": run.name,
-                "path": str(run.folder.root),
-                "checkpoint": run.checkpoint,
-                "model": run.model,
-                "form": run.form.name,
-            }
-            for run in opened
+            {"name": r.name, "path": str(r.folder.root), "checkpoint": r.checkpoint, "model": r.model, "form": r.form.name}
+            for r in opened
         ],
         "splits": splits,
         "notes": notes,
@@ -98,7 +91,7 @@ def compare_runs(
 
 
 def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
-    folders = [_folder(run) for run in runs]
+    folders = [find_run(run) for run in runs]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise Timer1Error("a run is named twice; differences from itself say nothing")
     names = _short_names(folders)
@@ -116,22 +109,11 @@ def _open(runs: Sequence[str | Path], checkpoint: str) -> list[_Run]:
     return opened
 
 
-def _folder(run: str | Path) -> Path:
-    here = Path(run).expanduser()
-    for folder in (here, project_root() / here, project_root() / "outputs" / here):
-        if folder.is_dir():
-            return folder
-    raise Timer1Error(f"run {str(run)!r}: no such folder, nor one of that name under outputs/")
-
-
 def _short_names(folders: Sequence[Path]) -> list[str]:
     """Each folder's last part, with as many parents as tell them apart."""
     parts = [folder.resolve().parts for folder in folders]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(folder) for folder in folders]
+    depth = next(n for n in range(1, max(map(len, parts)) + 1) if len({part[-n:] for part in parts}) == len(parts))
+    return ["/".join(part[-depth:]) for part in parts]
 
 
 def _split(

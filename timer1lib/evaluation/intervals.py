@@ -66,19 +66,19 @@ def bootstrap_means(values: Floats, video: NDArray[np.int64], resamples: int = R
 
 
 def mean_interval(
-    values: Floats, video: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    values: Floats, video: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean of (N,) values with its percentile interval over videos: (mean, low, high); NaN values are left out."""
     known = np.isfinite(values)
     if not known.any():
         return float("nan"), float("nan"), float("nan")
-    low, high = percentile(bootstrap_means(values[:, None], video, resamples, seed), level)
+    low, high = percentile(bootstrap_means(values[:, None], video, resamples, seed))
     return float(values[known].mean()), float(low[0]), float(high[0])
 
 
-def percentile(means: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
-    """Lower and upper end (M,) of the central `level` of resampled means (B, M)."""
-    tail = 50 * (1 - level)
+def percentile(means: Floats) -> tuple[Floats, Floats]:
+    """Lower and upper end (M,) of the central `LEVEL` of resampled means (B, M)."""
+    tail = 50 * (1 - LEVEL)
     finite = np.isfinite(means).any(axis=0)
     low, high = np.full(means.shape[1], np.nan), np.full(means.shape[1], np.nan)
     if finite.any():
@@ -87,7 +87,7 @@ def percentile(means: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
 
 
 def paired_difference(
-    first: Floats, second: Floats, video: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    first: Floats, second: Floats, video: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, float]:
     """Second minus first on the same rows: mean, interval, p-value.
 
@@ -106,7 +106,7 @@ def paired_difference(
     n = int(known.sum())
     if not n:
         return {"difference": float("nan"), "low": float("nan"), "high": float("nan"), "p": float("nan"), "n": 0}
-    mean, low, high = mean_interval(delta, video, resamples, seed, level)
+    mean, low, high = mean_interval(delta, video, resamples, seed)
     sums, _ = by_video(delta[:, None], video)
     rng = np.random.default_rng(seed + 1)
     observed = abs(float(sums.sum()))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import columns as listed
 from timer1lib.evaluation.columns import paired_keys
-from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
+from timer1lib.evaluation.intervals import RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.scored import Bools, Floats, Scored
 from timer1lib.schema import Sample, Window
 
@@ -80,13 +80,7 @@ def mean(values: Floats) -> float | None:
 
 
 def summary(
-    scored: Scored,
-    comparison: Comparison = ">=",
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    groups: Sequence[str] = GROUPINGS,
-    level: float = LEVEL,
+    scored: Scored, comparison: Comparison = ">=", *, resamples: int = RESAMPLES, seed: int = 0, groups: Sequence[str] = GROUPINGS
 ) -> dict[str, Any]:
     """All metrics of one set of predictions, JSON-ready, with intervals over videos and by group.
 
@@ -105,7 +99,7 @@ def summary(
     wide = [values] + [np.where(grouped[g][k][:, None], values[:, : len(PERCENT)], np.nan) for g, k in keys]
     low = high = np.full(sum(part.shape[1] for part in wide), np.nan)
     if resamples and len(scored):
-        low, high = percentile(bootstrap_means(np.concatenate(wide, axis=1), scored.video, resamples, seed), level)
+        low, high = percentile(bootstrap_means(np.concatenate(wide, axis=1), scored.video, resamples, seed))
         result["interval"] = _intervals(names, low, high, 0)
     for grouping in groups:
         result[f"by_{grouping}"] = {}
@@ -170,12 +164,7 @@ _ORDER = {
 
 
 def paired(
-    first: Scored,
-    second: Scored,
-    comparison: Comparison = ">=",
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    first: Scored, second: Scored, comparison: Comparison = ">=", *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """{metric: {difference, interval, p, n}}: second minus first, over the rows that both have a value for.
 

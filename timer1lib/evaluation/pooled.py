@@ -18,7 +18,7 @@ from timer1lib.evaluation import columns as listed
 from timer1lib.evaluation import questions
 from timer1lib.evaluation.answers import answered, asked, form_of, read_metrics, split_kinds
 from timer1lib.evaluation.columns import Column, column_of, in_order, paired_keys, shown
-from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, percentile
+from timer1lib.evaluation.intervals import RESAMPLES, percentile
 from timer1lib.evaluation.metrics import Comparison, columns, mean
 from timer1lib.evaluation.scored import Floats, join, pair
 from timer1lib.evaluation.tables import Cell, difference_cell, present, score_cell, scores_of, table_of, text_table
@@ -68,9 +68,7 @@ def pool(
     return result
 
 
-def crossed_interval(
-    sums: Floats, counts: Floats, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> tuple[float, float, float]:
+def crossed_interval(sums: Floats, counts: Floats, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
     """Mean of a seeds x videos table with its interval over both.
 
     Args:
@@ -85,7 +83,7 @@ def crossed_interval(
     drawn = rng.multinomial(videos, np.full(videos, 1 / videos), resamples).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = ((picked @ sums) * drawn).sum(1) / ((picked @ counts) * drawn).sum(1)
-    low, high = percentile(means[:, None], level)
+    low, high = percentile(means[:, None])
     return float(sums.sum() / counts.sum()), float(low[0]), float(high[0])
 
 
@@ -157,15 +155,11 @@ def pooled_text(value: Mapping[str, Any]) -> str:
             for name, row in part["variants"].items()
         ]
         differences = [
-            {
-                "difference": name,
-                "metric": column_of(metric).title,
-                "mean, 95% interval": difference_cell(row, column_of(metric), 2),
-                "by seed": " ".join(f"{column_of(metric).scale * d:+.1f}" for d in row["by_seed"]),
-            }
+            {"difference": name, "metric": column.title, "mean, 95% interval": difference_cell(row, column, 2),
+             "by seed": " ".join(f"{column.scale * d:+.1f}" for d in row["by_seed"])}
             for name, metrics in part["paired"].items()
-            for metric, row in metrics.items()
-        ]
+            for column, row in ((column_of(metric), row) for metric, row in metrics.items())
+        ]  # fmt: skip
         parts.append(f"{split}, means over seeds\n{text_table(table_of(means))}")
         if differences:
             table = text_table(table_of(differences))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, paired_difference, percentile
+from timer1lib.evaluation.intervals import RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.metrics import THRESHOLDS, Comparison, mean, members, reaches
 from timer1lib.evaluation.scored import Bools, Floats, numbered, score_pairs
 from timer1lib.forms.reading import letter, parse_letter
@@ -52,7 +52,7 @@ def accuracy(
     wide = np.stack([values] + [np.where(mask, values, np.nan) for mask in groups.values()], axis=1)
     low = high = np.full(wide.shape[1], np.nan)
     if resamples and asked:
-        low, high = percentile(bootstrap_means(wide, numbered(s.video for s in asked), resamples, seed), LEVEL)
+        low, high = percentile(bootstrap_means(wide, numbered(s.video for s in asked), resamples, seed))
 
     ends = [{"accuracy": [float(a), float(b)]} if np.isfinite(a) else {} for a, b in zip(low, high, strict=True)]
     chance = np.array([100.0 / len(sample.options or [""]) for sample in asked])

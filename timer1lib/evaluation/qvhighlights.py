@@ -1,15 +1,13 @@
 """QVHighlights moment retrieval: several windows a query, several ranked answers, as its official evaluation counts.
 
-The definitions are those of the evaluation published with the data set (Lei et al., arXiv 2107.09609, section 5):
-- AP of one query at one IoU threshold: answers in order of falling score (at most the first 10 submitted); an answer is
-  right where a ground truth window with IoU >= threshold is left, the one it overlaps most; then the interpolated area
-  under precision over recall, as in ActivityNet's and PASCAL VOC 2011's detection.
-- mAP is the mean over queries, and over the thresholds 0.5, 0.55, ..., 0.95 where none is named.
-- R1@m asks the first submitted answer, against the ground truth window that it overlaps most.
+As published with the data set (Lei et al., arXiv 2107.09609, section 5):
+- AP of one query at one IoU threshold: answers in order of falling score (the first 10 submitted); an answer is right where
+  a true window with IoU >= threshold is left, the one it overlaps most; then the interpolated area under precision over
+  recall, as in ActivityNet's and PASCAL VOC 2011's detection. mAP is the mean over queries, and over 0.5, 0.55, ..., 0.95.
+- R1@m asks the first submitted answer, against the true window that it overlaps most.
 - short, middle and long count queries with a window of that length, and of their windows only those.
 
-One difference: the official script refuses a submission that leaves queries out. Here they count as 0, and the table says
-how many they are.
+The official script refuses a submission that leaves queries out; here they count as 0, and the table says how many they are.
 """
 
 from __future__ import annotations

@@ -92,16 +92,13 @@ def score_files(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score a predictions JSONL against an annotation file of any format that the readers know.
+    """Score a predictions JSONL (`answers.read_answers`) against an annotation file of any format that the readers know.
 
     Args:
-        predictions: see `answers.read_answers`.
         annotations: read as published: a broken window stays in and counts as wrong where no answer can meet it.
-        format: the annotations' format; None recognises it from the file.
-        form: how completions are read, a name of `forms.FORMS` or a file; None is `timer1`, and only where a row has no
-            start and end.
-        treatment: what to do with broken windows (`repair`).
-        comparison: whether R1@m counts IoU >= m or IoU > m.
+        format: of the annotations; None recognises it from the file.
+        form: how completions are read, a name of `forms.FORMS` or a file; None is `timer1`, where a row has no span alone.
+        treatment: of broken windows (`repair`).
         resamples: of the bootstrap over videos; 0 leaves the intervals out.
 
     Returns:
@@ -182,10 +179,7 @@ def score_text(value: Mapping[str, Any]) -> str:
         f"R1@m counts IoU {value['comparison']} m; answers read as {value['form']}, annotations read as {value['format']}",
         text_table(table_of(head)),
     ]
-    for key, title in _BREAKDOWNS.items():
-        groups = value.get(key)
-        if isinstance(groups, Mapping) and groups:
-            parts.append(_breakdown(title, groups))
+    parts += [_breakdown(title, value[key]) for key, title in _BREAKDOWNS.items() if value.get(key)]
     parts += _fates(value)
     return "\n\n".join(parts)
 

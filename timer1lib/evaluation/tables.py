@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from timer1lib.evaluation.columns import Column, Place, column_of, display_name, in_order, number, shown
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -120,13 +119,8 @@ def text_table(table: Table) -> str:
         return ""
     lines = [[head.title for head in table.head], *([str(cell) for cell in row.cells] for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    made = [
-        "  ".join(
-            cell.ljust(width) if head.kind else cell.rjust(width)
-            for cell, width, head in zip(line, widths, table.head, strict=True)
-        )
-        for line in lines
-    ]
+    sides = ["<" if head.kind else ">" for head in table.head]
+    made = ["  ".join(map("{:{}{}}".format, line, sides, widths)) for line in lines]
     return "\n".join([made[0], "-" * len(made[0]), *made[1:]])
 
 
@@ -151,8 +145,6 @@ def html_table(table: Table) -> str:
 @cache
 def environment(*folders: Path) -> Environment:
     """Templates of some folders with autoescape on: what comes from data cannot become markup."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined)
 
 
@@ -169,13 +161,9 @@ def score_cell(row: Mapping[str, Any], column: Column, brief: bool = False) -> C
         return Cell(column.scale * value, form=form, unit=column.unit)
     beside = number(row.get(column.beside[0])) if column.beside else None
     note = f"{column.beside[1]} {column.scale * beside:{form}}{column.unit}" if column.beside and beside is not None else ""
-    return Cell(column.scale * value, ends_of(row, column) if column.interval else None, None, note, form, column.unit)
-
-
-def ends_of(row: Mapping[str, Any], column: Column) -> tuple[float, float] | None:
-    """The interval of a metric in a row of scores, in the column's unit."""
     intervals = row.get("interval")
-    return _pair(intervals.get(column.key) if isinstance(intervals, Mapping) else None, column.scale)
+    ends = intervals.get(column.key) if column.interval and isinstance(intervals, Mapping) else None
+    return Cell(column.scale * value, _pair(ends, column.scale), None, note, form, column.unit)
 
 
 def _pair(ends: Any, scale: float = 1.0) -> tuple[float, float] | None:
@@ -210,11 +198,7 @@ def scores_of(value: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def results_table(
-    metrics: Mapping[str, Any],
-    split: str,
-    place: Place = "results",
-    colours: Mapping[str, str] | None = None,
-    title: str = "",
+    metrics: Mapping[str, Any], split: str, place: Place = "results", colours: Mapping[str, str] | None = None, title: str = ""
 ) -> Table:
     """One split of a `metrics.json`: a row for each checkpoint, then one for each baseline in brackets."""
     rows = scores_of(metrics["splits"][split])
@@ -270,15 +254,10 @@ def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> 
     for name, row in found.items():
         value = number(row.get("value"))
         measured = Cell(value, _pair(row.get("interval")), form=".2f", unit=str(row.get("unit", "")))
-        rows.append(
-            {
-                "signature": name.replace("_", " "),
-                "value, 95% interval": Cell("not measured") if value is None else measured,
-                "flagged": "YES" if row.get("flagged") else "no",
-                "samples": len(row.get("samples", ())),
-                "note": str(row.get("note", "")),
-            }
-        )
+        shown_value = Cell("not measured") if value is None else measured
+        line = {"signature": name.replace("_", " "), "value, 95% interval": shown_value}
+        line |= {"flagged": "YES" if row.get("flagged") else "no", "samples": len(row.get("samples", ()))}
+        rows.append(line | {"note": str(row.get("note", ""))})
     return table_of(rows, title)
 
 

@@ -99,5 +99,5 @@ def notes(run: RunFolder) -> pd.DataFrame:
 
     from timer1lib.data.notes import notes_by_sample
 
-    rows = [{**note.to_json(), "repair": note.window} for note in notes_by_sample(run.notes).values()]
-    return pd.DataFrame(rows, columns=["id", "label", "text", "repair"])
+    rows = [note.to_json() for note in notes_by_sample(run.notes).values()]
+    return pd.DataFrame(rows, columns=["id", "label", "text", "window"])

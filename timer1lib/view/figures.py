@@ -152,18 +152,20 @@ def by_group(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str 
         rows = {group: row for group, row in groups[name].items() if isinstance(row.get(metric), (int, float))}
         values = [float(row[metric]) for row in rows.values()]
         ends = [row.get("interval", {}).get(metric) or (value, value) for row, value in zip(rows.values(), values, strict=True)]
-        errors = {
-            "type": "data",
-            "array": [e[1] - v for e, v in zip(ends, values, strict=True)],
-            "arrayminus": [v - e[0] for e, v in zip(ends, values, strict=True)],
-            "thickness": 1,
-        }
+        errors = _whiskers(values, ends)
         labels = [f"{group} (n={row['n']})" if "n" in row else group for group, row in rows.items()]
         marker = _filled(style.colour, SHAPES[style.pattern])
         fig.add_bar(y=labels, x=values, name=name, orientation="h", marker=marker, error_x=errors)
     longest = max((len(rows) for rows in groups.values()), default=1)
     fig.update_layout(height=140 + longest * (10 + 13 * max(1, len(groups))), legend_traceorder="normal")
     return _legend(fig, len(groups) > 1).update_yaxes(autorange="reversed", showgrid=False).update_xaxes(rangemode="tozero")
+
+
+def _whiskers(values: Sequence[float], ends: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Error bars from each value's interval."""
+    over = [high - value for value, (_, high) in zip(values, ends, strict=True)]
+    under = [value - low for value, (low, _) in zip(values, ends, strict=True)]
+    return {"type": "data", "array": over, "arrayminus": under, "thickness": 1}
 
 
 def _filled(colour: str | Sequence[str], shape: str) -> dict[str, Any]:
@@ -184,11 +186,9 @@ def difficulty_histogram(
     return _legend(fig, bool(chosen)).update_layout(barmode="overlay")
 
 
-def epoch_flow(
-    epochs: Mapping[int, Sequence[Mapping[str, Any]]], title: str = "Where the samples go: filtering between epochs"
-) -> go.Figure:
+def epoch_flow(epochs: Mapping[int, Sequence[Mapping[str, Any]]]) -> go.Figure:
     """Stacked bars: samples kept and dropped after each epoch, by the reason given. `epochs`: {k: filter_epoch rows}."""
-    fig = figure(title, "epoch", "samples")
+    fig = figure("Where the samples go: filtering between epochs", "epoch", "samples")
     fates = {
         k: ["kept" if row.get("kept") else str(row.get("reason") or "dropped") for row in rows] for k, rows in epochs.items()
     }
@@ -215,7 +215,7 @@ def audit_figure(report: AuditReport) -> go.Figure:
         fig.add_bar(
             y=codes, x=counts, name=severity, orientation="h", marker=_filled(*SEVERITIES[severity]), textposition="outside",
             text=[f"{report.findings[code]} · {report.treatments[code]}" for code in codes], cliponaxis=False,
-            hovertext=[CODES[code].meaning for code in codes],
+            hovertext=[CODES[code].meaning for code in codes]
         )  # fmt: skip
     return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed")
 
@@ -275,10 +275,10 @@ def blind_figure(reports: Reports, metric: str = "R1@0.5") -> go.Figure:
             bias["strong"] and a["interval"]["R1@0.5"][0] > bias["limit"] for bias, a in zip(rows.values(), answers, strict=True)
         ]
         colours = [RED if s else ("#9aa0a8", "#56b4e9", "#0072b2")[i % 3] for s in strong]
-        error = {"type": "data", "array": [a["interval"][metric][1] - a[metric] for a in answers],
-                 "arrayminus": [a[metric] - a["interval"][metric][0] for a in answers], "thickness": 1}  # fmt: skip
+        values = [a[metric] for a in answers]
+        error = _whiskers(values, [a["interval"][metric] for a in answers])
         marker = _filled(colours, ("", ".", "/")[i % 3])
-        fig.add_bar(x=list(rows), y=[a[metric] for a in answers], name=name, marker=marker, error_y=error)
+        fig.add_bar(x=list(rows), y=values, name=name, marker=marker, error_y=error)
     limits = [report["bias"]["limit"] for report in reports.values()]
     if metric == "R1@0.5" and limits:
         fig.add_hline(y=limits[0], line={"color": RED, "dash": "dot"}, annotation_text="too much to trust")

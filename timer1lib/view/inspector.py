@@ -38,11 +38,7 @@ class SampleTable(anywidget.AnyWidget):
     visible: Any = traitlets.List().tag(sync=True)
 
     def __init__(
-        self,
-        items: Sequence[Item],
-        notes: Mapping[str, Note],
-        mode: Literal["checkpoints", "rollouts"],
-        compare: tuple[str, str],
+        self, items: Sequence[Item], notes: Mapping[str, Note], mode: Literal["checkpoints", "rollouts"], compare: tuple[str, str]
     ) -> None:
         names = [{"label": row.label, "colour": row.style.colour} for row in items[0].rows]
         keys = [item.key for item in items]

@@ -38,7 +38,7 @@ class Style:
 _KNOWN = {"base": Style("#e69f00", "diagonal"), "sft": Style("#56b4e9", "dots"), "grpo": Style("#009e73", "solid")}
 _SPARE = (
     Style("#0072b2", "back"), Style("#d55e00", "vertical"), Style("#b8a500", "cross"), Style("#cc79a7", "diagonal"),
-    Style("#8a6fd1", "dots"),
+    Style("#8a6fd1", "dots")
 )  # fmt: skip
 
 
@@ -157,12 +157,6 @@ class Item:
         return fmean(rewards), pstdev(rewards)
 
 
-def checkpoints_of(run: RunFolder, splits: list[str] | None = None) -> list[str]:
-    """Checkpoints that have predictions: base, sft, grpo first, then the others by name."""
-    found = {name for split, names in predicted(run).items() if not splits or split in splits for name in names}
-    return in_order(sorted(found))
-
-
 def grounding_splits(run: RunFolder) -> list[str]:
     """Splits with grounding samples and at least one checkpoint's predictions, in the order of `data/splits.json`."""
     given = set(predicted(run))
@@ -180,7 +174,9 @@ def load_items(
         Timer1Error: the run has no predictions, or a named split or checkpoint has none.
     """
     chosen = splits or grounding_splits(run)
-    names = checkpoints or checkpoints_of(run, chosen)
+    names = checkpoints or in_order(
+        sorted({name for split, found in predicted(run).items() if split in chosen for name in found})
+    )
     if not chosen or not names:
         raise Timer1Error(f"{run.root}: no predictions of a grounding split yet; run 05_evaluate first")
     style = styles(names)
@@ -265,7 +261,7 @@ def signature_tags(run: RunFolder) -> dict[tuple[str, str], set[str]]:
     return tags
 
 
-def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: int = 1) -> dict[str, Any]:
+def payload(item: Item, note: Note | None, reward: str) -> dict[str, Any]:
     """What the scrubber's JavaScript needs to show an item: plain JSON, times in seconds."""
     sample = item.sample
     facts = {"split": item.split, "type": sample.type, "source": sample.source, "video": sample.video, "id": sample.id}
@@ -279,8 +275,6 @@ def payload(item: Item, note: Note | None, reward: str, index: int = 0, count: i
         "facts": [[name, value] for name, value in facts.items() if value],
         "tags": item.tags,
         "reward": reward,
-        "index": index,
-        "count": count,
         "note": note.to_json() if note else None,
         "rows": [
             {

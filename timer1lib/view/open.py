@@ -7,18 +7,17 @@ import json
 import logging
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
-import yaml
-
 from timer1lib.data.readers import read_annotations
 from timer1lib.data.video_checks import VideoFolder
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.answers import match, read_answers
-from timer1lib.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, project_root, read_json, resolve
+from timer1lib.evaluation.answers import find_run, match, read_answers
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, project_root, read_json, read_yaml, resolve
 from timer1lib.params.cells import cell_source, with_cell
 from timer1lib.params.load import validated
 from timer1lib.params.sections import Params
@@ -59,13 +58,11 @@ def run_from_predictions(predictions: Path, annotations: Path, videos: Path, roo
         unseen += found is None
         sample.video = str(found) if found is not None else sample.video
     if unseen:
-        log.warning(
-            "%d of %d samples have no file below %s: their timelines are shown without video", unseen, len(samples), videos
-        )
+        log.warning("%d of %d samples have no file below %s: they are shown without video", unseen, len(samples), videos)
     _unique_ids(samples)
     _durations(samples, videos)
     run = RunFolder(root)
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", predictions.stem).strip("-") or "model"
+    name = _plain(predictions, "model")
     run.set_video_root(videos)
     run.write_samples(SPLIT, samples)
     atomic_write_json(run.data("splits.json"), {SPLIT: {"kind": "grounding", "n": len(samples)}})
@@ -79,6 +76,10 @@ def run_from_predictions(predictions: Path, annotations: Path, videos: Path, roo
     atomic_write_jsonl(run.predictions(name, SPLIT), rows)
     log.info("%s: %d samples, %d answered, %d predictions about no sample", root, len(samples), len(rows), len(matched.unknown))
     return run
+
+
+def _plain(path: Path, otherwise: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-") or otherwise
 
 
 def _durations(samples: list[Sample], videos: Path) -> None:
@@ -141,15 +142,9 @@ def inspect(
 def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[str]:
     """The command that serves the notebook's run folder to this machine alone, with a token, as long as this process lives."""
     root = notebook.parent.parent
-    command = [
-        sys.executable,
-        "-m",
-        "timer1lib.view.open",
-        str(os.getpid()),
-        f"--ServerApp.root_dir={root}",
-        f"--ServerApp.port={port}",
-    ]
-    command += [f"--LabApp.default_url=/lab/tree/{notebook.relative_to(root).as_posix()}", "--ServerApp.ip=127.0.0.1"]
+    command = [sys.executable, "-m", "timer1lib.view.open", str(os.getpid())]
+    command += [f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1"]
+    command.append(f"--LabApp.default_url=/lab/tree/{notebook.relative_to(root).as_posix()}")
     if not open_browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -168,34 +163,19 @@ def prepare(
     Raises:
         Timer1Error: as `inspect`.
     """
-    if run is not None and predictions is None:
-        folder = RunFolder(find_run(run))
+    elsewhere = (predictions, annotations, videos)
+    if run is not None and elsewhere == (None, None, None):
+        folder = RunFolder(find_run(run).resolve())
         if not grounding_splits(folder):
             raise Timer1Error(f"{folder.root}: no predictions to look at yet; run it until 05_evaluate first")
     elif run is None and predictions is not None and annotations is not None and videos is not None:
         files = [resolve(predictions), resolve(annotations)]
         digest = hashlib.sha256(json.dumps([str(path.resolve()) for path in files]).encode()).hexdigest()[:8]
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", files[0].stem).strip("-") or "predictions"
-        folder = run_from_predictions(
-            files[0], files[1], resolve(videos), project_root() / "outputs" / f"inspect-{stem}-{digest}"
-        )
+        root = project_root() / "outputs" / f"inspect-{_plain(files[0], 'predictions')}-{digest}"
+        folder = run_from_predictions(files[0], files[1], resolve(videos), root)
     else:
         raise Timer1Error("inspect what? Give a run, or --predictions with --annotations and --videos")
     return write_copy(folder)
-
-
-def find_run(run: str | Path) -> Path:
-    """The folder of a run that is given as a path or as a name under `outputs/`.
-
-    Raises:
-        Timer1Error: there is none; names the runs there are.
-    """
-    for candidate in (Path(run).expanduser(), project_root() / "outputs" / str(run)):
-        if (candidate / "data").is_dir() or (candidate / "predictions").is_dir():
-            return candidate.resolve()
-    outputs = project_root() / "outputs"
-    known = sorted(path.name for path in outputs.iterdir() if (path / "data").is_dir()) if outputs.is_dir() else []
-    raise Timer1Error(f"{run}: no run there; {'one of ' + ', '.join(known) if known else 'outputs/ holds none yet'}")
 
 
 def write_copy(run: RunFolder) -> Path:
@@ -218,10 +198,7 @@ def _params(run: RunFolder) -> Params:
     """What 06_inspect reads of the run's parameters; the other sections may be of an older version."""
     if not run.params.is_file():
         return Params()
-    try:
-        tree = yaml.safe_load(run.params.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Timer1Error(f"{run.params}: not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(run.params)
     kept = {key: tree[key] for key in ("name", "shared", "inspect") if isinstance(tree, dict) and key in tree}
     return validated(Params, kept, str(run.params))
 
@@ -229,9 +206,7 @@ def _params(run: RunFolder) -> Params:
 def main() -> None:
     """JupyterLab that ends with its starter, whose process id is the first argument; its kernels watch it in turn."""
     leave_with(int(sys.argv.pop(1)))
-    from jupyterlab.labapp import main as serve
-
-    serve()
+    runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

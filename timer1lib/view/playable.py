@@ -159,7 +159,7 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
                     out.codec_context.time_base = Fraction(1, CLOCK)
                     out.options = {
                         "preset": "veryfast", "crf": "26", "bf": "0", "g": "12", "sc_threshold": "0",
-                        "maxrate": str(rate), "bufsize": str(2 * rate),
+                        "maxrate": str(rate), "bufsize": str(2 * rate)
                     }  # fmt: skip
                 small = frame.reformat(width=out.width, height=out.height, format="yuv420p")
                 small.pts, small.time_base, small.pict_type = round(time * CLOCK), Fraction(1, CLOCK), 0
@@ -215,23 +215,22 @@ class Strip:
     height: int
 
 
-def strip(video: Playable, duration: float | None = None, width: int = STRIP_WIDTH, height: int = HEIGHT) -> Strip:
-    """Thumbnails over `duration` seconds (the video's, where not given) that fill `width` pixels.
+def strip(video: Playable, duration: float) -> Strip:
+    """Thumbnails over `duration` seconds that fill `STRIP_WIDTH` pixels.
 
     Time beyond the video's end stays dark: an annotation's duration may be longer than its file.
     """
     from PIL import Image
 
-    span = duration or video.duration
-    each = max(1, round(height * video.width / video.height))
-    count = max(1, round(width / each))
-    sheet = Image.new("RGB", (count * each, height), (24, 26, 30))
-    resample = Image.Resampling.NEAREST if video.height < height else Image.Resampling.BILINEAR
+    each = max(1, round(HEIGHT * video.width / video.height))
+    count = max(1, round(STRIP_WIDTH / each))
+    sheet = Image.new("RGB", (count * each, HEIGHT), (24, 26, 30))
+    resample = Image.Resampling.NEAREST if video.height < HEIGHT else Image.Resampling.BILINEAR
     with open_container(video.content) as container:
         stream = container.streams.video[0]
         assert stream.time_base is not None
         for i in range(count):
-            wanted = (i + 0.5) * span / count
+            wanted = (i + 0.5) * duration / count
             if wanted >= video.duration:
                 break
             container.seek(int(wanted / stream.time_base), stream=stream)
@@ -242,7 +241,7 @@ def strip(video: Playable, duration: float | None = None, width: int = STRIP_WID
                 shown = frame
             if shown is not None:
                 picture: Any = shown
-                sheet.paste(picture.to_image().resize((each, height), resample), (i * each, 0))
+                sheet.paste(picture.to_image().resize((each, HEIGHT), resample), (i * each, 0))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=82)
-    return Strip(buffer.getvalue(), count, count * each, height)
+    return Strip(buffer.getvalue(), count, count * each, HEIGHT)

@@ -24,7 +24,7 @@ from timer1lib.evaluation.tables import (
     signatures_table,
     table_of,
 )
-from timer1lib.files import atomic_write_text, read_json, read_jsonl, resolve
+from timer1lib.files import atomic_write_text, read_json, read_jsonl, read_yaml, resolve
 from timer1lib.runfolder import RunFolder
 from timer1lib.view import figures, templates
 from timer1lib.view.figures import figure_html, loader_html
@@ -63,8 +63,8 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
     if not run.root.is_dir():
         raise Timer1Error(f"{run.root}: no such run")
     missing: list[str] = []
-    metrics = _read(run.metrics, dict, missing, "scores of the checkpoints: run 05_evaluate") or {}
-    manifest = _read(run.manifest, dict, [], "") or {}
+    metrics = _read(run.metrics, missing, "scores of the checkpoints: run 05_evaluate")
+    manifest = _read(run.manifest, [])
     sections: list[Section] = []
 
     def add(anchor: str, heading: str, make: Callable[[], str]) -> None:
@@ -92,7 +92,7 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
         css=Markup((Path(__file__).parent / "report.css").read_text()),
         loader=loader_html() if any("t1-figure" in body for _, _, body in sections) else "",
         lead=_section("lead", change(metrics)), origin=origin(manifest), cards=_section("cards", cards(metrics)),
-        missing=list(dict.fromkeys(missing)), sections=sections, folder=run.root.name,
+        missing=list(dict.fromkeys(missing)), sections=sections, folder=run.root.name
     )  # fmt: skip
     atomic_write_text(run.report, page)
     return run.report
@@ -100,28 +100,24 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
 
 def cache_of(run: RunFolder) -> Path:
     """The cache that the run's parameters name, or a folder inside the run where it has none."""
-    import yaml
-
     try:
-        return resolve(str(yaml.safe_load(run.params.read_text())["shared"]["cache_dir"]))
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return resolve(str(read_yaml(run.params)["shared"]["cache_dir"]))
+    except (Timer1Error, OSError, KeyError, TypeError):
         return run.root / "cache"
 
 
-def _read(path: Path, kind: type, missing: list[str], what: str) -> Any:
-    if not path.is_file():
-        if what:
-            missing.append(f"{path.name}: {what}")
-        return None
+def _read(path: Path, missing: list[str], what: str = "") -> dict[str, Any]:
     try:
-        value = read_json(path) if path.suffix == ".json" else list(read_jsonl(path, torn_tail=True))
+        if path.is_file():
+            value = read_json(path)
+            if isinstance(value, dict):
+                return value
+            missing.append(f"{path.name}: not what was expected there")
+        elif what:
+            missing.append(f"{path.name}: {what}")
     except Timer1Error as error:
         missing.append(str(error))
-        return None
-    if not isinstance(value, kind):
-        missing.append(f"{path.name}: not what was expected there")
-        return None
-    return value
+    return {}
 
 
 def _section(name: str, *given: Any) -> Markup:
@@ -337,11 +333,9 @@ def failed(metrics: Mapping[str, Any]) -> str:
         return ""
     head = (Head("sample", kind="left"), Head("where", kind="left"), Head("why", kind="wrap"))
     listed = []
-    for row in rows[:MOST_FAILED]:
-        if isinstance(row, Mapping):
-            where = " · ".join(str(row[key]) for key in ("split", "checkpoint") if row.get(key))
-            why = str(row.get("error", row.get("reason", "")))
-            listed.append(Line((Cell(str(row.get("id", ""))), Cell(where), Cell(why))))
+    for row in (row for row in rows[:MOST_FAILED] if isinstance(row, Mapping)):
+        where = " · ".join(str(row[key]) for key in ("split", "checkpoint") if row.get(key))
+        listed.append(Line((Cell(str(row.get("id", ""))), Cell(where), Cell(str(row.get("error", ""))))))
     return _section("failed", Table(head, tuple(listed)), len(rows) - MOST_FAILED)
 
 

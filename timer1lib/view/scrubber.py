@@ -62,7 +62,7 @@ class SegmentScrubber(anywidget.AnyWidget):
         self.on_select: list[Callable[[Item], None]] = []
         self.order: list[str] = [entry.key for entry in self.items]
         self._by_key = {entry.key: entry for entry in self.items}
-        self._shown: Item | None = None
+        self.shown: Item | None = None
         self._watched = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="scrubber")
         self._job: Future[tuple[Item, dict[str, Any]]] | None = None
@@ -71,10 +71,6 @@ class SegmentScrubber(anywidget.AnyWidget):
         self.on_msg(self._message)
         if self.items:
             self.select(self.items[0].key)
-
-    @property
-    def shown(self) -> Item | None:
-        return self._shown
 
     def select(self, key: str) -> None:
         """Show the item of that key: its timeline at once, its video as soon as a playable copy is there.
@@ -85,9 +81,8 @@ class SegmentScrubber(anywidget.AnyWidget):
         if key not in self._by_key:
             raise Timer1Error(f"no sample {key!r} among the {len(self.items)} shown")
         entry = self._by_key[key]
-        self._shown = entry
-        index = self.order.index(key) if key in self.order else 0
-        self.item = payload(entry, self.notes.get(entry.sample.id), self.reward, index, max(1, len(self.order)))
+        self.shown = entry
+        self.item = payload(entry, self.notes.get(entry.sample.id), self.reward) | self._place()
         if self._watched:
             self._fetch(entry)
         for callback in self.on_select:
@@ -95,24 +90,27 @@ class SegmentScrubber(anywidget.AnyWidget):
 
     def move(self, delta: int) -> None:
         """Next (1) or previous (-1) item in `order`; stops at the ends."""
-        if self._shown is None or not self.order:
+        if self.shown is None or not self.order:
             return
-        here = self.order.index(self._shown.key) if self._shown.key in self.order else -delta if delta > 0 else 0
+        here = self.order.index(self.shown.key) if self.shown.key in self.order else -delta if delta > 0 else 0
         there = min(len(self.order) - 1, max(0, here + delta))
         self.select(self.order[there])
 
     def set_order(self, keys: Sequence[str]) -> None:
         """What n and p walk through: the rows that the table shows, in its order."""
         self.order = [key for key in keys if key in self._by_key]
-        if self._shown is not None:
-            index = self.order.index(self._shown.key) if self._shown.key in self.order else 0
-            self.item = self.item | {"index": index, "count": max(1, len(self.order))}
+        if self.shown is not None:
+            self.item = self.item | self._place()
+
+    def _place(self) -> dict[str, int]:
+        key = self.shown.key if self.shown else ""
+        return {"index": self.order.index(key) if key in self.order else 0, "count": max(1, len(self.order))}
 
     def save(self, label: str, text: str = "", window: Sequence[float] | None = None) -> None:
         """Save a note on the sample shown, with the window that it proposes; an empty one takes the old one away."""
-        if self._shown is None:
+        if self.shown is None:
             return
-        entry = self._shown
+        entry = self.shown
         try:
             self.notes = save_note(self.run.notes, entry.sample.id, label, text, window)
         except (Timer1Error, OSError) as error:
@@ -120,11 +118,8 @@ class SegmentScrubber(anywidget.AnyWidget):
             return
         note = self.notes.get(entry.sample.id)
         self.item = self.item | {"note": note.to_json() if note else None}
-        self.saved = {
-            "key": entry.key,
-            "message": f"saved to {self.run.notes.name}" if note else "note taken away",
-            "n": len(self.notes),
-        }
+        message = f"saved to {self.run.notes.name}" if note else "note taken away"
+        self.saved = {"key": entry.key, "message": message, "n": len(self.notes)}
         for callback in self.on_note:
             callback(entry, note)
 
@@ -138,11 +133,11 @@ class SegmentScrubber(anywidget.AnyWidget):
         kind = content.get("type")
         if kind == "ready":
             self._watched = True
-            if self._shown is not None and self.media.get("key") != self._shown.key:
-                self._fetch(self._shown)
+            if self.shown is not None and self.media.get("key") != self.shown.key:
+                self._fetch(self.shown)
         elif kind == "move":
             self.move(1 if content.get("delta", 1) > 0 else -1)
-        elif kind == "note" and self._shown is not None and content.get("key") == self._shown.key:
+        elif kind == "note" and self.shown is not None and content.get("key") == self.shown.key:
             label = content.get("label")
             self.save(label if label in LABELS else "", str(content.get("text", ""))[:4000], content.get("window"))
 
@@ -171,7 +166,7 @@ class SegmentScrubber(anywidget.AnyWidget):
         self._kept.move_to_end(entry.key)
         while len(self._kept) > KEPT_IN_MEMORY:
             self._kept.popitem(last=False)
-        if self._shown is not entry:
+        if self.shown is not entry:
             return
         with self.hold_sync():
             self.video, self.frames, self.thumbs = ready["video"], ready["frames"], ready["thumbs"]
@@ -188,9 +183,9 @@ class SegmentScrubber(anywidget.AnyWidget):
 
     def static_html(self) -> str:
         """The item shown, as HTML that needs neither a kernel nor a script."""
-        if self._shown is None:
+        if self.shown is None:
             return "<p>no sample</p>"
-        return static_item(self.run, self._shown, self.cache, self.max_bytes)
+        return static_item(self.run, self.shown, self.cache, self.max_bytes)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**kwargs)

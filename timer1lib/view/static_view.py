@@ -12,6 +12,7 @@ from timer1lib.view import templates
 from timer1lib.view.items import THINKING_COLOUR, TRUTH_COLOUR, Item, Pattern, linked_text, named_ranges
 
 WIDTH, LEFT, RIGHT = 960, 96, 118
+WIDE = WIDTH - LEFT - RIGHT
 STRIP_HEIGHT, LANE, GAP = 40, 20, 5
 MAX_ROWS = 16
 ANSWER_COLOUR = "#009e73"
@@ -39,7 +40,7 @@ def timeline_svg(item: Item, strip: str = "") -> Markup:
         lanes.append(_lane("named in text", y, THINKING_COLOUR, "solid", named, duration, opacity=0.35))
     said = "; ".join(f"{row.label} {_span(row.span)}" for row in rows)
     label = f"{item.sample.query}: truth {_spans(truth)}; {said}"
-    box = {"width": WIDTH, "height": height, "left": LEFT, "right": WIDTH - RIGHT, "wide": _wide(), "lane": LANE}
+    box = {"width": WIDTH, "height": height, "left": LEFT, "right": WIDTH - RIGHT, "wide": WIDE, "lane": LANE}
     box |= {"strip": STRIP_HEIGHT, "axis": top - 4}
     patterns = sorted({row.style.pattern for row in rows if row.style.pattern != "solid"})
     return Markup(_macros().timeline(label, strip, box, patterns, _marks(duration), lanes))
@@ -72,12 +73,8 @@ def _pieces(text: str) -> list[tuple[str, str]]:
     return [(str(piece["text"]), colours[str(piece["kind"])] if "start" in piece else "") for piece in linked_text(text)]
 
 
-def _wide() -> int:
-    return WIDTH - LEFT - RIGHT
-
-
 def _x(time: float, duration: float) -> float:
-    return LEFT + _wide() * min(1.0, max(0.0, time / duration))
+    return LEFT + WIDE * min(1.0, max(0.0, time / duration))
 
 
 def _lane(

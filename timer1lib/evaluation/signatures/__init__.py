@@ -32,11 +32,9 @@ def find_signatures(
     """Measure every signature; one that lacks its material says so in `note` and is not flagged.
 
     Args:
-        scored: grounding answers of one split.
         train: training samples, for out-of-distribution queries.
         reference: answers of the same checkpoint on a split like the training set, to compare those queries with.
-        swapped, shuffled: answers by id to changed videos.
-        swapped_durations: seconds of the videos that were put in, by sample id.
+        swapped, shuffled: answers by id to changed videos; `swapped_durations` are those videos' seconds by sample id.
         rollouts: rows of the training log, for reward without IoU; None leaves that signature out.
     """
     alike = one_answer(scored, seed)

@@ -71,9 +71,9 @@ def temporal_drift(scored: Scored, seed: int = 0, one_answer: bool = False) -> S
         {
             "seconds": {name: part.to_json() for name, part in seconds.items()},
             "share_of_video": {name: part.to_json() for name, part in share.items()},
-            "mIoU_gained_by_moving_back": corrected.to_json(),
+            "mIoU_gained_by_moving_back": corrected.to_json()
         },
-        ALIKE if found and one_answer else "",
+        ALIKE if found and one_answer else ""
     )  # fmt: skip
 
 
@@ -96,9 +96,9 @@ def scale_bias(scored: Scored, seed: int = 0, one_answer: bool = False) -> Signa
         worst(scored, off, rows & (np.nan_to_num(off) > np.log(1.5))) if flagged else [],
         {
             "answered_share": estimate([length], scored.video, seed).to_json(),
-            "true_share": estimate([true], scored.video, seed).to_json(),
+            "true_share": estimate([true], scored.video, seed).to_json()
         },
-        ALIKE if (long or short) and one_answer else "",
+        ALIKE if (long or short) and one_answer else ""
     )  # fmt: skip
 
 

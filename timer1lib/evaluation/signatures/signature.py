@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timer1lib.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_means, percentile
+from timer1lib.evaluation.intervals import RESAMPLES, bootstrap_means, percentile
 from timer1lib.evaluation.scored import Floats, Scored
 
 SHOWN = 200
@@ -75,7 +75,6 @@ def estimate(
     video: NDArray[np.int64],
     seed: int,
     combine: Callable[[Floats], Floats] = lambda means: means[..., 0],
-    resamples: int = RESAMPLES,
 ) -> Estimate:
     """`combine` of the columns' means, with its interval.
 
@@ -87,8 +86,8 @@ def estimate(
     with np.errstate(invalid="ignore", divide="ignore"):
         known = np.isfinite(values)
         means = np.where(known, values, 0).sum(axis=0) / known.sum(axis=0)
-        drawn = combine(bootstrap_means(values, video, resamples, seed))
-        low, high = percentile(drawn[:, None], LEVEL)
+        drawn = combine(bootstrap_means(values, video, RESAMPLES, seed))
+        low, high = percentile(drawn[:, None])
         return Estimate(float(combine(means)), float(low[0]), float(high[0]))
 
 
