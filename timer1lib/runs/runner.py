@@ -156,7 +156,7 @@ def refuse_foreign(root: Path, *ours: str) -> None:
         if read_json(root / "manifest.json")["timer1"]:
             return
     names = [path.name for path in root.iterdir() if path.name not in _KNOWN and not path.name.startswith(".manifest.json.")]
-    if names and not any(path for pattern in ("stages/*.json", *ours) for path in root.glob(pattern)) and not (root / WORK).is_dir():
+    if names and not any(found for pattern in ("stages/*.json", WORK, *ours) for found in root.glob(pattern)):
         raise Timer1Error(f"{root}: holds {min(names)!r} and no run of timer1's; name an empty or new folder")
 
 
@@ -240,7 +240,7 @@ class _Runner:
         key = stage_key(parts)
         stamp, why = read_stamp(self.folder, stage), ""
         if stamp is not None and not fresh:
-            why = changed_parts(stamp.parts, parts) or damaged(self.folder, stamp)
+            why = changed_parts(stamp.parts, parts) or damaged(self.folder, stamp) or ""
             if not why:
                 self.display.note(f"{stage.notebook}: unchanged, skipped")
                 return {"how": "unchanged", "seconds": stamp.seconds, "key": key}
