@@ -101,7 +101,7 @@ def test_other_settings_are_refused_and_replace_with_overwrite(params: Params, m
     given = {**stage_parameters(params, find_stage("grpo")), "beta": 0.3}
     opened = open_stage("grpo", {"run_dir": str(made), **given, "overwrite": True})
     opened.run.log("grpo").parent.mkdir(parents=True)
-    opened.run.log("grpo").write_text("half")  # and here its kernel ends
+    opened.run.log("grpo").write_text('{"epoch": 9}\n')  # and here its kernel ends
     assert {name: what for name, what in tree(made).items() if not name.startswith(".work")} == before
     run_all(made, "grpo", params, beta=0.3, overwrite=True)
     stamp = json.loads((made / "stages" / "04_grpo.json").read_text())
