@@ -65,7 +65,9 @@ def whole(prepared: Path) -> tuple[Path, dict[str, Any]]:
     run = copied(prepared, prepared / "whole")
     stage = open_stage("evaluate", parameters(prepared, run))
     assert evaluate.answer(stage)
-    return run, evaluate.measure(stage)
+    metrics = evaluate.measure(stage)
+    stage.finish()
+    return run, metrics
 
 
 def test_an_undisturbed_run(whole: tuple[Path, dict[str, Any]]) -> None:
@@ -81,7 +83,7 @@ def test_an_undisturbed_run(whole: tuple[Path, dict[str, Any]]) -> None:
     assert metrics["failed"] == []
     stage_rows = {
         (r["checkpoint"], r["split"], r["asked"])
-        for r in evaluate.overview(open_stage("evaluate", {"run_dir": str(run), "perturb_samples": 6}))
+        for r in evaluate.overview(open_stage("evaluate", {"run_dir": str(run), "perturb_samples": 6, "overwrite": True}))
     }
     assert ("sft", "test_id", "shuffle") in stage_rows
 
@@ -110,11 +112,12 @@ def test_killed_and_run_again_ends_in_the_same_numbers(prepared: Path, whole: tu
         [sys.executable, "-c", KILLED, json.dumps(given)], cwd=ROOT, capture_output=True, timeout=120, check=False
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
-    part = run / "predictions" / "base.test_id.part.jsonl"
+    part = run / ".work" / "evaluate" / "predictions" / "base.test_id.part.jsonl"
     assert len(part.read_text().splitlines()) == 8, "two batches of four were kept"
     stage = open_stage("evaluate", given)
     assert evaluate.answer(stage)
     evaluate.measure(stage)
+    stage.finish()
     assert (run / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
     assert not list((run / "predictions").glob("**/*.part.jsonl"))
 
@@ -124,11 +127,14 @@ def test_shards_of_two_machines_join(prepared: Path, whole: tuple[Path, dict[str
     for k in (1, 2):
         stage = open_stage("evaluate", parameters(prepared, run, shard=f"{k}/2"))
         assert not evaluate.answer(stage)
+        if k == 1:
+            stage.finish()  # as Run All does; the second machine was stopped before its last cell
     with pytest.raises(Timer1Error, match="with evaluate"):
         evaluate.measure(stage)
     stage = open_stage("evaluate", parameters(prepared, run))
     assert evaluate.answer(stage)
     evaluate.measure(stage)
+    stage.finish()
     ours, theirs = json.loads((run / "metrics.json").read_text()), whole[1]
     assert ours["splits"] == theirs["splits"]
     assert ours["paired"] == theirs["paired"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,13 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
 
 
+def trained(stage: Any) -> list[dict[str, Any]]:
+    """As Run All does: train, then publish."""
+    log: list[dict[str, Any]] = {"sft": sft, "grpo": grpo}[stage.name].train(stage)  # type: ignore[attr-defined]
+    stage.finish()
+    return log
+
+
 SFT = {"steps": 4, "batch_size": 4, "micro_batch_size": 2, "save_every": 2, "samples": 8}
 GRPO = {
     "epochs": 2, "steps_per_epoch": 2, "prompts_per_step": 2, "num_generations": 4, "max_completion_length": 12,
@@ -72,7 +80,7 @@ def length_reward(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
 def test_sft_killed_and_run_again_ends_in_the_same_weights(family: str, material, tmp_path, monkeypatch) -> None:
     base = new_run(tmp_path / "whole", material) | {"model": material[family]} | SFT
-    log = sft.train(open_stage("sft", base))
+    log = trained(open_stage("sft", base))
     assert [row["step"] for row in log] == [1, 2, 3, 4]
     assert log[-1]["loss"] < log[0]["loss"]
     whole = RunFolder(tmp_path / "whole")
@@ -89,16 +97,16 @@ def test_sft_killed_and_run_again_ends_in_the_same_weights(family: str, material
 
     monkeypatch.setattr(sft.SampleEncoder, "encode", dies)
     with pytest.raises(KeyboardInterrupt):
-        sft.train(open_stage("sft", cut))
+        trained(open_stage("sft", cut))
     monkeypatch.setattr(sft.SampleEncoder, "encode", real)
-    again = sft.train(open_stage("sft", cut))
+    again = trained(open_stage("sft", cut))
     assert same(weights(whole, "sft"), weights(RunFolder(tmp_path / "cut"), "sft"))
     assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in log], abs=1e-5)
-    assert not (tmp_path / "cut" / "work" / "sft").exists()
+    assert not list((tmp_path / "cut" / ".work").iterdir())
 
 
 def test_sft_with_adapters_changes_the_text_model_alone(material, tmp_path) -> None:
-    sft.train(open_stage("sft", new_run(tmp_path, material) | SFT | {"lora_rank": 4, "learning_rate": 1e-2}))
+    trained(open_stage("sft", new_run(tmp_path, material) | SFT | {"lora_rank": 4, "learning_rate": 1e-2}))
     before, after = load_file(Path(str(material["qwen3_vl"])) / "model.safetensors"), weights(RunFolder(tmp_path), "sft")
     assert before.keys() == after.keys()  # merged: an ordinary folder again
     changed = {k for k in before if not torch.equal(before[k], after[k])}
@@ -107,7 +115,7 @@ def test_sft_with_adapters_changes_the_text_model_alone(material, tmp_path) -> N
 
 
 def test_sft_switched_off_leaves_no_checkpoint(material, tmp_path) -> None:
-    assert sft.train(open_stage("sft", new_run(tmp_path, material) | SFT | {"enabled": False})) == []
+    assert trained(open_stage("sft", new_run(tmp_path, material) | SFT | {"enabled": False})) == []
     assert not RunFolder(tmp_path).checkpoint("sft").exists()
 
 
@@ -115,11 +123,11 @@ def test_sft_without_samples_says_what_to_do(material, tmp_path) -> None:
     base = new_run(tmp_path, material)
     atomic_write_jsonl(RunFolder(tmp_path).data("cold_start"), [])
     with pytest.raises(Timer1Error, match=r"cold_start\.jsonl is empty"):
-        sft.train(open_stage("sft", base | SFT))
+        trained(open_stage("sft", base | SFT))
 
 
 def test_grpo_killed_and_run_again_ends_in_the_same_weights(material, tmp_path, monkeypatch) -> None:
-    log = grpo.train(open_stage("grpo", new_run(tmp_path / "whole", material) | GRPO))
+    log = trained(open_stage("grpo", new_run(tmp_path / "whole", material) | GRPO))
     whole = RunFolder(tmp_path / "whole")
     assert [(row["step"], row["epoch"]) for row in log] == [(1, 1), (2, 1), (3, 2), (4, 2)]
     rollouts = list(read_jsonl(whole.log("rollouts")))
@@ -138,9 +146,9 @@ def test_grpo_killed_and_run_again_ends_in_the_same_weights(material, tmp_path, 
 
     monkeypatch.setitem(rewards.REWARDS, "length", dies)
     with pytest.raises(KeyboardInterrupt):
-        grpo.train(open_stage("grpo", cut))
+        trained(open_stage("grpo", cut))
     monkeypatch.setitem(rewards.REWARDS, "length", lambda x: len(x.completion) / 50)
-    again = grpo.train(open_stage("grpo", cut))
+    again = trained(open_stage("grpo", cut))
     assert same(weights(whole, "grpo"), weights(RunFolder(tmp_path / "cut"), "grpo"))
     assert [row["reward"] for row in again] == pytest.approx([row["reward"] for row in log], abs=1e-5)
     assert list(read_jsonl(RunFolder(tmp_path / "cut").log("rollouts"))) == rollouts
@@ -251,7 +259,7 @@ def test_grpo_restart_and_carry_differ_and_both_run(material, tmp_path) -> None:
     made = {}
     for policy in ("restart", "carry"):
         run = new_run(tmp_path / policy, material) | GRPO | {"phase_policy": policy, "beta": 0.05}
-        log = grpo.train(open_stage("grpo", run))
+        log = trained(open_stage("grpo", run))
         made[policy] = weights(RunFolder(tmp_path / policy), "grpo")
         assert log[-1]["kl"] >= 0
     assert not same(made["restart"], made["carry"])
@@ -263,7 +271,7 @@ def test_a_broken_video_drops_its_group_and_the_run_goes_on(material, tmp_path) 
     samples = run.read_samples("selected")
     samples[0].video = "train/not-there.mp4"
     run.write_samples("selected", samples)
-    log = grpo.train(open_stage("grpo", base | {"epochs": 1, "steps_per_epoch": 3}))
+    log = trained(open_stage("grpo", base | {"epochs": 1, "steps_per_epoch": 3}))
     assert len(log) == 3
     assert sum(row["groups_failed"] for row in log) >= 1
 

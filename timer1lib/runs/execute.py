@@ -82,7 +82,7 @@ def execute(
             raise NotebookFailed(f"{target.stem}, {display.where()}: the kernel died (out of memory, or killed)", False) from None
         raise
     finally:
-        for pid in kernel:
+        for pid in filter(None, kernel):
             end_group(pid)  # a kernel that was killed leaves its workers
     os.chmod(running, 0o644)
     os.replace(running, target)
@@ -105,7 +105,7 @@ def _kernel_manager(environment: Mapping[str, str], started: list[int]) -> type:
 
         async def _async_post_start_kernel(self, **kw: Any) -> None:
             await super()._async_post_start_kernel(**kw)
-            started.append(int(self.provisioner.pid))
+            started.append(int(getattr(self.provisioner, "pid", 0)))
 
         @property
         def kernel_spec(self) -> KernelSpec:

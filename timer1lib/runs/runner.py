@@ -21,7 +21,7 @@ from timer1lib.runs.display import Display
 from timer1lib.runs.execute import check_notebook, execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
 from timer1lib.runs.kernel import KERNEL_LOCK, RUNNER_LOCK, Held, exclusive
-from timer1lib.runs.keys import changed_parts, check_files, key_parts, stage_key, stage_parameters
+from timer1lib.runs.keys import changed_parts, check_files, stage_key, stage_parameters
 from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest, now
 from timer1lib.runs.stamps import (
     Stamp,
@@ -32,6 +32,7 @@ from timer1lib.runs.stamps import (
     collect_outputs,
     damaged,
     forget_previous,
+    parts_of,
     publish,
     read_stamp,
     read_started,
@@ -157,11 +158,7 @@ def refuse_foreign(root: Path, *ours: str) -> None:
         if read_json(root / "manifest.json")["timer1"]:
             return
     names = [path.name for path in root.iterdir() if path.name not in _KNOWN and not path.name.startswith(".manifest.json.")]
-    if (
-        names
-        and not any(path for pattern in ("stages/*.json", *ours) for path in root.glob(pattern))
-        and not (root / WORK).is_dir()
-    ):
+    if names and not any(found for pattern in ("stages/*.json", WORK, *ours) for found in root.glob(pattern)):
         raise Timer1Error(f"{root}: holds {min(names)!r} and no run of timer1's; name an empty or new folder")
 
 
@@ -185,14 +182,6 @@ def ask(lines: Sequence[str]) -> None:
         raise Timer1Error("nothing was run, and all stands as it was; --yes goes on without asking")
 
 
-def parts_of(params: Params, folder: RunFolder, project: Project, stage: StageRef) -> dict[str, Any]:
-    """The parts of a stage's key, its earlier stages' results as they stand."""
-    stamps = {name: read_stamp(folder, find_stage(name)) for name in upstream(stage.name, params)}
-    read = {name: stamp.digests() if stamp else {} for name, stamp in stamps.items()}
-    notebook = project.notebooks / f"{stage.notebook}.ipynb"
-    return key_parts(params, stage, notebook, project.package, read, folder.notes)
-
-
 def to_run_again(
     params: Params, folder: RunFolder, project: Project, stages: Sequence[StageRef], fresh: bool = False
 ) -> list[Replaced]:
@@ -204,7 +193,10 @@ def to_run_again(
             changing.add(stage.name)
             continue
         why = (
-            "--fresh" if fresh else changed_parts(stamp.parts, parts_of(params, folder, project, stage)) or damaged(folder, stamp)
+            "--fresh"
+            if fresh
+            else changed_parts(stamp.parts, parts_of(params, folder, project.notebooks, project.package, stage))
+            or damaged(folder, stamp)
         )
         earlier = [find_stage(name).notebook for name in upstream(stage.name, params) if name in changing]
         if not why and earlier:
@@ -245,7 +237,7 @@ class _Runner:
         key = stage_key(parts)
         stamp, why = read_stamp(self.folder, stage), ""
         if stamp is not None and not fresh:
-            why = changed_parts(stamp.parts, parts) or damaged(self.folder, stamp)
+            why = changed_parts(stamp.parts, parts) or damaged(self.folder, stamp) or ""
             if not why:
                 self.display.note(f"{stage.notebook}: unchanged, skipped")
                 return {"how": "unchanged", "seconds": stamp.seconds, "key": key}
@@ -269,7 +261,7 @@ class _Runner:
             return done
 
     def _parts(self, stage: StageRef) -> dict[str, Any]:
-        return parts_of(self.params, self.folder, self.project, stage)
+        return parts_of(self.params, self.folder, self.project.notebooks, self.project.package, stage)
 
     def _execute(self, stage: StageRef, key: str, parts: dict[str, Any], fresh: bool) -> dict[str, Any]:
         resumed, before = begin(self.folder, stage, key, fresh)

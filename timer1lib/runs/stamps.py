@@ -22,8 +22,10 @@ from filelock import FileLock
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, sha256_file
+from timer1lib.params.sections import Params
 from timer1lib.runfolder import WORK, RunFolder, owner, run_files
-from timer1lib.runs.graph import STAGES, StageRef
+from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
+from timer1lib.runs.keys import key_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,13 @@ def read_stamp(run: RunFolder, stage: StageRef) -> Stamp | None:
 
 def _stamp(row: Mapping[str, Any]) -> Stamp:
     return Stamp(**{**row, "outputs": {name: Output(**output) for name, output in row["outputs"].items()}})
+
+
+def parts_of(params: Params, run: RunFolder, notebooks: Path, package: Path, stage: StageRef) -> dict[str, Any]:
+    """The parts of a stage's key, its earlier stages' results as they stand."""
+    stamps = {name: read_stamp(run, find_stage(name)) for name in upstream(stage.name, params)}
+    read = {name: stamp.digests() if stamp else {} for name, stamp in stamps.items()}
+    return key_parts(params, stage, notebooks / f"{stage.notebook}.ipynb", package, read, run.notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,22 @@ from timer1lib.params.load import validated
 from timer1lib.params.sections import SECTIONS, Params, SharedParams
 from timer1lib.progress import RUNNER_VARIABLE, quiet_libraries
 from timer1lib.runfolder import OWNED, RunFolder
-from timer1lib.runs.graph import StageRef, find_stage, upstream
+from timer1lib.runs.graph import StageRef, find_stage
 from timer1lib.runs.kernel import Held
-from timer1lib.runs.keys import changed_parts, key_parts, stage_key
+from timer1lib.runs.keys import changed_parts, stage_key
 from timer1lib.runs.manifest import disk_line, now
-from timer1lib.runs.stamps import Stamp, begin, bring_back, clean, collect_outputs, damaged, publish, read_stamp, work_folder
+from timer1lib.runs.stamps import (
+    Stamp,
+    begin,
+    bring_back,
+    clean,
+    collect_outputs,
+    damaged,
+    parts_of,
+    publish,
+    read_stamp,
+    work_folder,
+)  # fmt: skip
 
 P = TypeVar("P", bound=Section)
 
@@ -138,10 +149,7 @@ def _by_hand(stage: Stage[Any], params: Params, overwrite: bool) -> Stage[Any]:
     held = _hold(run.root, f"notebook {ref.notebook}")
     try:
         clean(run)
-        stamps = {name: read_stamp(run, find_stage(name)) for name in upstream(stage.name, params)}
-        read = {name: stamp.digests() if stamp else {} for name, stamp in stamps.items()}
-        notebook = project_root() / "notebooks" / f"{ref.notebook}.ipynb"
-        parts = key_parts(params, ref, notebook, Path(__file__).resolve().parents[1], read, run.notes)
+        parts = parts_of(params, run, project_root() / "notebooks", Path(__file__).resolve().parents[1], ref)
         stamp = read_stamp(run, ref)
         differs = changed_parts(stamp.parts, parts) or damaged(run, stamp) or "" if stamp else "not there"
         if stamp and differs and not overwrite and not stamp.parts["params"].get("shard"):

@@ -1,0 +1,133 @@
+"""Run All without the runner: a finished stage is shown, another one is refused, and what is made is what the runner makes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from timer1lib.errors import Timer1Error
+from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
+from timer1lib.runs.graph import find_stage
+from timer1lib.runs.keys import stage_parameters
+from timer1lib.runs.runner import run
+from timer1lib.stages import open_stage
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    """A run of seconds."""
+    return Params.model_validate(
+        {
+            "shared": {"frames": 4, "workers": 0, "threads": 1, "cache_dir": str(tmp_path_factory.mktemp("cache"))},
+            "curate": {
+                "train_videos": 6, "test_videos": 1, "ood_videos": 1, "questions": 1, "cold_start_n": 4, "check_clock": False,
+            },
+            "sft": {"steps": 1, "batch_size": 2, "samples": 2},
+            "difficulty": {"rule": "uniform", "n": 4, "low": 0.0, "rollouts": 0},
+            "grpo": {
+                "epochs": 1, "steps_per_epoch": 1, "prompts_per_step": 1, "num_generations": 2, "max_completion_length": 8,
+            },
+            "evaluate": {"checkpoints": "grpo", "splits": "test_id", "max_new_tokens": 4, "perturb": "", "resamples": 100},
+        }
+    )  # fmt: skip
+
+
+def run_all(root: Path, section: str, params: Params, **changes: Any) -> dict[str, Any]:
+    """The cells of the real notebook one after the other, its parameters replaced, as a person's Run All does it."""
+    path = ROOT / "notebooks" / f"{NOTEBOOKS[list(SECTIONS).index(section)]}.ipynb"
+    names: dict[str, Any] = {"display": lambda *_: None}
+    with contextlib.chdir(ROOT):
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                exec("".join(cell["source"]), names)
+                if "parameters" in cell["metadata"].get("tags", []):
+                    names |= {"run_dir": str(root), **stage_parameters(params, find_stage(section)), **changes}
+    return names
+
+
+def tree(root: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        path.relative_to(root).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+@pytest.fixture(scope="module")
+def made(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """01 to 05 by hand."""
+    root = tmp_path_factory.mktemp("run") / "by-hand"
+    for section in list(SECTIONS)[:5]:
+        names = run_all(root, section, params)
+        assert names["stage"].finished
+    return root
+
+
+def test_the_runner_skips_what_was_made_by_hand(params: Params, made: Path) -> None:
+    assert (made / "checkpoints" / "grpo" / "model.safetensors").is_file()
+    assert not any((made / ".work").iterdir())
+    result = run(params, until="05", out=made, report=False)
+    assert [stage["how"] for stage in result.stages.values()] == ["unchanged"] * 5
+
+
+def test_run_all_on_a_finished_stage_shows_it_and_writes_nothing(params: Params, made: Path) -> None:
+    before = tree(made)
+    for section in list(SECTIONS)[:5]:
+        names = run_all(made, section, params)
+        if section in ("sft", "grpo"):
+            assert [row["step"] for row in names["log"]] == [1]
+        if section == "evaluate":
+            assert names["metrics"] == json.loads((made / "metrics.json").read_text())
+        assert tree(made) == before, section
+
+
+def test_other_settings_are_refused_and_replace_with_overwrite(params: Params, made: Path) -> None:
+    before = tree(made)
+    with pytest.raises(
+        Timer1Error, match=r"04_grpo is finished in .*: params \(beta\)\. Set overwrite = True .*run_dir"
+    ) as caught:
+        run_all(made, "grpo", params, beta=0.3)
+    assert "\n" not in str(caught.value)
+    assert tree(made) == before
+    given = {**stage_parameters(params, find_stage("grpo")), "beta": 0.3}
+    opened = open_stage("grpo", {"run_dir": str(made), **given, "overwrite": True})
+    opened.run.log("grpo").parent.mkdir(parents=True)
+    opened.run.log("grpo").write_text('{"epoch": 9}\n')  # and here its kernel ends
+    assert {name: what for name, what in tree(made).items() if not name.startswith(".work")} == before
+    run_all(made, "grpo", params, beta=0.3, overwrite=True)
+    stamp = json.loads((made / "stages" / "04_grpo.json").read_text())
+    assert stamp["parts"]["params"]["beta"] == 0.3
+    # what was replaced is kept, and stands again for the runner of the old parameters
+    result = run(params, until="05", out=made, report=False)
+    assert [stage["how"] for stage in result.stages.values()] == ["unchanged"] * 3 + ["brought back", "unchanged"]
+    after = tree(made)
+    assert all(after[name] == what for name, what in before.items() if name.startswith(("checkpoints", "logs", "data")))
+
+
+def test_one_writer_a_folder_notebooks_included(params: Params, tmp_path: Path) -> None:
+    given = json.dumps({"run_dir": str(tmp_path / "r"), **stage_parameters(params, find_stage("curate"))})
+    code = "import json, sys; from timer1lib.stages import open_stage\n"
+    code += "open_stage('curate', json.loads(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", code, given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    named = rf"another timer1 \(process {holder.pid}, notebook 01_curate\) works in this folder"
+    try:
+        with pytest.raises(Timer1Error, match=named):
+            open_stage("sft", {"run_dir": str(tmp_path / "r")})
+        with pytest.raises(Timer1Error, match=named):
+            run(params, until="01", out=tmp_path / "r", report=False)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert os.listdir(tmp_path / "r" / ".work")
+    assert not open_stage("curate", json.loads(given)).finished
