@@ -22,7 +22,14 @@ from timer1lib.video import decode, store
 from timer1lib.video.decode import damage
 from timer1lib.video.store import FrameStore, WorkerPool
 
-CODECS = {"a.mp4": "libx264", "b.mkv": "libx264", "c.avi": "mpeg4", "d.webm": "libvpx-vp9", "e.mp4": "libx265", "f.mpg": "mpeg2video"}
+CODECS = {
+    "a.mp4": "libx264",
+    "b.mkv": "libx264",
+    "c.avi": "mpeg4",
+    "d.webm": "libvpx-vp9",
+    "e.mp4": "libx265",
+    "f.mpg": "mpeg2video",
+}
 
 
 def draw(path: Path, codec: str = "libx264", frames: int = 60) -> Path:
