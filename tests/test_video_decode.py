@@ -18,7 +18,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.video import decode
 from timer1lib.video.decode import damage as damage_of
 from timer1lib.video.decode import read_frames
-from timer1lib.video.probe import probe
+from timer1lib.video.probe import timeline
 from timer1lib.view.playable import Playable, playable, strip
 
 NATIVE = {"min_frame_pixels": 1, "total_pixels": 10**9, "factor": 2}
@@ -192,17 +192,17 @@ def test_real_files_have_pyav_timestamps_in_both_decoders(path: Path) -> None:
     np.testing.assert_allclose(frames.times_s, other.times_s)
     assert np.array_equal(frames.pixels, other.pixels)
     assert frames.decoder == ("pyav" if path.name.startswith(("av1", "h265_10bits")) else "decord")
-    info = probe(path)
-    assert info.frames == len(truth)
+    info = timeline(path)
+    assert len(info.pts) == len(truth)
     assert info.duration_s > truth[-1]
 
 
 @pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="../shared/data/videos is not there")
-def test_probe_of_special_files() -> None:
-    rotated = probe(SHARED_VIDEOS / "nasa_13013_rotated.mp4")
+def test_timelines_of_special_files() -> None:
+    rotated = timeline(SHARED_VIDEOS / "nasa_13013_rotated.mp4")
     assert (rotated.width, rotated.height, rotated.rotation) == (270, 480, 90)
-    assert probe(SHARED_VIDEOS / "test_non_zero_start.mp4").start_s == pytest.approx(127995 / 15360)
-    assert probe(SHARED_VIDEOS / "av1_video.mkv").codec == "av1"
+    late = timeline(SHARED_VIDEOS / "test_non_zero_start.mp4")
+    assert late.pts[0] * late.time_base == pytest.approx(127995 / 15360)
 
 
 COLOURS = [(255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 40), (40, 90, 180), (128, 128, 128)]
@@ -286,7 +286,12 @@ def test_a_list_of_files_reaches_no_other_file(tmp_path: Path, name: str) -> Non
     inside = tmp_path / "videos"
     inside.mkdir()
     (inside / name).write_text(LISTS[name].format(outside))
-    for read in (probe, damage_of, lambda path: read_frames(path, Sampling()), lambda path: playable(path, tmp_path / "cache")):
+    for read in (
+        timeline,
+        damage_of,
+        lambda path: read_frames(path, Sampling()),
+        lambda path: playable(path, tmp_path / "cache"),
+    ):
         with pytest.raises(Timer1Error, match=name.replace(".", r"\.")):
             read(inside / name)
     content = (inside / name).read_bytes()
@@ -298,7 +303,7 @@ def test_a_pattern_of_names_is_no_video(tmp_path: Path) -> None:
     for name in ("1.png", "2.png", "%d.png"):
         Image.new("RGB", (32, 32)).save(tmp_path / name)
     with pytest.raises(Timer1Error):
-        probe(tmp_path / "%d.png")
+        timeline(tmp_path / "%d.png")
 
 
 def test_every_video_is_opened_in_one_place() -> None:

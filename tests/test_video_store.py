@@ -238,7 +238,7 @@ def test_a_cache_that_cannot_be_written_costs_no_frame(
         for path in videos:
             assert same(store.get(path, SAMPLING), read_frames(path, SAMPLING))
         assert store.damaged(videos) == dict.fromkeys(videos, "")
-    told = [record for record in caplog.records if "cannot be written" in record.message]
+    told = [record for record in caplog.records if "cannot write" in record.message]
     assert 1 <= len(told) <= 3  # once for each kind of entry, not for each entry
 
 

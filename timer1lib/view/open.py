@@ -81,7 +81,7 @@ def run_from_predictions(predictions: Path, annotations: Path, videos: Path, roo
 
 def _durations(samples: list[Sample], videos: Path) -> None:
     """Fill in the lengths (seconds) that the annotations do not give, from the files."""
-    from timer1lib.video.probe import probe
+    from timer1lib.video.probe import timeline
 
     known: dict[str, float | None] = {}
     for sample in samples:
@@ -93,7 +93,7 @@ def _durations(samples: list[Sample], videos: Path) -> None:
         if sample.video not in known:
             path = videos / sample.video
             try:
-                known[sample.video] = probe(path).duration_s if path.is_file() else None
+                known[sample.video] = timeline(path).duration_s if path.is_file() else None
             except Timer1Error as error:
                 log.warning("%s", error)
                 known[sample.video] = None
