@@ -16,8 +16,7 @@ from grpo_models import FAMILIES, PAD, VOCAB, double_head, ragged_completions, r
 from timer1lib.cli import main  # noqa: E402
 from timer1lib.errors import Timer1Error  # noqa: E402
 from timer1lib.models.config import FAMILIES as FAMILY_OBJECTS  # noqa: E402
-from timer1lib.models.config import KNOWN, architecture_of, family_of, known_sizes  # noqa: E402
-from timer1lib.models.fast_vision import vision_tower  # noqa: E402
+from timer1lib.models.config import KNOWN, architecture_of, family_of, family_of_model, known_sizes  # noqa: E402
 from timer1lib.models.features import mergers, tower_features  # noqa: E402
 from timer1lib.params.load import load_params  # noqa: E402
 from timer1lib.training.estimate import estimate, format_estimate, seen_pairs  # noqa: E402
@@ -30,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def counted(model: Any) -> tuple[int, int, int]:
     """Parameters of the text model, the mergers and the tower; tied ones once."""
-    merger = {id(p): p.numel() for m in mergers(vision_tower(model)) for p in m.parameters()}
-    tower = {id(p): p.numel() for p in vision_tower(model).parameters() if id(p) not in merger}
+    merger = {id(p): p.numel() for m in mergers(family_of_model(model).tower(model)) for p in m.parameters()}
+    tower = {id(p): p.numel() for p in family_of_model(model).tower(model).parameters() if id(p) not in merger}
     text = {id(p): p.numel() for p in model.parameters() if id(p) not in merger and id(p) not in tower}
     return sum(text.values()), sum(merger.values()), sum(tower.values())
 

@@ -9,7 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from timer1lib.models.fast_vision import speed_up_vision, vision_tower  # noqa: E402
+from timer1lib.models.config import family_of_model  # noqa: E402
+from timer1lib.models.fast_vision import speed_up_vision  # noqa: E402
 
 
 def tower(family: str, attention: str = "sdpa") -> Any:
@@ -93,4 +94,4 @@ def test_twice_is_once_and_copies_stand_alone() -> None:
 
 def test_no_tower_is_said() -> None:
     with pytest.raises(TypeError, match="no vision tower"):
-        vision_tower(torch.nn.Linear(2, 2))
+        family_of_model(torch.nn.Linear(2, 2))

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from grpo_models import BANNED, EOS, FAMILIES, PAD, random_model, video_prompt  # noqa: E402
 
-from timer1lib.models.fast_vision import vision_tower  # noqa: E402
+from timer1lib.models.config import family_of_model  # noqa: E402
 from timer1lib.models.features import (  # noqa: E402
     FeatureCache,
     accept_features,
@@ -142,9 +142,11 @@ def test_the_key_changes_with_pixels_sampling_and_tower_and_not_with_the_merger(
     model = random_model(family)
     before = tower_hash(model)
     with torch.no_grad():
-        vision_tower(model).merger.get_parameter(next(n for n, _ in vision_tower(model).merger.named_parameters())).add_(1)
+        family_of_model(model).tower(model).merger.get_parameter(
+            next(n for n, _ in family_of_model(model).tower(model).merger.named_parameters())
+        ).add_(1)
         assert tower_hash(model) == before
-        vision_tower(model).blocks[1].attn.qkv.weight[0, 0] += 1e-9
+        family_of_model(model).tower(model).blocks[1].attn.qkv.weight[0, 0] += 1e-9
         assert tower_hash(model) != before
     assert tower_hash(random_model(family)) == before
     assert tower_hash(random_model(family).float()) != before

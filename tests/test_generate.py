@@ -18,10 +18,10 @@ from timer1lib.files import read_json, read_jsonl
 from timer1lib.forms import Prompt
 from timer1lib.inference import generate
 from timer1lib.inference.generate import predict
-from timer1lib.inference.ledger import batches, merge_shards, shard_path, shuffle_frames, swap_videos, take_shard
+from timer1lib.inference.ledger import Ledger, batches, merge_shards, shard_path, shuffle_frames, swap_videos, take_shard
 from timer1lib.params import parse_shard
 from timer1lib.params.sections import SharedParams
-from timer1lib.schema import Sample
+from timer1lib.schema import Prediction, Sample
 
 QUERIES = ("a red circle", "the wall turns blue", "a green square appears")
 
@@ -204,6 +204,51 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_answers(
     asked.clear()
     assert ask(model, samples, videos, shared, out, **options) == again
     assert asked == [], "a finished file is not asked again"
+
+
+def test_a_ledger_heals_what_a_disk_has_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"model": "m", "samples": [[name] for name in "abcd"]}
+    given = {name: Prediction(name, completion=name, parser="timer1", model="m") for name in "abcd"}
+
+    def opened(copies: int = 1) -> Ledger:
+        ledger = Ledger(tmp_path / "p.jsonl", settings, copies)
+        ledger.open()
+        return ledger
+
+    opened().add(given.values())
+    part = tmp_path / "p.part.jsonl"
+    lines = part.read_text().splitlines()
+    part.write_text("\n".join([lines[0], lines[1][:9] + "\x00" + lines[1][10:], '{"id": 7}', lines[3]]) + "\n")
+    ledger = opened()
+    assert sorted(ledger.done) == ["a", "d"]
+    assert [record.message.split(":")[0] for record in caplog.records] == [f"{part}, line 2", f"{part}, line 3"]
+    ledger.add([given["b"], given["c"]])
+    assert [answer.id for answer in ledger.finish("abcd")] == list("abcd")
+    whole = ledger.path.read_text()
+    ledger.path.write_text(whole.replace(whole.splitlines()[2], "garbage"))
+    again = opened()
+    assert sorted(again.done) == ["a", "b", "d"]
+    again.add([given["c"]])
+    again.finish("abcd")
+    assert again.path.read_text() == whole
+
+    caplog.clear()
+    ledger.meta.write_text('{"key": "')
+    assert opened().done == {}, "whose answers these are cannot be told"
+    assert "p.meta.json" in caplog.text
+    assert opened().meta.read_text() == json.dumps({"key": ledger.key, "settings": settings}, indent=2) + "\n"
+
+
+def test_a_torn_shard_is_not_adopted(tmp_path: Path) -> None:
+    settings = {"model": "m", "samples": [["a"], ["b"]], "shard": None}
+    shard = Ledger(tmp_path / "p.1of2.jsonl", {**settings, "samples": [["a"]], "shard": [1, 2]})
+    shard.open()
+    shard.add([Prediction("a", completion="x", parser="timer1", model="m")])
+    shard.finish("a")
+    assert list(Ledger(tmp_path / "p.jsonl", settings).open()) == ["a"]
+    shard.meta.write_text("{")
+    (tmp_path / "p.part.jsonl").unlink()
+    assert Ledger(tmp_path / "p.jsonl", settings).open() == {}
 
 
 def test_other_settings_or_weights_start_anew(

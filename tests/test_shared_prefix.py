@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 
 from grpo_models import FAMILIES, PAD, double_head, plain_logps, ragged_completions, random_model, video_prompt  # noqa: E402
 
-from timer1lib.models.fast_vision import speed_up_vision, vision_tower  # noqa: E402
+from timer1lib.models.config import family_of_model  # noqa: E402
+from timer1lib.models.fast_vision import speed_up_vision  # noqa: E402
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash  # noqa: E402
 from timer1lib.training.common import freeze_vision_tower  # noqa: E402
 from timer1lib.training.video_grpo import attention, repeated, shared_prefix  # noqa: E402
@@ -131,7 +132,7 @@ def test_cached_tower_features_with_a_trained_merger(family: str, checkpointing:
         prompt.video = features
     assert (cache.from_disk, cache.computed) == (len(raw), 0)
     blocks = []
-    vision_tower(model).blocks[0].register_forward_pre_hook(lambda *_: blocks.append(1))
+    family_of_model(model).tower(model).blocks[0].register_forward_pre_hook(lambda *_: blocks.append(1))
     logps, _ = shared_prefix.score(model, prompts, tokens, mask, PAD)
     loss_of(logps).backward()
     assert_same(logps.detach(), expected, gradients(model), expected_grads)

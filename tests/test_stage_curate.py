@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,35 @@ def test_test_sets_can_be_repaired_too(tmp_path: Path, data: Path) -> None:
     splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
     assert [s.windows for s in splits["charades"]] == [[(2.0, 10.0)], [(2.0, 5.0)]]
     assert [s.id for s in splits["train"]] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("treatment", ["drop", "keep"])
+def test_rows_about_damaged_videos_are_left_out(tmp_path: Path, data: Path, treatment: str) -> None:
+    """Training rows go; test rows stay as published, and their video gives an error in place of frames."""
+    shutil.copytree(data / "videos", tmp_path / "videos")
+    for name in ("AAAA1.mp4", "AAAA3.mp4"):
+        path = tmp_path / "videos" / name
+        with av.open(str(path)) as container:
+            middle = [packet.pos for packet in container.demux(video=0) if packet.size][20]
+        raw = bytearray(path.read_bytes())
+        raw[middle : middle + 300] = bytes(300)
+        path.write_bytes(raw)
+    opened = stage(tmp_path, **files(data, videos=str(tmp_path / "videos"), on_damaged=treatment))
+    sources = curate.gather(opened)
+    report = curate.audit(opened, sources)
+    assert report.findings["damaged"] == 2
+    splits = curate.write_splits(opened, sources, report)
+    assert [s.id for s in splits["train"]] == (["a"] if treatment == "drop" else ["a", "b"])
+    assert [s.id for s in splits["charades"]] == ["t1", "t2"]
+    assert opened.run.video(splits["charades"][0]).is_file()
+    if treatment == "drop":
+        with pytest.raises(Timer1Error, match=r"damaged video.*AAAA3"):
+            opened.run.video(splits["charades"][1])
+    else:
+        assert opened.run.video(splits["charades"][1]).is_file()
+    assert curate.clock(opened, splits)["decoders"] == {"decord": len({s.video for rows in splits.values() for s in rows})}
+    shallow = stage(tmp_path / "b", **files(data, videos=str(tmp_path / "videos"), deep_check=False))
+    assert "damaged" not in curate.audit(shallow, curate.gather(shallow)).findings
 
 
 def test_notes_of_an_inspection_are_read_back(tmp_path: Path, data: Path) -> None:

@@ -114,6 +114,28 @@ def test_sft_with_adapters_changes_the_text_model_alone(material, tmp_path) -> N
     assert all("language_model" in k and "_proj" in k for k in changed)
 
 
+def test_sft_goes_on_without_videos_that_broke(material, tmp_path, caplog) -> None:
+    import shutil
+
+    options = new_run(tmp_path, material)
+    world = tmp_path / "world"
+    shutil.copytree(str(material["world"]), world)
+    run = RunFolder(tmp_path)
+    run.set_video_root(world)
+    rows = list(read_jsonl(run.data("cold_start")))
+    broken = rows[0]["video"]
+    (world / broken).write_bytes(b"no video any more")
+    log = sft.train(open_stage("sft", {**options, **SFT, "samples": 0, "micro_batch_size": 1}))
+    assert len(log) == SFT["steps"]
+    about = [record.message for record in caplog.records if "left out so far" in record.message]
+    assert about
+    assert all(broken in message for message in about)
+    for row in rows:
+        (world / row["video"]).write_bytes(b"no video any more")
+    with pytest.raises(Timer1Error, match="cannot be read as a video"):
+        sft.train(open_stage("sft", {**new_run(tmp_path / "b", material), **options, "run_dir": str(tmp_path), **SFT}))
+
+
 def test_sft_switched_off_leaves_no_checkpoint(material, tmp_path) -> None:
     assert trained(open_stage("sft", new_run(tmp_path, material) | SFT | {"enabled": False})) == []
     assert not RunFolder(tmp_path).checkpoint("sft").exists()

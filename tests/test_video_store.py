@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from make_videos import number_in, write_video
 
 from timer1lib.clock import Sampling
 from timer1lib.errors import Timer1Error
+from timer1lib.video import cache as cache_module
 from timer1lib.video import store as frame_store
 from timer1lib.video.cache import DIGEST_BYTES, DiskCache
 from timer1lib.video.decode import read_frames
@@ -166,6 +168,103 @@ def test_a_worker_that_dies_is_named_with_its_file(tmp_path: Path, videos: list[
             with pytest.raises(Timer1Error, match=r"0\.mp4.*died"):
                 store.get(videos[0], SAMPLING)
         assert same(store.get(videos[1], SAMPLING), read_frames(videos[1], SAMPLING))
+
+
+HUNG = textwrap.dedent("""
+    import time
+    from timer1lib.video import decode
+    real = decode.read_frames
+    decode.read_frames = lambda path, *rest: time.sleep(1e6) if str(path).endswith("hangs.mp4") else real(path, *rest)
+""")
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_worker_that_hangs_is_ended_and_the_rest_goes_on(
+    tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HUNG)
+    shutil.copy(videos[0], tmp_path / "hangs.mp4")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(frame_store, "PATIENCE_S", 3.0)
+    if stopped:  # it cannot even end itself
+        real = frame_store._ask
+        monkeypatch.setattr(
+            frame_store, "_ask", lambda worker, message: (worker.send_signal(signal.SIGSTOP), real(worker, message))[1]
+        )
+        monkeypatch.setattr(frame_store, "PATIENCE_S", 0.1)
+    with FrameStore(tmp_path / "cache", 1.0, workers=1) as store:
+        store.prefetch([(path, SAMPLING, WHOLE) for path in (tmp_path / "hangs.mp4", videos[1])])
+        with pytest.raises(Timer1Error, match=r"hangs\.mp4: its decoder gave no answer"):
+            store.get(tmp_path / "hangs.mp4", SAMPLING)
+        with pytest.raises(Timer1Error, match=r"hangs\.mp4: its decoder gave no answer"):
+            store.get(tmp_path / "hangs.mp4", SAMPLING)
+        if not stopped:
+            assert same(store.get(videos[1], SAMPLING), read_frames(videos[1], SAMPLING))
+
+
+def test_a_decoder_that_hangs_in_place_is_left_behind(
+    tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = threading.Event()
+    monkeypatch.setattr(frame_store, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(
+        frame_store, "read_frames", lambda path, *rest: hold.wait(60) if path == videos[0] else read_frames(path, *rest)
+    )
+    store = FrameStore(tmp_path, 1.0)
+    for _ in range(2):
+        with pytest.raises(Timer1Error, match=r"0\.mp4: its decoder gave no answer"):
+            store.get(videos[0], SAMPLING)
+    assert same(store.get(videos[1], SAMPLING), read_frames(videos[1], SAMPLING))
+    hold.set()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("fault", ["a file in its place", "disk full"])
+def test_a_cache_that_cannot_be_written_costs_no_frame(
+    tmp_path: Path,
+    videos: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    workers: int,
+    fault: str,
+) -> None:
+    folder = tmp_path / "cache"
+    if fault == "disk full":
+        monkeypatch.setattr(cache_module, "atomic_write_bytes", full_disk)
+    else:
+        folder.write_text("not a folder")
+    with FrameStore(folder, 1.0, workers=workers) as store:
+        store.prefetch([(path, SAMPLING, WHOLE) for path in videos])
+        for path in videos:
+            assert same(store.get(path, SAMPLING), read_frames(path, SAMPLING))
+        assert store.damaged(videos) == dict.fromkeys(videos, "")
+    told = [record for record in caplog.records if "cannot write" in record.message]
+    assert 1 <= len(told) <= 3  # once for each kind of entry, not for each entry
+
+
+def full_disk(path: Path, content: bytes) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_what_cannot_be_removed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = DiskCache(tmp_path, 1500)
+    for name in ("00a", "01b"):
+        cache.put(name, bytes(1000))
+    cache.path("01b").write_bytes(b"damaged")
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert cache.get("01b") is None
+    assert DiskCache(tmp_path, 10).trim() == 0
+
+
+def test_an_entry_of_another_form_is_made_again(tmp_path: Path, videos: list[Path]) -> None:
+    store = FrameStore(tmp_path, 1.0)
+    for content in (b"8 bytes!{", b"\x02" + bytes(7) + b"{}", b"\x04" + bytes(7) + b"null"):
+        store.cache.put(store.key(videos[0], SAMPLING), content)
+        assert same(store.get(videos[0], SAMPLING), read_frames(videos[0], SAMPLING))
 
 
 WRITER = textwrap.dedent("""

@@ -43,7 +43,7 @@ def install_rule(model: Any, config: PositionConfig, rule: ClockRule = "auto") -
 
     Args:
         model: an `...ForConditionalGeneration` or a PEFT wrapper of one. Installing again replaces the rule.
-        config: what the published rule needs of the model; `models.load.install_rule` asks the family for it.
+        config: what the published rule needs of the model; `Family.install_rule` knows it.
         rule: `published`; `installed`, as the library computes it; `auto`, published where the two differ;
             `wrong_text`, the experiment's: text after a video restarts near the video's start.
     """

@@ -93,9 +93,9 @@ ProbeSeconds = Callable[[Path], float]
 
 def probe_seconds(path: Path) -> float:
     """Duration by the file's own frames; decodes one frame to see that it can be done."""
-    from timer1lib.video.probe import probe
+    from timer1lib.video.probe import timeline
 
-    return probe(path).duration_s
+    return timeline(path).duration_s
 
 
 def check_videos(

@@ -29,15 +29,6 @@ GRIDS_KEPT = 64
 """How many grids' tables are kept a model."""
 
 
-def vision_tower(model: nn.Module) -> nn.Module:
-    """The vision tower of a (PEFT-wrapped) model, or `model` itself where it is a tower.
-
-    Raises:
-        TypeError: the model has none.
-    """
-    return family_of_model(model).tower(model)
-
-
 def speed_up_vision(model: nn.Module) -> nn.Module:
     """Speed up the vision tower of `model` in place; a second call changes nothing.
 

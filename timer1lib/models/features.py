@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from timer1lib.models.config import family_of_model
-from timer1lib.models.fast_vision import vision_tower
 from timer1lib.video.cache import DiskCache
 
 if TYPE_CHECKING:
@@ -42,14 +41,14 @@ def mergers(tower: nn.Module) -> list[nn.Module]:
 
 def tower_is_frozen(model: nn.Module) -> bool:
     """Whether nothing of the tower but its mergers is trained, so that features before the mergers stay valid."""
-    tower = vision_tower(model)
+    tower = family_of_model(model).tower(model)
     heads = {id(p) for merger in mergers(tower) for p in merger.parameters()}
     return not any(p.requires_grad and id(p) not in heads for p in tower.parameters())
 
 
 def tower_hash(model: nn.Module) -> str:
     """Hash of the tower's weights, mergers left out, with its configuration and number type."""
-    tower: Any = vision_tower(model)
+    tower: Any = family_of_model(model).tower(model)
     heads = {id(p) for merger in mergers(tower) for p in merger.parameters()}
     digest = hashlib.blake2b(json.dumps(_shape_of(tower), sort_keys=True).encode(), digest_size=16)
     for name, parameter in sorted(tower.named_parameters()):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json, resolve
-from timer1lib.models.config import family_of, family_of_model
+from timer1lib.models.config import family_of
 from timer1lib.models.family import Family, Geometry
 
 if TYPE_CHECKING:
@@ -133,11 +133,6 @@ def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto", timesta
         raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
     rule = family.install_rule(model.eval(), clock_rule)
     return LoadedModel(model, load_processor(source), family, rule, name, family.geometry(config, name, timestamps))
-
-
-def install_rule(model: Any, rule: ClockRule = "auto") -> RuleInUse:
-    """Make a loaded model of any family go by a position rule in every path; see `clock.rule.install_rule`."""
-    return family_of_model(model).install_rule(model, rule)
 
 
 def load_processor(name_or_path: str | Path) -> Any:

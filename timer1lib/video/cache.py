@@ -63,7 +63,7 @@ class DiskCache:
             atomic_write_bytes(self.path(name), _digest(name, content) + content)
         except OSError as error:
             if not self._told:
-                log.warning("cache %s cannot be written, which costs time and nothing else: %s", self.folder, error)
+                log.warning("cache %s: cannot write, which costs time and nothing else: %s", self.folder, error)
             self._told = True
             return False
         self._writes += 1

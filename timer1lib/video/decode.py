@@ -141,7 +141,7 @@ def choose_decoder(path: str | Path) -> str:
     """`decord` where its colours are exact and it numbers the frames as the container does, else `pyav`.
 
     Raises:
-        Timer1Error: as `probe`.
+        Timer1Error: as `timeline`.
     """
     try:
         _decord_reader(timeline(path))
@@ -183,7 +183,7 @@ def damage(path: str | Path) -> str:
     notice most changes, VP8, VP9 and AV1 only few.
 
     Raises:
-        Timer1Error: as `probe`.
+        Timer1Error: as `timeline`.
     """
     import av
     import av.logging

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,21 +24,6 @@ POINTERS = frozenset({"hls", "concat", "dash", "webm_dash_manifest", "rtp", "rts
 
 MISSING_SHARE, MISSING_SECONDS = 0.02, 1.0
 """A file that ends this much before the duration it declares, with every stream, is cut off."""
-
-
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """A video file at a glance. Seconds count from the first frame but for `start_s`, the container's own time of it."""
-
-    path: str
-    duration_s: float
-    start_s: float
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    frames: int
-    fps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +48,6 @@ class Timeline:
     width: int
     height: int
     rotation: int
-    codec: str
     pixel_format: str
 
     @property
@@ -71,43 +56,30 @@ class Timeline:
         return np.asarray((self.pts - self.pts[0]) * self.time_base, dtype=np.float64)
 
 
-def probe(path: str | Path) -> VideoInfo:
-    """Duration, size, rotation and codec of a video file. Reads the file's packets and decodes one frame.
+def timeline(path: str | Path) -> Timeline:
+    """What a file's packets and first frame say; remembered while the file stays as it is.
 
     Raises:
         Timer1Error: names the file: missing, empty, no video stream, not a video, cut off.
     """
-    line = timeline(path)
-    spacing = np.diff(line.times_s)
-    return VideoInfo(
-        path=str(path),
-        duration_s=line.duration_s,
-        start_s=float(line.pts[0] * line.time_base),
-        width=line.width,
-        height=line.height,
-        rotation=line.rotation,
-        codec=line.codec,
-        frames=len(line.pts),
-        fps=float(1.0 / np.mean(spacing)) if len(spacing) and np.mean(spacing) > 0 else 0.0,
-    )
+    return _timeline(os.fspath(path), *size_and_change(path))
 
 
-def timeline(path: str | Path) -> Timeline:
-    """Timestamps of every frame, read from the packets without decoding; remembered while the file stays as it is.
+def size_and_change(path: str | Path) -> tuple[int, int]:
+    """Bytes of a video file and the time of its last change in ns.
 
     Raises:
-        Timer1Error: as `probe`.
+        Timer1Error: no such file, not a file, or an empty one.
     """
-    file = Path(path)
     try:
-        stat = file.stat()
+        stat = os.stat(path)
     except OSError:
         raise Timer1Error(f"{path}: no such video file") from None
-    if not file.is_file():
+    if not S_ISREG(stat.st_mode):
         raise Timer1Error(f"{path}: not a file; a video is expected")
     if stat.st_size == 0:
         raise Timer1Error(f"{path}: the video file is empty (0 bytes); download or copy it again")
-    return _timeline(os.fspath(file), stat.st_size, stat.st_mtime_ns)
+    return stat.st_size, stat.st_mtime_ns
 
 
 @lru_cache(maxsize=512)
@@ -123,7 +95,7 @@ def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
             if not pts:
                 raise Timer1Error(f"{path}: the video stream holds no frame (cut off or zero length)")
             _check_complete(path, container, stream, max(ends))
-            time_base, codec = float(stream.time_base or 0), stream.codec_context.codec.canonical_name
+            time_base = float(stream.time_base or 0)
             rotation, size_px, pixel_format = _first_frame(path)
     except (av.FFmpegError, UnicodeDecodeError, ValueError) as error:
         raise Timer1Error(f"{path}: cannot be read as a video: {_reason(error)}") from error
@@ -136,7 +108,7 @@ def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
     duration = (int(ordered[-1]) - int(ordered[0]) + last) * time_base
     width, height = size_px if rotation % 180 == 0 else size_px[::-1]
     starts = np.unique(np.array(keyframes or ordered[:1], dtype=np.int64))
-    return Timeline(path, ordered, starts, time_base, duration, width, height, rotation, codec, pixel_format)
+    return Timeline(path, ordered, starts, time_base, duration, width, height, rotation, pixel_format)
 
 
 def open_container(video: str | Path | bytes) -> InputContainer:

@@ -32,6 +32,7 @@ from timer1lib.files import NOT_JSON, resolve, sha256_file
 from timer1lib.progress import Progress
 from timer1lib.video.cache import DiskCache
 from timer1lib.video.decode import Clip, damage, read_frames
+from timer1lib.video.probe import size_and_change
 
 if TYPE_CHECKING:
     from timer1lib.params.sections import SharedParams
@@ -197,13 +198,7 @@ class FrameStore:
     def content_hash(self, path: str | Path) -> str:
         """SHA-256 of the file's bytes, remembered (on disk too) while its size and time of change stay."""
         file = Path(path).absolute()
-        try:
-            stat = file.stat()
-        except OSError:
-            raise Timer1Error(f"{path}: no such video file") from None
-        if not file.is_file():
-            raise Timer1Error(f"{path}: not a file; a video is expected")
-        known = (str(file), stat.st_size, stat.st_mtime_ns)
+        known = (str(file), *size_and_change(path))
         if known in self._known:
             return self._known[known]
         note = hashlib.sha256(repr(known).encode()).hexdigest()

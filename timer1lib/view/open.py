@@ -84,7 +84,7 @@ def _plain(path: Path, otherwise: str) -> str:
 
 def _durations(samples: list[Sample], videos: Path) -> None:
     """Fill in the lengths (seconds) that the annotations do not give, from the files."""
-    from timer1lib.video.probe import probe
+    from timer1lib.video.probe import timeline
 
     for sample in samples:
         if sample.duration is not None:
@@ -93,7 +93,7 @@ def _durations(samples: list[Sample], videos: Path) -> None:
             sample.duration = sample.video_end - sample.video_start
         elif (videos / sample.video).is_file():
             try:
-                sample.duration = probe(videos / sample.video).duration_s - (sample.video_start or 0.0)
+                sample.duration = timeline(videos / sample.video).duration_s - (sample.video_start or 0.0)
             except Timer1Error as error:
                 log.warning("%s", error)
 

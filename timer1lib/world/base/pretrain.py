@@ -21,9 +21,8 @@ from torch import nn
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_json
-from timer1lib.models.config import FAMILIES
+from timer1lib.models.config import FAMILIES, family_of_model
 from timer1lib.models.fast_vision import speed_up_vision
-from timer1lib.models.load import install_rule
 from timer1lib.progress import Progress
 from timer1lib.world.base.lessons import Lesson, Mix, build_lesson, lesson_pixels, lesson_scene
 from timer1lib.world.base.tiny import MERGE, PATCH, TEMPORAL_PATCH, build_tiny, parameter_count
@@ -85,7 +84,7 @@ def pretrain(
     optimizers = build_optimizers(model, recipe)
     start, spent = _restore(state_path, model, optimizers)
     if family == "qwen2_5_vl":
-        install_rule(model)
+        family_of_model(model).install_rule(model)
     speed_up_vision(model)
     model.train()
     video = lesson_videos(mix, recipe.pool)
