@@ -284,11 +284,12 @@ def results(run: Path, cache: Path | None = None) -> dict[str, str]:
         if not path.is_file() or not name.startswith(RESULTS):
             continue
         content = path.read_bytes()
-        if path.suffix in (".json", ".jsonl"):
-            rows = (
-                [json.loads(line) for line in content.decode().splitlines()] if path.suffix == ".jsonl" else json.loads(content)
+        with contextlib.suppress(ValueError):  # not JSON: the bytes themselves
+            lines = (
+                content.decode().splitlines() if path.suffix == ".jsonl" else [content.decode()] if path.suffix == ".json" else []
             )
-            content = json.dumps(_timeless(rows, folders), sort_keys=True).encode()
+            rows = [_timeless(json.loads(line), folders) for line in lines]
+            content = json.dumps(rows, sort_keys=True).encode() if lines else content
         found[name] = hashlib.sha256(content).hexdigest()
     for path in sorted(cache.glob("world-*/**/*.mp4")) if cache else ():
         found[f"world/{path.parent.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
