@@ -144,10 +144,10 @@ class Kill:
 WHO = ("group", "runner", "kernel", "worker")
 MOMENTS = (
     r"world-.*\.mp4", r"data/train\.jsonl", r"stages/01_curate\.json", r"sft.*checkpoint-\d+", r"sft.*optimizer\.pt",
-    r"sft/model\.safetensors", r"stages/02_sft\.json", r"difficulty", r"grpo.*checkpoint-\d+", r"grpo.*optimizer\.pt",
+    r"sft/model\.safetensors", r"sft\.journal", r"difficulty", r"grpo.*checkpoint-\d+", r"grpo.*optimizer\.pt",
     r"grpo/model\.safetensors", r"predictions/.*part", r"metrics\.json", r"report\.html",
 )  # fmt: skip
-STUB_MOMENTS = (r"stages/01_curate\.json", r"notebooks/\.?02")
+STUB_MOMENTS = (r"notebooks/\.?02", r"stages/01_curate\.json")
 
 
 def signals(rng: random.Random, who: str) -> signal.Signals:
@@ -468,9 +468,9 @@ def torn_files(runs: TinyRuns, bench: Bench) -> list[Event]:
 def changed_and_killed(runs: TinyRuns, bench: Bench) -> list[Event]:
     """A mistaken change, killed half way: with the old parameters the old result stands, and nothing runs again."""
     folder = copied(runs, "changed")
-    before = stamps(folder)
+    before, known = stamps(folder), set(files([folder]))
     job = runs.start("changed", "-p", "sft.learning_rate=0.01", "--until", "02", cache=runs.cache("whole"))
-    wait_for(lambda: any("checkpoint-" in path for path in files([folder / "work", folder / "checkpoints"])) or not job.running)
+    wait_for(lambda: any("checkpoint-" in path for path in set(files([folder])) - known) or not job.running)
     job.kill("group", signal.SIGKILL)
     job.wait(60)
     events = finishes(runs, "changed", runs.expected, cache=runs.cache("whole"))
