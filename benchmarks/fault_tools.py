@@ -60,6 +60,13 @@ class Tally:
             if len(found) < EXAMPLES:
                 found.append(" ".join(what.split())[:300])
 
+    def join(self, other: Tally) -> None:
+        """Count what another tally counted too."""
+        self.counts += other.counts
+        self.about += other.about
+        for kind, found in other.examples.items():
+            self.examples[kind] = [*self.examples.get(kind, []), *found][:EXAMPLES]
+
     @property
     def bad(self) -> int:
         return sum(self.counts[name] for name in BAD)

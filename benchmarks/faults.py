@@ -143,7 +143,7 @@ def commands(bench: Bench, count: int = 60) -> list[Tally]:
         out = f"out{number}"
         if typed[0] in ("run", "sweep") and "--out" not in typed and len(typed) > 1:
             typed += ["--out", out]
-        result = run_job([*TIMER1, *[out if part == "out" else part for part in typed]], logs, 60.0, cwd=folder)
+        result = run_job([*TIMER1, *[out if part == "out" else part for part in typed]], logs, 120.0, cwd=folder)
         if fault := result.fault(*(SPECIAL.get(word, word) for word in words.split())):
             return fault[0], command, fault[1]
         if result.status == 0:
