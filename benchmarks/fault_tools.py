@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ class Tally:
         return sum(self.counts[name] for name in BAD)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        plain = {"part": self.part, "seed": self.seed, "seconds": round(self.seconds, 1), "notes": self.notes}
+        return {**plain, "counts": dict(self.counts), "about": dict(self.about), "examples": self.examples}
 
     def row(self) -> list[str]:
         keys = ("tried", "right", "refused", *BAD)
