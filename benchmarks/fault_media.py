@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_inputs import as_bytes
-from fault_tools import Bench, Outcome, Tally, here, time_limit
+from fault_tools import Bench, Tally, time_limit
 
 VIDEO_SECONDS = 60.0
 """Longest that one damaged video may keep a decoder."""
@@ -200,14 +200,16 @@ class VideoJudge:
             self.process = None
 
 
-def audited(folder: Path, names: Sequence[str]) -> tuple[set[str], Outcome]:
-    """The videos that `timer1 audit` drops, with `--deep` where it has that option."""
+def audited(folder: Path, names: Sequence[str], cache: Path) -> set[str]:
+    """The videos that the audit drops, decoding them whole as 01_curate does."""
+    from timer1lib.data.audit import audit_files
+    from timer1lib.video.store import FrameStore
+
     rows = [{"id": n, "video": n, "query": f"person opens the door {n}", "windows": [[0.5, 2.5]], "duration": 4.0} for n in names]
     (folder / "rows.jsonl").write_bytes(as_bytes(".jsonl", rows))
-    deep = ["--deep"] if "--deep" in here(["audit", "--help"]).out else []
-    result = here(["audit", str(folder / "rows.jsonl"), "--videos", str(folder), "--json", *deep], seconds=600)
-    details = json.loads(result.out)["details"] if result.status == 0 else []
-    return {finding["id"] for finding in details if finding["code"] == "undecodable"}, result
+    with FrameStore(cache, workers=2) as store:
+        report = audit_files([folder / "rows.jsonl"], videos=folder, deep=store)
+    return {finding.id for finding in report.details if finding.code in ("undecodable", "damaged")}
 
 
 def videos(bench: Bench, count: int = 250) -> list[Tally]:
@@ -221,10 +223,14 @@ def videos(bench: Bench, count: int = 250) -> list[Tally]:
         name = f"{number}{suffix}"
         (folder / name).write_bytes(content)
         made[name] = (what, source)
-    dropped, audit = audited(folder, list(made))
-    if fault := audit.fault():
-        tally.also(fault[0], "timer1 audit --videos", fault[1])
-    judge, late, other = VideoJudge(bench.new("video cache")), 0, 0
+    cache = bench.new("video cache")
+    dropped: set[str] = set()
+    try:
+        with time_limit(count * VIDEO_SECONDS):
+            dropped = audited(folder, list(made), cache)
+    except Exception as error:
+        tally.also("hung" if isinstance(error, TimeoutError) else "crashed", "audit", repr(error))
+    judge, late, other = VideoJudge(cache), 0, 0
     for name, (what, source) in made.items():
         result = judge(folder / name, source)
         worst = next((v for way in ("hung", "crashed") for v in result.values() if v.startswith(way)), "")

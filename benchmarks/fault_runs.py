@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fault_tools import TIMER1, Bench, Event, Job, Outcome, Tally, compared, contents, results
+from fault_tools import BAD, TIMER1, Bench, Event, Job, Outcome, Tally, compared, contents, results
 
 PATIENCE = 600.0
 """Seconds that a whole small run may take."""
@@ -29,8 +29,7 @@ TINY = {
     "shared": {"frames": 8, "total_pixels": 4 * 56 * 56},
     "curate": {"train_videos": 8, "test_videos": 3, "ood_videos": 2, "questions": 1},
     "sft": {"samples": 16, "steps": 4, "batch_size": 8, "micro_batch_size": 8, "save_every": 2},
-    "grpo": {"epochs": 2, "steps_per_epoch": 3, "prompts_per_step": 2, "num_generations": 4, "max_completion_length": 24,
-             "save_every": 1, "log_rollouts_every": 1},
+    "grpo": {"epochs": 2, "steps_per_epoch": 3, "prompts_per_step": 2, "num_generations": 4, "save_every": 1},
     "evaluate": {"resamples": 100, "perturb_samples": 4},
 }  # fmt: skip
 
@@ -76,15 +75,15 @@ from stub_project import Project
 from timer1lib.params.sections import Params
 from timer1lib.runs.runner import run
 root = Path(sys.argv[1])
-run(Params(), project=Project(root, root / "notebooks", root / "timer1lib"), report=False)
+run(Params(), project=Project(root, root / "notebooks", root / "timer1lib"), until=sys.argv[2], report=False)
 """
 
 
 class StubRuns:
-    """Runs of seven stand-in notebooks, over in seconds: the runner, the kernels and the stamps are the real ones."""
+    """Runs of stand-ins for the first notebooks, over in seconds: runner, kernels and stamps are the real ones."""
 
     def __init__(self, bench: Bench) -> None:
-        self.folder = bench.new("stub")
+        self.folder, self.until = bench.new("stub"), "02" if bench.small else "05"
 
     def place(self, name: str) -> Path:
         return self.folder / name / "outputs" / "tiny"
@@ -97,7 +96,7 @@ class StubRuns:
 
         if not (self.folder / name).exists():
             make_project(self.folder / name)
-        return Job([sys.executable, "-c", STUB_RUN, str(self.folder / name)], self.folder, STUB_STEP_SECONDS="0.1")
+        return Job([sys.executable, "-c", STUB_RUN, str(self.folder / name), self.until], self.folder, STUB_STEP_SECONDS="0.1")
 
     def remove(self, name: str) -> None:
         shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -123,8 +122,8 @@ def tiny_runs(folder: Path) -> TinyRuns:
 
 
 @functools.lru_cache(maxsize=1)
-def stub_runs(folder: Path) -> StubRuns:
-    return StubRuns(Bench(folder))
+def stub_runs(folder: Path, small: bool) -> StubRuns:
+    return StubRuns(Bench(folder, small=small))
 
 
 @dataclass(slots=True)
@@ -145,10 +144,10 @@ class Kill:
 WHO = ("group", "runner", "kernel", "worker")
 MOMENTS = (
     r"world-.*\.mp4", r"data/train\.jsonl", r"stages/01_curate\.json", r"sft.*checkpoint-\d+", r"sft.*optimizer\.pt",
-    r"sft/model\.safetensors", r"stages/02_sft\.json", r"difficulty", r"grpo.*checkpoint-\d+", r"grpo.*optimizer\.pt",
+    r"sft/model\.safetensors", r"sft\.journal", r"difficulty", r"grpo.*checkpoint-\d+", r"grpo.*optimizer\.pt",
     r"grpo/model\.safetensors", r"predictions/.*part", r"metrics\.json", r"report\.html",
 )  # fmt: skip
-STUB_MOMENTS = (r"stages/01_curate\.json", r"notebooks/\.?02", r"04_grpo\.started", r"logs/grpo\.jsonl", r"metrics\.json")
+STUB_MOMENTS = (r"notebooks/\.?02", r"stages/01_curate\.json")
 
 
 def signals(rng: random.Random, who: str) -> signal.Signals:
@@ -159,7 +158,10 @@ def kills(bench: Bench, count: int = 20) -> list[Tally]:
     """Kills at random moments: a third in real runs, the rest in runs of stand-in notebooks."""
     rng, real = bench.rng("kills"), 0 if bench.small else count * 2 // 5
     tiny = [Kill(who, signals(rng, who), rng.uniform(2, 25)) for who in [WHO[i % 4] for i in range(real)]]
-    stub = [Kill(who, signals(rng, who), rng.uniform(0.5, 6)) for who in [WHO[i % 3] for i in range(count - real)]]
+    stub = [
+        Kill(who, signals(rng, who), rng.uniform(0.5, 3 if bench.small else 6))
+        for who in [WHO[i % 3] for i in range(count - real)]
+    ]
     return [disturbed(bench, Tally("kills at random moments"), tiny, stub)]
 
 
@@ -169,7 +171,7 @@ def moments(bench: Bench, count: int = 14) -> list[Tally]:
     whom = [rng.choice(WHO if i < 5 else WHO[:3]) for i in range(count)]
     kills = [Kill(who, signals(rng, who), moment) for who, moment in zip(whom, MOMENTS, strict=False)]
     if bench.small:
-        stub = [Kill(WHO[i % 3], signal.SIGKILL, moment) for i, moment in enumerate(STUB_MOMENTS[-count:])]
+        stub = [Kill(WHO[i % 3], signal.SIGKILL, moment) for i, moment in enumerate(STUB_MOMENTS[:count])]
         return [disturbed(bench, Tally("kills at write moments"), [], stub)]
     kills[0].who = "worker"
     return [disturbed(bench, Tally("kills at write moments"), kills, [])]
@@ -190,7 +192,7 @@ class Share:
 def disturbed(bench: Bench, tally: Tally, tiny: list[Kill], stub: list[Kill]) -> Tally:
     """Spread the kills over rows of runs, two at a time, each run started again until it is whole."""
     word = tally.part.split()[2]
-    shares = [Share(stub_runs(bench.folder), f"{word}-stub", stub)] if stub else []
+    shares = [Share(stub_runs(bench.folder, bench.small), f"{word}-stub", stub)] if stub else []
     shares += [Share(tiny_runs(bench.folder), f"{word}-tiny{i}", tiny[i::2]) for i in range(2) if tiny]
     for share in shares:
         _ = share.runs.expected
@@ -466,9 +468,9 @@ def torn_files(runs: TinyRuns, bench: Bench) -> list[Event]:
 def changed_and_killed(runs: TinyRuns, bench: Bench) -> list[Event]:
     """A mistaken change, killed half way: with the old parameters the old result stands, and nothing runs again."""
     folder = copied(runs, "changed")
-    before = stamps(folder)
+    before, known = stamps(folder), set(files([folder]))
     job = runs.start("changed", "-p", "sft.learning_rate=0.01", "--until", "02", cache=runs.cache("whole"))
-    wait_for(lambda: any("checkpoint-" in path for path in files([folder / "work", folder / "checkpoints"])) or not job.running)
+    wait_for(lambda: any("checkpoint-" in path for path in set(files([folder])) - known) or not job.running)
     job.kill("group", signal.SIGKILL)
     job.wait(60)
     events = finishes(runs, "changed", runs.expected, cache=runs.cache("whole"))
@@ -499,8 +501,9 @@ def disk(bench: Bench, count: int = len(DISK)) -> list[Tally]:
             if isinstance(events, str):
                 tally.notes.append(events)
                 continue
-            for outcome, kind, what in events:
-                tally.add(outcome, f"{fault.__name__}: {kind}", what)
+            for number, (outcome, kind, what) in enumerate(events):
+                count_it = tally.also if number and outcome in BAD else tally.add
+                count_it(outcome, f"{fault.__name__}: {kind}", what)
     return [tally]
 
 

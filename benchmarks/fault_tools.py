@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,20 @@ class Tally:
             if len(found) < EXAMPLES:
                 found.append(" ".join(what.split())[:300])
 
+    def join(self, other: Tally) -> None:
+        """Count what another tally counted too."""
+        self.counts += other.counts
+        self.about += other.about
+        for kind, found in other.examples.items():
+            self.examples[kind] = [*self.examples.get(kind, []), *found][:EXAMPLES]
+
     @property
     def bad(self) -> int:
         return sum(self.counts[name] for name in BAD)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        plain = {"part": self.part, "seed": self.seed, "seconds": round(self.seconds, 1), "notes": self.notes}
+        return {**plain, "counts": dict(self.counts), "about": dict(self.about), "examples": self.examples}
 
     def row(self) -> list[str]:
         keys = ("tried", "right", "refused", *BAD)
@@ -284,11 +292,12 @@ def results(run: Path, cache: Path | None = None) -> dict[str, str]:
         if not path.is_file() or not name.startswith(RESULTS):
             continue
         content = path.read_bytes()
-        if path.suffix in (".json", ".jsonl"):
-            rows = (
-                [json.loads(line) for line in content.decode().splitlines()] if path.suffix == ".jsonl" else json.loads(content)
+        with contextlib.suppress(ValueError):  # not JSON: the bytes themselves
+            lines = (
+                content.decode().splitlines() if path.suffix == ".jsonl" else [content.decode()] if path.suffix == ".json" else []
             )
-            content = json.dumps(_timeless(rows, folders), sort_keys=True).encode()
+            rows = [_timeless(json.loads(line), folders) for line in lines]
+            content = json.dumps(rows, sort_keys=True).encode() if lines else content
         found[name] = hashlib.sha256(content).hexdigest()
     for path in sorted(cache.glob("world-*/**/*.mp4")) if cache else ():
         found[f"world/{path.parent.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()

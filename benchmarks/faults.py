@@ -33,7 +33,7 @@ from pathlib import Path
 from fault_inputs import annotations, answers, as_bytes, made_sources, predictions
 from fault_media import pages, videos
 from fault_runs import DISK, disk, kills, moments
-from fault_tools import TIMER1, Bench, Outcome, Tally, contents, run_job
+from fault_tools import TIMER1, Bench, Event, Tally, contents, run_job
 
 TITLES = ("part", "tried", "right", "refused cleanly", "crashed", "hung", "silently wrong", "lost", "time")
 
@@ -136,21 +136,27 @@ def commands(bench: Bench, count: int = 60) -> list[Tally]:
     lines = [line for line in COMMANDS.splitlines() if line]
     picked = lines if count >= len(lines) else bench.rng("commands").sample(lines, count)
 
-    def tried(line: str) -> tuple[str, Outcome]:
-        typed = [SPECIAL.get(part, part) for part in shlex.split(line.partition(" | ")[0])]
-        typed = [part.replace("=HUGE", f"={SPECIAL['HUGE']}") for part in typed]
-        inside = ["--out", "out"] if typed[0] in ("run", "sweep") and "--out" not in typed and len(typed) > 1 else []
-        return line, run_job([*TIMER1, *typed, *inside], logs, 60.0, cwd=folder)
+    def tried(numbered: tuple[int, str]) -> Event:
+        number, line = numbered
+        command, _, words = line.partition(" | ")
+        typed = [SPECIAL.get(part, part).replace("=HUGE", f"={SPECIAL['HUGE']}") for part in shlex.split(command)]
+        out = f"out{number}"
+        if typed[0] in ("run", "sweep") and "--out" not in typed and len(typed) > 1:
+            typed += ["--out", out]
+        result = run_job([*TIMER1, *[out if part == "out" else part for part in typed]], logs, 120.0, cwd=folder)
+        if fault := result.fault(*(SPECIAL.get(word, word) for word in words.split())):
+            return fault[0], command, fault[1]
+        if result.status == 0:
+            return "wrong", command, "taken as if it were right"
+        written = sorted(path.name for path in (folder / out).rglob("*")) if (folder / out).exists() else []
+        return ("wrong", command, f"refused, but wrote {', '.join(written[:5])} first") if written else ("refused", command, "")
 
     with ThreadPoolExecutor(bench.jobs) as pool:
-        for line, result in pool.map(tried, picked):
-            command, _, words = line.partition(" | ")
-            fault = result.fault(*(SPECIAL.get(word, word) for word in words.split()))
-            if fault is None and result.status == 0:
-                fault = ("wrong", "taken as if it were right")
-            tally.add(*((fault[0], command, fault[1]) if fault else ("refused", command, "")))
-    if new := sorted(set(contents(folder)) ^ set(before)):
-        tally.also("wrong", "written or gone", ", ".join(new[:6]))
+        for event in pool.map(tried, enumerate(picked)):
+            tally.add(*event)
+    now = {name: content for name, content in contents(folder).items() if not name.startswith("out")}
+    if now != before:
+        tally.also("wrong", "files written, changed or gone", ", ".join(sorted(set(now) ^ set(before))[:6]))
     return [tally]
 
 

@@ -240,7 +240,7 @@ def declared(group: str) -> set[str]:
 
 def third_party(*folders: str) -> dict[str, str]:
     """{distribution: first place that imports it} in Python files and notebooks below folders."""
-    ours = {PACKAGE} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
+    ours = {PACKAGE} | {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     distributions = packages_distributions()
     found: dict[str, str] = {}
     for folder in folders:
