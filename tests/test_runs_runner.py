@@ -191,7 +191,7 @@ def start_runner(root: Path, until: str, step_seconds: float) -> subprocess.Pope
     return subprocess.Popen(command, env={**os.environ, "STUB_STEP_SECONDS": str(step_seconds)}, stderr=subprocess.DEVNULL)
 
 
-def wait_for(condition: object, seconds: float = 30.0) -> None:
+def wait_for(condition: object, seconds: float = 150.0) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():  # type: ignore[operator]
