@@ -112,11 +112,14 @@ class PromptEncoder:
 class Asker:
     """Answers batches of samples; a subclass says what is asked and what becomes of the model's answer."""
 
-    def __init__(self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: FrameStore) -> None:
+    store: FrameStore
+    """Given by `answer_all`."""
+
+    def __init__(self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo) -> None:
         from timer1lib.models.fast_vision import speed_up_vision
         from timer1lib.models.features import VideoFeatures
 
-        self.loaded, self.shared, self.resolve_video, self.store = loaded, shared, resolve_video, store
+        self.loaded, self.shared, self.resolve_video = loaded, shared, resolve_video
         self.sampling = sampling_for(shared, loaded.name)
         speed_up_vision(loaded.model)
         self.encoder, self.features = PromptEncoder(loaded), VideoFeatures(loaded)
@@ -183,8 +186,7 @@ class Asker:
 def answer_all(
     asked: Sequence[Sample],
     ledger: Ledger,
-    make: Callable[[FrameStore], Asker],
-    shared: SharedParams,
+    asker: Asker,
     batch_size: int,
     label: str,
     store: FrameStore | None = None,
@@ -194,7 +196,6 @@ def answer_all(
     """Ask in batches whatever the ledger does not hold yet, and finish it.
 
     Args:
-        make: the asker on a frame store, made where there is anything to ask.
         store: decoded frames; None opens the run's own.
         whole: ask a batch that was cut off as a whole again, since sampling draws for all of it.
     """
@@ -202,8 +203,7 @@ def answer_all(
     order = [sample.id for sample in asked]
     work = [(n, batch) for n, batch in enumerate(batches(asked, batch_size)) if any(s.id not in done for s in batch)]
     if work:
-        with nullcontext(store) if store is not None else open_store(shared) as frames:
-            asker = make(frames)
+        with nullcontext(store) if store is not None else open_store(asker.shared) as asker.store:
             progress = Progress(label, len(order), done=len(done))
             asker.prefetch(sample for _, batch in work for sample in batch if sample.id not in done)
             with inference_mode(asker.loaded.model):

@@ -90,11 +90,8 @@ def predict(
     )
     ledger = Ledger(shard_path(out_path, shard), settings, num_samples)
     options = _Options(max_new_tokens, temperature, num_samples, perturb, grounded, seed)
-
-    def make(frames: FrameStore) -> Asker:
-        return _Asker(loaded, shared, resolve_video, frames, options)
-
-    return answer_all(asked, ledger, make, shared, batch_size, label, store, whole=temperature > 0)
+    asker = _Asker(loaded, shared, resolve_video, options)
+    return answer_all(asked, ledger, asker, batch_size, label, store, whole=temperature > 0)
 
 
 def _check(
@@ -126,10 +123,8 @@ class _Options:
 class _Asker(Asker):
     """Asks for text."""
 
-    def __init__(
-        self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: FrameStore, options: _Options
-    ) -> None:
-        super().__init__(loaded, shared, resolve_video, store)
+    def __init__(self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, options: _Options) -> None:
+        super().__init__(loaded, shared, resolve_video)
         self.options = options
         self.form = forms.load(shared.form)
         self.banned = sorted(banned_token_ids(loaded))

@@ -52,20 +52,14 @@ def choose(
     asked = take_shard(samples, shard)
     settings = settings_of(loaded, shared, asked, shard, method="likelihood", prefix=prefix)
     ledger = Ledger(shard_path(out_path, shard), settings)
-
-    def make(frames: FrameStore) -> Asker:
-        return _Scorer(loaded, shared, resolve_video, frames, prefix)
-
-    return answer_all(asked, ledger, make, shared, batch_size, label, store)
+    return answer_all(asked, ledger, _Scorer(loaded, shared, resolve_video, prefix), batch_size, label, store)
 
 
 class _Scorer(Asker):
     """Asks for the likelihood of the options' letters."""
 
-    def __init__(
-        self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, store: FrameStore, prefix: str
-    ) -> None:
-        super().__init__(loaded, shared, resolve_video, store)
+    def __init__(self, loaded: LoadedModel, shared: SharedParams, resolve_video: ResolveVideo, prefix: str) -> None:
+        super().__init__(loaded, shared, resolve_video)
         self.prefix = prefix
 
     def answer(self, ready: Sequence[Sample], frames: dict[Hashable, Frames], number: int) -> list[list[Prediction]]:
