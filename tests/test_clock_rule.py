@@ -15,7 +15,7 @@ from timer1lib.clock.frames import Frames
 from timer1lib.clock.rule import probe_example
 from timer1lib.errors import Timer1Error
 from timer1lib.models.inputs import banned_token_ids, collate, encode_prompt
-from timer1lib.models.load import LoadedModel, install_rule, load_model
+from timer1lib.models.load import LoadedModel, load_model
 from timer1lib.world.base.tiny import build_tiny
 
 IS_5_23 = transformers.__version__.startswith("5.23.")
@@ -157,7 +157,7 @@ def test_lora_wrappers_and_copies_keep_the_rule(folders: dict[str, Path]) -> Non
         assert torch.equal(positions.seen[0], expected)
         assert torch.equal(positions.seen[1], expected)
         assert positions.seen[2].flatten().tolist() == [int(expected.max()) + 1] * 3
-    assert install_rule(wrapped, "installed").name == "installed"
+    assert loaded.family.install_rule(wrapped, "installed").name == "installed"
 
 
 def test_missing_token_types_are_worked_out_instead_of_falling_back(loaded: LoadedModel) -> None:

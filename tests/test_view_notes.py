@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from timer1lib.data.audit import audit_samples
+from timer1lib.data.audit import audit_results
 from timer1lib.data.notes import notes_by_sample, read_notes, save_note
+from timer1lib.data.readers import ReadResult
 from timer1lib.errors import Timer1Error
 from timer1lib.schema import Sample
 
@@ -53,7 +54,9 @@ def test_free_text_is_never_read_as_a_window(tmp_path: Path, text: str) -> None:
     """Files of before the field have text alone: it stays text."""
     (tmp_path / "notes.jsonl").write_text(json.dumps({"id": "a", "label": "wrong_label", "text": text}) + "\n")
     samples = [Sample("a", "v.mp4", "a disc appears", 30.0, [(1.0, 5.0)])]
-    report = audit_samples({"train": samples}, notes=read_notes(tmp_path / "notes.jsonl"), treatments={"wrong_label": "clip"})
+    lines = list(range(1, len(samples) + 1))
+    result = ReadResult("train", "timer1", samples, [], len(samples), lines, lines)
+    report = audit_results([result], notes=read_notes(tmp_path / "notes.jsonl"), treatments={"wrong_label": "clip"})
     assert report.changes == []
     assert save_note(tmp_path / "other.jsonl", "a", "wrong_label", text)["a"].to_json() == {
         "id": "a", "label": "wrong_label", "text": text, "window": None,

@@ -268,7 +268,7 @@ class SampleEncoder:
 
     def prefetch(self, samples: Mapping[str, Sample]) -> None:
         """Let workers decode these samples' videos ahead of need."""
-        requests = {}
+        requests: dict[Any, None] = {}
         for sample in samples.values():
             with contextlib.suppress(Timer1Error):  # said where the sample is encoded
                 requests[self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)] = None

@@ -123,7 +123,7 @@ def open_container(video: str | Path | bytes) -> InputContainer:
     allowed = ",".join(sorted(av.formats_available - POINTERS))
     source = io.BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
     try:
-        return av.open(source, options={"protocol_whitelist": "file", "format_whitelist": allowed})
+        return av.open(source, "r", options={"protocol_whitelist": "file", "format_whitelist": allowed})
     except av.ArgumentError:
         name = "the content" if isinstance(video, bytes) else video
         raise Timer1Error(f"{name}: a playlist or another list of files, not a video file") from None

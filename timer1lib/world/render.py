@@ -20,7 +20,8 @@ from timer1lib.world.scene import Change, Person, Scene, Thing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Frames, Floats = NDArray[np.uint8], NDArray[np.float32]
+    Frames = NDArray[np.uint8]
+    Floats = NDArray[np.float32]
 
 FPS = 4
 SIDE = 112
