@@ -127,11 +127,11 @@ def judge_video(path: Path, source: Path, cache: Path) -> dict[str, str]:
     import numpy as np
 
     from timer1lib.errors import Timer1Error
-    from timer1lib.video.probe import probe
+    from timer1lib.video.probe import timeline
     from timer1lib.view.playable import playable
 
     result = {}
-    for name, look in (("probe", probe), ("frames", decoded), ("playable", lambda file: playable(file, cache))):
+    for name, look in (("probe", timeline), ("frames", decoded), ("playable", lambda file: playable(file, cache))):
         try:
             found = look(path)
             result[name] = "ok"
