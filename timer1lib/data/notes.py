@@ -33,8 +33,7 @@ class Note:
 def read_notes(path: str | Path) -> list[Note]:
     """Rows {id, label, text, window: [start, end] or null or not there}; the last of several on one sample and label counts.
 
-    Raises:
-        Timer1Error: not JSONL, or a window that is none; names the file and the line.
+    A Timer1Error names the file and the line that is not JSON or whose window is none.
     """
     notes: dict[tuple[str, str], Note] = {}
     for line, row in read_numbered(path, torn_tail=True):
@@ -55,21 +54,15 @@ def _window(value: Any, where: str) -> Window | None:
 
 
 def notes_by_sample(path: Path) -> dict[str, Note]:
-    """Notes by sample id; no file means no notes. Of several notes on a sample the last counts.
-
-    Raises:
-        Timer1Error: as `read_notes`.
-    """
+    """Notes by sample id, as `read_notes`; no file means no notes. Of several notes on a sample the last counts."""
     return {note.id: note for note in read_notes(path)} if path.is_file() else {}
 
 
 def save_note(path: Path, sample_id: str, label: str, text: str = "", window: Any = None) -> dict[str, Note]:
     """Put one note into the file (atomic), in place of the sample's old one; returns all notes by id.
 
-    An empty label with neither text nor `window` (start and end in seconds) takes the sample's note away.
-
-    Raises:
-        Timer1Error: unknown label, or a window that does not end after it starts.
+    An empty label with neither text nor `window` (start and end in seconds) takes the sample's note away; an unknown label
+    or a window that does not end after it starts is a Timer1Error.
     """
     text, where = text.strip(), f"note on {sample_id!r}"
     span = _window(window, where)
@@ -87,9 +80,7 @@ def save_note(path: Path, sample_id: str, label: str, text: str = "", window: An
 def apply_notes(records: Sequence[Record], notes: Sequence[Note]) -> list[str]:
     """Turn notes into findings. A wrong label with a proposed window takes that window under treatment `clip`, and also
     under `drop`: dropping is for labels that nobody corrected. Under `keep` the note is listed and changes nothing.
-
-    Returns:
-        ids of notes that no row has.
+    Returns the ids of notes that no row has.
     """
     by_id: dict[str, list[Record]] = {}
     for record in records:

@@ -29,11 +29,7 @@ def predicted(run: RunFolder) -> dict[str, list[str]]:
 
 
 def read_metrics(run: RunFolder) -> dict[str, Any]:
-    """A run's `metrics.json`.
-
-    Raises:
-        Timer1Error: there is none, or it is not what 05_evaluate writes.
-    """
+    """A run's `metrics.json`; a Timer1Error where there is none, or it is not what 05_evaluate writes."""
     if not run.metrics.is_file():
         raise Timer1Error(f"{run.metrics}: no such file; run 05_evaluate of that run first")
     metrics = read_json(run.metrics)
@@ -46,11 +42,8 @@ def read_metrics(run: RunFolder) -> dict[str, Any]:
 
 def split_kinds(metrics: Mapping[str, Any]) -> dict[str, Kind]:
     """What each split of a metrics file holds."""
-    return {
-        split: "grounding" if "mIoU" in next(iter(rows.values()), {}) else "questions"
-        for split, rows in metrics["splits"].items()
-        if rows
-    }
+    splits = {split: next(iter(rows.values())) for split, rows in metrics["splits"].items() if rows}
+    return {split: "grounding" if "mIoU" in row else "questions" for split, row in splits.items()}
 
 
 def form_of(metrics: Mapping[str, Any]) -> AnswerForm:
@@ -71,11 +64,7 @@ def answered(run: RunFolder, checkpoint: str, split: str) -> list[Prediction]:
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder of a run that is given as a path or as a name under `outputs/`.
-
-    Raises:
-        Timer1Error: there is none; names the runs there are.
-    """
+    """The folder of a run that is given as a path or as a name under `outputs/`; a Timer1Error names the runs there are."""
     outputs = project_root() / "outputs"
     for folder in (Path(run).expanduser(), project_root() / run, outputs / run) if str(run).strip() else ():
         if folder.is_dir():
@@ -114,17 +103,15 @@ def read_answers(path: str | Path, form: AnswerForm | None = None) -> list[Answe
     null where there is no answer), `pred_relevant_windows` ([[start, end, score], ...], QVHighlights' submissions) or
     `completion` (text to parse). Other fields are passed over.
 
-    Args:
-        form: how completions are read. None: as `timer1`, and only where the row has no start and end of its own; a
-            named form reads every completion anew.
+    `form` is how completions are read. None: as `timer1`, and only where the row has no start and end of its own; a
+    named form reads every completion anew.
 
     Raises:
         Timer1Error: no such file; no row in it; a row that is no JSON object or lacks these fields, with its line.
     """
-    answers = []
-    for number, (line, row) in enumerate(read_numbered(path), 1):
-        where = f"{path}, row {number}" if number == line else f"{path}, line {line} (row {number})"
-        answers.append(_answer(row, where, form))
+    numbered = enumerate(read_numbered(path), 1)
+    places = ((row, f"row {n}" if n == line else f"line {line} (row {n})") for n, (line, row) in numbered)
+    answers = [_answer(row, f"{path}, {place}", form) for row, place in places]
     if not answers:
         raise Timer1Error(f"{path}: it holds no answer; one row (JSON object) a line was expected")
     return answers
@@ -203,12 +190,9 @@ def match(samples: Sequence[Sample], answers: Sequence[Answer]) -> Matched:
     for answer in answers:
         keys = [("id", answer.prediction.id), *(_query_keys(answer.video, answer.query) if answer.video and answer.query else ())]
         rows = next((known[key] for key in keys if key in known), [])
-        if not rows:
-            result.unknown.append(answer.where)
-            continue
         free = next((row for row in rows if result.rows[row] is None), None)
         if free is None:
-            result.duplicates.append(answer.where)
+            (result.duplicates if rows else result.unknown).append(answer.where)
             continue
         result.rows[free] = replace(answer.prediction, id=samples[free].id)
         if len(rows) > 1:
@@ -226,10 +210,6 @@ def match(samples: Sequence[Sample], answers: Sequence[Answer]) -> Matched:
 def _query_keys(video: str, query: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What a question is looked up by: the video's name as written, then without folder and ending."""
     words = " ".join(query.split())
-    return ("video", video, words), ("stem", _stem(video), words)
-
-
-def _stem(video: str) -> str:
     name = PurePosixPath(video.replace("\\", "/")).name
     ending = name[name.rfind(".") :].lower() if "." in name else ""
-    return name[: -len(ending)] if ending in VIDEO_ENDINGS else name
+    return ("video", video, words), ("stem", name[: -len(ending)] if ending in VIDEO_ENDINGS else name, words)

@@ -26,20 +26,16 @@ COUNTED: frozenset[Place] = frozenset({"results", "compare"})
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of results.
+    """One column of results, for the splits of some `kinds` and the tables in `places`.
 
     Attributes:
         key: its name in a row of `metrics.json`.
-        title: its heading.
         unit: stands behind every value; "" where the title or the caption says it.
-        digits: behind the point.
         scale: the value times this is shown, as 100 for a share that is shown in percent.
         better: which way is better; "" where neither is.
         tip: what it is, in words.
         beside: key of a value shown beside it, and the word before that one.
         interval: whether its interval is shown where there is one.
-        kinds: the splits that have it.
-        places: the tables that show it.
         paired: whether differences between two sets of answers are taken of it.
         of: one number a row, (N,), NaN where the row has none, whose mean it is; None: `metrics.columns` has it already.
     """

@@ -53,7 +53,7 @@ def compare_runs(
 
     Args:
         runs: folders, or names under `outputs/`.
-        checkpoint: of every run; empty takes the last of grpo, sft, base that each has predictions of.
+        checkpoint: of every run; empty takes the last that each has predictions of.
 
     Returns:
         {"comparison", "reference", "runs": [{name, path, checkpoint, model, form}], "splits": {split: {"rows": [{run,

@@ -20,15 +20,7 @@ _CHUNK = 250
 
 
 def by_video(values: Floats, video: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Sums and counts per video.
-
-    Args:
-        values: (N, M); NaN where a column does not count that row.
-        video: (N,) numbers 0 .. V-1.
-
-    Returns:
-        (V, M) sums and (V, M) counts of the values that are not NaN.
-    """
+    """(V, M) sums and (V, M) counts per video of `values` (N, M) that are not NaN; `video` (N,) has numbers 0 .. V-1."""
     videos = int(video.max()) + 1 if len(video) else 0
     known = np.isfinite(values)
     sums = np.empty((videos, values.shape[1]))
@@ -95,17 +87,14 @@ def paired_difference(
     video's differences: under the null hypothesis the two answers to a video could change places (Fisher's
     randomisation test on clusters); (1 + hits) / (1 + flips), so it is never 0.
 
-    Args:
-        first, second: (N,) values of the same rows; a row where either is NaN is left out.
-
-    Returns:
-        difference, low, high (in the values' unit), p, n.
+    `first`, `second`: (N,) values of the same rows; a row where either is NaN is left out. Returns difference, low, high
+    (in the values' unit), p, n.
     """
     delta = second - first
     known = np.isfinite(delta)
     n = int(known.sum())
     if not n:
-        return {"difference": float("nan"), "low": float("nan"), "high": float("nan"), "p": float("nan"), "n": 0}
+        return {**dict.fromkeys(("difference", "low", "high", "p"), float("nan")), "n": 0}
     mean, low, high = mean_interval(delta, video, resamples, seed)
     sums, _ = by_video(delta[:, None], video)
     rng = np.random.default_rng(seed + 1)

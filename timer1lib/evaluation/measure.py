@@ -26,17 +26,13 @@ def baseline_predictions(samples: Sequence[Sample], train: Sequence[Sample] | No
     """Predictions of each baseline.
 
     `whole video` answers everything; `window prior` the one relative window that does best on the training split;
-    `query words + prior` the window that the query's words and the video's length suggest, fitted there too. A sample
-    without a duration or a window gets no answer.
-
-    Args:
-        train: training samples. None or none usable: the priors are fitted on the other videos of `samples` (5 folds).
+    `query words + prior` the window that the query's words and the video's length suggest, fitted there too, or on the
+    other videos of `samples` (5 folds) where there is no usable `train`. A sample without a duration or a window gets no answer.
     """
     asked = usable(samples)
     if not asked:
         return {WHOLE_VIDEO: []}
-    fitted = train if train and usable(train) else None
-    answers = blind_answers(asked, fitted)
+    answers = blind_answers(asked, train if train and usable(train) else None)
     return {
         name: [Prediction(s.id, float(start), float(end), model=name) for s, (start, end) in zip(asked, spans, strict=True)]
         for name, spans in answers.items()
@@ -110,16 +106,17 @@ def _signatures(
     made = {}
     last = list(scored)[-1:] == ["grpo"]
     for name, rows in scored.items():
-        swapped, shuffled = (evidence.answers.get((kind, name, split)) for kind in ("swap", "shuffle"))
-        rollouts = list(read_jsonl(evidence.rollouts, torn_tail=True)) if last and name == "grpo" and evidence.rollouts else None
+        swapped, shuffled = (
+            {row.id: row for row in evidence.answers.get((kind, name, split), ())} for kind in ("swap", "shuffle")
+        )
         found = find_signatures(
             rows,
             train=evidence.train,
             reference=reference.get(name),
-            swapped={row.id: row for row in swapped} if swapped is not None else None,
+            swapped=swapped,
             swapped_durations=evidence.swapped_durations.get(split),
-            shuffled={row.id: row for row in shuffled} if shuffled is not None else None,
-            rollouts=rollouts,
+            shuffled=shuffled,
+            rollouts=read_jsonl(evidence.rollouts, torn_tail=True) if last and name == "grpo" and evidence.rollouts else None,
             seed=seed,
         )
         made[name] = {signature.name: signature.to_json() for signature in found}
@@ -137,14 +134,10 @@ def _questions(evidence: Evidence, split: str, samples: Sequence[Sample], ruler:
         f"{one} → {two}": {"accuracy": as_json(questions.compare(samples, given[one], given[two], **drawn))}
         for one, two in pairs(list(given))
     }
-    entries = {}
+    entries: dict[str, dict[str, Any]] = {}
     for name, row in scores.items():
-        entries[name] = {
-            "accuracy": {"value": row["accuracy"], "interval": row["interval"].get("accuracy")},
-            "chance": row["chance"],
-            "always_one_letter": row["always"],
-            "n": row["n"],
-        }
+        measured = {"value": row["accuracy"], "interval": row["interval"].get("accuracy")}
+        entries[name] = {"accuracy": measured, "chance": row["chance"], "always_one_letter": row["always"], "n": row["n"]}
         both = evidence.answers.get(("grounded", name, split))
         if both is not None:
             windowed = [sample for sample in samples if sample.windows]

@@ -101,8 +101,7 @@ def summary(
     if resamples and len(scored):
         low, high = percentile(bootstrap_means(np.concatenate(wide, axis=1), scored.video, resamples, seed))
         result["interval"] = _intervals(names, low, high, 0)
-    for grouping in groups:
-        result[f"by_{grouping}"] = {}
+    result |= {f"by_{grouping}": {} for grouping in groups}
     for index, (grouping, group) in enumerate(keys):
         rows = grouped[grouping][group]
         entry: dict[str, Any] = counts(scored, rows) | {name: mean(table[name][rows]) for name in PERCENT}
@@ -118,18 +117,13 @@ def _intervals(names: Sequence[str], low: Floats, high: Floats, offset: int) -> 
 
 
 def members(samples: Sequence[Sample], grouping: str) -> dict[str, NDArray[np.bool_]]:
-    """Rows of each group, as masks (N,), in reading order; rows that the grouping says nothing about are in none.
-
-    Raises:
-        Timer1Error: no such grouping.
-    """
+    """Rows of each group, as masks (N,), in reading order; rows that the grouping says nothing about are in none."""
     if grouping not in _LABELS:
         raise Timer1Error(f"grouping {grouping!r}: one of {', '.join(_LABELS)}")
     labels = np.array([_LABELS[grouping](sample) or "" for sample in samples], dtype=object)
     present = set(labels) - {""}
-    order = _ORDER.get(grouping)
-    names = [name for name in order if name in present] if order else sorted(present)
-    return {name: labels == name for name in names}
+    order = [label for _, label in _BINS.get(grouping, ())] or sorted(present)
+    return {name: labels == name for name in order if name in present}
 
 
 _SECONDS = ((15, "< 15 s"), (30, "15-30 s"), (60, "30-60 s"), (120, "60-120 s"), (300, "120-300 s"), (np.inf, ">= 300 s"))
@@ -156,11 +150,7 @@ _LABELS: dict[str, Callable[[Sample], str]] = {
     "window_position": lambda sample: _bin(_share(sample, lambda window: sum(window) / 2), _PLACES),
     "source": lambda sample: sample.source,
 }
-_ORDER = {
-    "video_length": [label for _, label in _SECONDS],
-    "window_length": [label for _, label in _SHARES],
-    "window_position": [label for _, label in _PLACES],
-}
+_BINS = {"video_length": _SECONDS, "window_length": _SHARES, "window_position": _PLACES}
 
 
 def paired(
@@ -178,7 +168,6 @@ def paired(
 
 def as_json(row: dict[str, float]) -> dict[str, Any]:
     """`intervals.paired_difference`'s row with None for what is not known."""
-    known = math.isfinite(row["difference"])
-    interval = [row["low"], row["high"]] if known else None
-    p = row["p"] if known else None
-    return {"difference": row["difference"] if known else None, "interval": interval, "p": p, "n": int(row["n"])}
+    if not math.isfinite(row["difference"]):
+        return {"difference": None, "interval": None, "p": None, "n": int(row["n"])}
+    return {"difference": row["difference"], "interval": [row["low"], row["high"]], "p": row["p"], "n": int(row["n"])}

@@ -69,14 +69,7 @@ def pool(
 
 
 def crossed_interval(sums: Floats, counts: Floats, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of a seeds x videos table with its interval over both.
-
-    Args:
-        sums, counts: (S, V) sum and number of the values of each seed on each video.
-
-    Returns:
-        mean, low, high.
-    """
+    """(mean, low, high) of a seeds x videos table, from (S, V) sums and counts of the values of each seed on each video."""
     rng = np.random.default_rng(seed)
     seeds, videos = sums.shape
     picked = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).astype(np.float64)
@@ -170,8 +163,7 @@ def pooled_text(value: Mapping[str, Any]) -> str:
 def means_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Text: each variant's last checkpoint, averaged over seeds, with the seeds' standard deviation where several.
 
-    Args:
-        rows: {variant, run (its folder), error} of each run of a sweep; those that failed are left out.
+    `rows` are {variant, run (its folder), error} of each run of a sweep; those that failed are left out.
     """
     found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -31,12 +31,7 @@ Ranked = tuple[float, float, float]
 
 
 def average_precision(truth: Sequence[Window], answers: Sequence[Ranked], thresholds: Sequence[float] = IOU_THRESHOLDS) -> Floats:
-    """AP of one query at each IoU threshold, (T,) in [0, 1].
-
-    Args:
-        truth: ground truth windows in seconds; without any, AP is 0.
-        answers: (start, end, score) in seconds, in any order.
-    """
+    """AP of one query at each IoU threshold, (T,) in [0, 1]; 0 without a true window. Seconds; answers in any order."""
     result = np.zeros(len(thresholds))
     if not truth or not answers:
         return result
@@ -65,15 +60,9 @@ def interpolated_area(precision: Floats, recall: Floats) -> float:
 
 
 def evaluate(samples: Sequence[Sample], rows: Sequence[Prediction | None], comparison: Comparison = ">=") -> dict[str, Any]:
-    """All windows together, and by length.
+    """mAP, mAP@0.5, mAP@0.75 in percent, `mAP_by_threshold`, and `by_length` {short, middle, long: the same, n and R1@m}.
 
-    Args:
-        samples: with one or more windows each.
-        rows: `rows[i]` answers `samples[i]` by `windows` (start, end, score), or by its span alone; None: nothing does.
-
-    Returns:
-        mAP, mAP@0.5, mAP@0.75 in percent, `mAP_by_threshold`, and `by_length` {short, middle, long: the same with n
-        and R1@m}.
+    `rows[i]` answers `samples[i]`, which has a window, by `windows` (start, end, score) or its span alone; None: nothing does.
     """
     answers = [ranked_answers(row) for row in rows]
     result = _retrieval([sample.windows for sample in samples], answers)
@@ -92,26 +81,17 @@ def ranked_answers(row: Prediction | None) -> list[Ranked]:
     """The first `MAX_ANSWERS` answers as submitted; a prediction with a span alone has that one."""
     if row is None or row.error is not None:
         return []
-    if row.windows:
-        return list(row.windows[:MAX_ANSWERS])
-    return [(*row.span, 1.0)] if row.span is not None else []
+    return list(row.windows[:MAX_ANSWERS]) if row.windows else [(*row.span, 1.0)] if row.span else []
 
 
 def _retrieval(truth: Sequence[Sequence[Window]], answers: Sequence[Sequence[Ranked]]) -> Mapping[str, Any]:
     table = np.array([average_precision(t, a) for t, a in zip(truth, answers, strict=True)]).reshape(-1, len(IOU_THRESHOLDS))
-    by_threshold = {f"{t:g}": _percent(table[:, i]) for i, t in enumerate(IOU_THRESHOLDS)}
-    return {
-        "mAP": _percent(table),
-        "mAP@0.5": by_threshold["0.5"],
-        "mAP@0.75": by_threshold["0.75"],
-        "mAP_by_threshold": by_threshold,
-    }
+    by = {f"{t:g}": _percent(table[:, i]) for i, t in enumerate(IOU_THRESHOLDS)}
+    return {"mAP": _percent(table), "mAP@0.5": by["0.5"], "mAP@0.75": by["0.75"], "mAP_by_threshold": by}
 
 
 def _first_iou(truth: Sequence[Window], answers: Sequence[Ranked]) -> float:
-    if not answers:
-        return 0.0
-    return float(iou_many(np.array(answers[0][:2])[None], np.array(truth, dtype=np.float64)).max())
+    return float(iou_many(np.array(answers[0][:2])[None], np.array(truth, dtype=np.float64)).max()) if answers else 0.0
 
 
 def _percent(values: Floats | np.typing.NDArray[np.bool_]) -> float | None:

@@ -15,7 +15,7 @@ from timer1lib.evaluation import qvhighlights
 from timer1lib.evaluation.answers import EXAMPLES, Matched, match, read_answers
 from timer1lib.evaluation.columns import shown
 from timer1lib.evaluation.intervals import RESAMPLES
-from timer1lib.evaluation.metrics import Comparison, summary
+from timer1lib.evaluation.metrics import GROUPINGS, Comparison, summary
 from timer1lib.evaluation.scored import score_pairs
 from timer1lib.evaluation.tables import present, score_cell, table_of, text_table
 from timer1lib.schema import Sample, Window
@@ -35,15 +35,12 @@ class Repaired:
 def repair(samples: Sequence[Sample], treatment: Treatment = "keep") -> Repaired:
     """Treat every window in one way.
 
-    Treatments:
+    Treatments (a Timer1Error for any other):
         keep: nothing; a window that no answer can meet scores 0, as published tables count it.
         clip: cut to the video (past_end, negative).
         swap: exchange the ends (reversed).
         drop: leave out samples whose window has any fault.
         repair: swap, clip, then leave out what is still broken (empty, not finite, outside the video).
-
-    Raises:
-        Timer1Error: no such treatment.
     """
     if treatment not in get_args(Treatment):
         raise Timer1Error(f"repairs {treatment!r}: one of {', '.join(get_args(Treatment))}")
@@ -95,7 +92,6 @@ def score_files(
     """Score a predictions JSONL (`answers.read_answers`) against an annotation file of any format that the readers know.
 
     Args:
-        annotations: read as published: a broken window stays in and counts as wrong where no answer can meet it.
         format: of the annotations; None recognises it from the file.
         form: how completions are read, a name of `forms.FORMS` or a file; None is `timer1`, where a row has no span alone.
         treatment: of broken windows (`repair`).
@@ -133,9 +129,7 @@ def score_files(
     result: dict[str, Any] = summary(scored, comparison, resamples=resamples, seed=seed)
     if any(row is not None and row.windows for row in rows):
         result.update(qvhighlights.evaluate(asked, rows, comparison))
-    result["form"] = read_as.name
-    result["treatment"] = treatment
-    result["format"] = read.format
+    result |= {"form": read_as.name, "treatment": treatment, "format": read.format}
     result["rows"] = {"annotations": read.rows_in, "asked": len(asked), "predictions": len(answers)}
     result["unreadable"] = {"n": read.dropped, "examples": unreadable[:EXAMPLES]}
     result.update(_fate(samples, matched, repaired))
@@ -160,14 +154,8 @@ def _few(names: Sequence[str]) -> dict[str, Any]:
     return {"n": len(names), "examples": list(names[:EXAMPLES])}
 
 
-_BREAKDOWNS = {
-    "by_type": "query type",
-    "by_video_length": "video length",
-    "by_window_length": "window length",
-    "by_window_position": "window position",
-    "by_source": "source",
-    "by_length": "window length (QVHighlights)",
-}
+_BREAKDOWNS = {f"by_{grouping}": grouping.replace("_", " ") for grouping in GROUPINGS}
+_BREAKDOWNS |= {"by_type": "query type", "by_length": "window length (QVHighlights)"}
 
 
 def score_text(value: Mapping[str, Any]) -> str:
@@ -180,8 +168,7 @@ def score_text(value: Mapping[str, Any]) -> str:
         text_table(table_of(head)),
     ]
     parts += [_breakdown(title, value[key]) for key, title in _BREAKDOWNS.items() if value.get(key)]
-    parts += _fates(value)
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, [*parts, _fates(value)]))
 
 
 def _breakdown(title: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
@@ -193,7 +180,7 @@ def _breakdown(title: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
     return text_table(table_of(rows))
 
 
-def _fates(value: Mapping[str, Any]) -> list[str]:
+def _fates(value: Mapping[str, Any]) -> str:
     """One line for everything that did not simply fit."""
     told = {f"repaired ({value['treatment']}) {code}": few for code, few in value.get("repaired", {}).items()}
     told |= {f"left out {code}": few for code, few in value.get("left_out", {}).items() if isinstance(few, Mapping)}
@@ -202,4 +189,4 @@ def _fates(value: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{words}: {few['n']}, such as {', '.join(map(str, few['examples']))}" for words, few in told.items() if few.get("n")
     ]
-    return ["\n".join(lines)] if lines else []
+    return "\n".join(lines)

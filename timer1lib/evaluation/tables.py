@@ -1,4 +1,4 @@
-"""Results as tables: one `Table` of typed cells, and one writer for each kind of output (text, Markdown, HTML)."""
+"""Results as tables: one `Table` of typed cells, and one writer for each kind of output (text, HTML)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 class Cell:
     """One value of a table.
 
-    Attributes:
-        value: None where it is not known.
-        interval: its 95% interval, in the value's unit.
-        spread: its standard deviation over seeds.
-        note: a word beside it.
-        form: how a number is written, as in `format`.
-        unit: behind the number.
-        found: whether it is set out, as a failure signature that was found.
+    A `value` that is not known is None; beside it its 95% `interval` in the same unit, its standard deviation over seeds
+    (`spread`) and a word (`note`). `form` is how a number is written, as in `format`; `found` sets it out.
     """
 
     value: float | str | None
@@ -122,18 +116,6 @@ def text_table(table: Table) -> str:
     sides = ["<" if head.kind else ">" for head in table.head]
     made = ["  ".join(map("{:{}{}}".format, line, sides, widths)) for line in lines]
     return "\n".join([made[0], "-" * len(made[0]), *made[1:]])
-
-
-def markdown_table(table: Table) -> str:
-    """A Markdown table; bars in cells are escaped."""
-    if not table.rows:
-        return ""
-    lines = [
-        [head.title for head in table.head],
-        ["---" if head.kind else "---:" for head in table.head],
-        *([str(cell).replace("|", "\\|") for cell in row.cells] for row in table.rows),
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def html_table(table: Table) -> str:
@@ -240,11 +222,9 @@ def paired_table(by_pair: Mapping[str, Any], title: str = "") -> Table:
         for metric, entry in by_metric.items() if isinstance(by_metric, Mapping) else ():
             if not isinstance(entry, Mapping) or number(entry.get("difference")) is None:
                 continue
-            column = column_of(metric)
-            change = difference_cell(entry, column, 2)
-            p = Cell(number(entry.get("p")), form=".4f")
-            n = Cell(number(entry.get("n")), form=".0f")
-            rows.append({"paired": pair, "metric": column.title, "difference, 95% interval": change, "p": p, "n": n})
+            p, n = Cell(number(entry.get("p")), form=".4f"), Cell(number(entry.get("n")), form=".0f")
+            change = {"difference, 95% interval": difference_cell(entry, column_of(metric), 2)}
+            rows.append({"paired": pair, "metric": column_of(metric).title, **change, "p": p, "n": n})
     return table_of(rows, title)
 
 
@@ -254,8 +234,7 @@ def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> 
     for name, row in found.items():
         value = number(row.get("value"))
         measured = Cell(value, _pair(row.get("interval")), form=".2f", unit=str(row.get("unit", "")))
-        shown_value = Cell("not measured") if value is None else measured
-        line = {"signature": name.replace("_", " "), "value, 95% interval": shown_value}
+        line = {"signature": name.replace("_", " "), "value, 95% interval": "not measured" if value is None else measured}
         line |= {"flagged": "YES" if row.get("flagged") else "no", "samples": len(row.get("samples", ()))}
         rows.append(line | {"note": str(row.get("note", ""))})
     return table_of(rows, title)
@@ -275,9 +254,8 @@ def signatures_table(by_checkpoint: Mapping[str, Any]) -> Table:
         row: dict[str, Any] = {"signature": Cell(name.replace("_", " "), note=unit)}
         for checkpoint in names:
             entry = cells[name].get(checkpoint, {})
-            ends = _pair(entry.get("interval"))
-            found = bool(entry.get("flagged"))
-            row[display_name(checkpoint)] = Cell(number(entry), ends, form=".3g", found=found)
+            cell = Cell(number(entry), _pair(entry.get("interval")), form=".3g", found=bool(entry.get("flagged")))
+            row[display_name(checkpoint)] = cell
         rows.append(row)
     return table_of(rows)
 

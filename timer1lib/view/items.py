@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from statistics import fmean, pstdev
 from typing import Any, Literal
@@ -82,10 +82,9 @@ def named_ranges(text: str) -> list[NamedRange]:
     found = []
     for match in _RANGE.finditer(text):
         start, end = _seconds(match[1]), _seconds(match[2])
-        if end <= start:
-            continue
         kind: RangeKind = "answer" if match.start() > answer_from else "thinking"
-        found.append(NamedRange(start, end, match.start(), match.end(), kind))
+        if end > start:
+            found.append(NamedRange(start, end, match.start(), match.end(), kind))
     return found[:MAX_RANGES]
 
 
@@ -102,13 +101,10 @@ def linked_text(text: str) -> list[dict[str, object]]:
     at = 0
     shown = text[:MAX_CHARACTERS]
     for found in named_ranges(shown):
-        if found.first > at:
-            pieces.append({"text": shown[at : found.first]})
+        pieces.append({"text": shown[at : found.first]})
         pieces.append({"text": shown[found.first : found.last], "start": found.start, "end": found.end, "kind": found.kind})
         at = found.last
-    if at < len(shown):
-        pieces.append({"text": shown[at:]})
-    return pieces
+    return [piece for piece in (*pieces, {"text": shown[at:]}) if piece["text"]]
 
 
 @dataclass(slots=True)
@@ -170,8 +166,7 @@ def load_items(
 ) -> list[Item]:
     """One item per grounding sample of the splits (all that have predictions, where none is named).
 
-    Raises:
-        Timer1Error: the run has no predictions, or a named split or checkpoint has none.
+    A run, a named split or a named checkpoint without predictions is a Timer1Error.
     """
     chosen = splits or grounding_splits(run)
     names = checkpoints or in_order(
@@ -183,12 +178,10 @@ def load_items(
     tags = signature_tags(run)
     items = []
     for split in chosen:
-        answers: dict[str, dict[str, Prediction]] = {}
-        for name in names:
-            path = run.predictions(name, split)
-            answers[name] = {row.id: row for row in answered(run, name, split)}
-            if checkpoints and not path.is_file():
+        for name in checkpoints or ():
+            if not (path := run.predictions(name, split)).is_file():
                 raise Timer1Error(f"{path}: no predictions of checkpoint {name!r} for split {split!r}")
+        answers = {name: {row.id: row for row in answered(run, name, split)} for name in names}
         for sample in run.read_samples(split):
             if sample.is_question and not sample.windows:
                 continue
@@ -211,16 +204,13 @@ def _lane(name: str, prediction: Prediction | None, style: Style, form: AnswerFo
 def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000) -> list[Item]:
     """One item per group of rollouts in `logs/rollouts.jsonl`, best reward first in each; the last `limit` groups.
 
-    Raises:
-        Timer1Error: no rollouts were logged, or a row lacks a field; names file and row.
+    A Timer1Error where no rollouts were logged, or a row lacks a field (it names file and row).
     """
     path = run.log("rollouts")
     if not path.is_file():
         raise Timer1Error(f"{path}: no rollouts yet; run 04_grpo first")
-    known: dict[str, Sample] = {}
-    for name in (samples_name, "selected"):
-        if run.data(name).is_file():
-            known |= {sample.id: sample for sample in run.read_samples(name)}
+    names = [name for name in (samples_name, "selected") if run.data(name).is_file()]
+    known = {sample.id: sample for name in names for sample in run.read_samples(name)}
     items = []
     rows = list(read_jsonl(path, torn_tail=True))[-limit:]
     for number, row in enumerate(rows, 1):
@@ -277,17 +267,9 @@ def payload(item: Item, note: Note | None, reward: str) -> dict[str, Any]:
         "reward": reward,
         "note": note.to_json() if note else None,
         "rows": [
-            {
-                "key": row.key,
-                "label": row.label,
-                "span": list(row.span) if row.span else None,
-                "colour": row.style.colour,
-                "pattern": row.style.pattern,
-                "form": row.form,
-                "reward": row.reward,
-                "error": row.error,
-                "pieces": linked_text(row.completion),
-            }
+            {name: getattr(row, name) for name in ("key", "label", "form", "reward", "error")}
+            | asdict(row.style)
+            | {"span": list(row.span) if row.span else None, "pieces": linked_text(row.completion)}
             for row in item.rows
         ],
     }

@@ -11,6 +11,7 @@ import runpy
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from timer1lib.data.readers import read_annotations
@@ -29,14 +30,14 @@ from timer1lib.view.items import grounding_splits
 log = logging.getLogger(__name__)
 
 SPLIT = "given"
+Given = str | Path | None
 
 
 def run_from_predictions(predictions: Path, annotations: Path, videos: Path, root: Path, format: str | None = None) -> RunFolder:
     """Write a run with the annotations as its only split and the predictions as its only checkpoint.
 
     Args:
-        predictions: JSONL as `timer1 score` reads it.
-        annotations: any format that the readers know.
+        predictions, annotations: as `timer1 score` reads them.
         videos: folder of the video files; names without ending or with the publisher's folders are found in it.
         root: where the run goes; notes that are there already stay.
 
@@ -66,11 +67,7 @@ def run_from_predictions(predictions: Path, annotations: Path, videos: Path, roo
     run.set_video_root(videos)
     run.write_samples(SPLIT, samples)
     atomic_write_json(run.data("splits.json"), {SPLIT: {"kind": "grounding", "n": len(samples)}})
-    rows = []
-    for sample, row in zip(samples, matched.rows, strict=True):
-        if row is not None:
-            row.id = sample.id
-            rows.append(row.to_json())
+    rows = [replace(row, id=s.id).to_json() for s, row in zip(samples, matched.rows, strict=True) if row is not None]
     for old in (root / "predictions").glob("*.jsonl"):
         old.unlink()
     atomic_write_jsonl(run.predictions(name, SPLIT), rows)
@@ -86,9 +83,7 @@ def _durations(samples: list[Sample], videos: Path) -> None:
     """Fill in the lengths (seconds) that the annotations do not give, from the files."""
     from timer1lib.video.probe import timeline
 
-    for sample in samples:
-        if sample.duration is not None:
-            continue
+    for sample in (sample for sample in samples if sample.duration is None):
         if sample.video_start is not None and sample.video_end is not None:
             sample.duration = sample.video_end - sample.video_start
         elif (videos / sample.video).is_file():
@@ -113,10 +108,10 @@ COPY = "06_inspect_open"
 
 
 def inspect(
-    run: str | Path | None = None,
-    predictions: str | Path | None = None,
-    annotations: str | Path | None = None,
-    videos: str | Path | None = None,
+    run: Given = None,
+    predictions: Given = None,
+    annotations: Given = None,
+    videos: Given = None,
     port: int = 8888,
     open_browser: bool = True,
 ) -> int:
@@ -152,16 +147,9 @@ def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[st
     return command
 
 
-def prepare(
-    run: str | Path | None = None,
-    predictions: str | Path | None = None,
-    annotations: str | Path | None = None,
-    videos: str | Path | None = None,
-) -> Path:
-    """Write the copy of 06_inspect that belongs to the run (made first, for predictions from elsewhere); its path.
-
-    Raises:
-        Timer1Error: as `inspect`.
+def prepare(run: Given = None, predictions: Given = None, annotations: Given = None, videos: Given = None) -> Path:
+    """Write the copy of 06_inspect that belongs to the run (made first, for predictions from elsewhere); arguments and
+    errors as in `inspect`. Its path.
     """
     elsewhere = (predictions, annotations, videos)
     if run is not None and elsewhere == (None, None, None):

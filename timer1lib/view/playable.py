@@ -56,13 +56,9 @@ class Playable:
 def playable(
     video: Path, cache: Path, clip: tuple[float | None, float | None] = (None, None), max_bytes: int = 12_000_000
 ) -> Playable:
-    """A browser-playable version of `video`, no larger than about `max_bytes`.
+    """A browser-playable version of `video`, no larger than about `max_bytes`; a Timer1Error names a file that has none.
 
-    Args:
-        clip: start and end in seconds of the file's own time line, where the sample is about a part of it.
-
-    Raises:
-        Timer1Error: the file is missing, or no frame of it can be decoded; names it.
+    `clip` is start and end in seconds of the file's own time line, where the sample is about a part of it.
     """
     if not video.is_file():
         raise Timer1Error(f"{video}: no such video")
@@ -84,8 +80,7 @@ def playable(
 def pictures(run: RunFolder, sample: Sample, cache: Path, duration: float, max_bytes: int = 12_000_000) -> tuple[Playable, Strip]:
     """What is shown of a sample's video or clip: a copy that plays, and thumbnails over `duration` seconds.
 
-    Raises:
-        Timer1Error: the one line that stands in their place, whatever is wrong with the video.
+    Whatever is wrong with the video is a Timer1Error, the one line that stands in their place.
     """
     import av
 
@@ -135,10 +130,8 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
     rate = int(0.85 * max_bytes * 8 / seconds)
     with tempfile.TemporaryDirectory() as folder:
         temporary = str(Path(folder) / "copy.mp4")
-        with (
-            open_container(line.path) as source,
-            av.open(temporary, "w", format="mp4", options={"movflags": "faststart"}) as sink,
-        ):
+        faststart = {"movflags": "faststart"}
+        with open_container(line.path) as source, av.open(temporary, "w", format="mp4", options=faststart) as sink:
             stream = source.streams.video[0]
             stream.thread_type = "AUTO"
             out: Any = None

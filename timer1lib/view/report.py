@@ -48,17 +48,11 @@ CURVES = (
 
 
 def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -> Path:
-    """Write `report.html` for whatever the run has so far; what is missing is said, not passed over.
+    """Write `report.html` for whatever the run has so far, and return its path; what is missing is said, not passed over.
 
     Args:
         cache: folder for browser copies, from which thumbnails are taken; the run's `shared.cache_dir` where not given.
         samples: how many predictions are drawn against the truth.
-
-    Returns:
-        The path of the report.
-
-    Raises:
-        Timer1Error: the run's folder does not exist.
     """
     if not run.root.is_dir():
         raise Timer1Error(f"{run.root}: no such run")

@@ -35,10 +35,9 @@ class SegmentScrubber(anywidget.AnyWidget):
 
     Args:
         run: the run whose videos are shown and to which notes are saved.
-        items: what n and p walk through.
         cache: folder for browser-playable copies.
         reward: the reward shown live: a name in `timer1lib.rewards` (all but `grounded_qa`).
-        max_bytes: largest video handed to the browser, in bytes.
+        max_bytes: largest video handed to the browser.
     """
 
     _esm = HERE / "scrubber.js"
@@ -73,11 +72,7 @@ class SegmentScrubber(anywidget.AnyWidget):
             self.select(self.items[0].key)
 
     def select(self, key: str) -> None:
-        """Show the item of that key: its timeline at once, its video as soon as a playable copy is there.
-
-        Raises:
-            Timer1Error: no such item.
-        """
+        """Show the item of that key: its timeline at once, its video as soon as a playable copy is there."""
         if key not in self._by_key:
             raise Timer1Error(f"no sample {key!r} among the {len(self.items)} shown")
         entry = self._by_key[key]
@@ -183,9 +178,7 @@ class SegmentScrubber(anywidget.AnyWidget):
 
     def static_html(self) -> str:
         """The item shown, as HTML that needs neither a kernel nor a script."""
-        if self.shown is None:
-            return "<p>no sample</p>"
-        return static_item(self.run, self.shown, self.cache, self.max_bytes)
+        return static_item(self.run, self.shown, self.cache, self.max_bytes) if self.shown else "<p>no sample</p>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**kwargs)
