@@ -10,7 +10,7 @@ import numpy as np
 
 from timer1lib.evaluation.intervals import RESAMPLES, bootstrap_means, paired_difference, percentile
 from timer1lib.evaluation.metrics import THRESHOLDS, Comparison, mean, members, reaches
-from timer1lib.evaluation.scored import Floats, numbered, score_pairs
+from timer1lib.evaluation.scored import Bools, Floats, numbered, score_pairs
 from timer1lib.forms.reading import letter, parse_letter
 from timer1lib.schema import Prediction, Sample
 
@@ -95,16 +95,20 @@ def grounded(
     scored = score_pairs(asked, given)
     precision = np.where(scored.answered, iop(scored.span, asked), 0.0)
     right = correct(asked, given) == 1
-    table: dict[str, Floats] = {f"R1@{t}": 100.0 * reaches(scored.iou, t, comparison) for t in THRESHOLDS}
+    table: dict[str, Floats] = {f"R1@{t}": _percent(reaches(scored.iou, t, comparison)) for t in THRESHOLDS}
     table |= {"mIoU": 100.0 * scored.iou, "mIoP": 100.0 * precision}
-    table |= {f"IoP@{t}": 100.0 * reaches(precision, t, comparison) for t in (0.3, 0.5)}
-    table[f"Acc@IoU{comparison}0.5"] = 100.0 * (right & reaches(scored.iou, 0.5, comparison))
-    table[f"Acc@IoP{comparison}0.5"] = 100.0 * (right & reaches(precision, 0.5, comparison))
+    table |= {f"IoP@{t}": _percent(reaches(precision, t, comparison)) for t in (0.3, 0.5)}
+    table[f"Acc@IoU{comparison}0.5"] = _percent(right & reaches(scored.iou, 0.5, comparison))
+    table[f"Acc@IoP{comparison}0.5"] = _percent(right & reaches(precision, 0.5, comparison))
     result |= {name: mean(values) for name, values in table.items()} | {"comparison": comparison}
     if resamples and asked:
         low, high = percentile(bootstrap_means(np.stack(list(table.values()), axis=1), scored.video, resamples, seed))
         result["interval"] |= {name: [float(a), float(b)] for name, a, b in zip(table, low, high, strict=True)}
     return result
+
+
+def _percent(rows: Bools) -> Floats:
+    return 100.0 * rows.astype(np.float64)
 
 
 def iop(span: Floats, samples: Sequence[Sample]) -> Floats:

@@ -234,7 +234,10 @@ def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> 
     for name, row in found.items():
         value = number(row.get("value"))
         measured = Cell(value, _pair(row.get("interval")), form=".2f", unit=str(row.get("unit", "")))
-        line = {"signature": name.replace("_", " "), "value, 95% interval": "not measured" if value is None else measured}
+        line: dict[str, Any] = {
+            "signature": name.replace("_", " "),
+            "value, 95% interval": "not measured" if value is None else measured,
+        }
         line |= {"flagged": "YES" if row.get("flagged") else "no", "samples": len(row.get("samples", ()))}
         rows.append(line | {"note": str(row.get("note", ""))})
     return table_of(rows, title)

@@ -189,10 +189,10 @@ def difficulty_histogram(
 def epoch_flow(epochs: Mapping[int, Sequence[Mapping[str, Any]]]) -> go.Figure:
     """Stacked bars: samples kept and dropped after each epoch, by the reason given. `epochs`: {k: filter_epoch rows}."""
     fig = figure("Where the samples go: filtering between epochs", "epoch", "samples")
-    fates = {
-        k: ["kept" if row.get("kept") else str(row.get("reason") or "dropped") for row in rows] for k, rows in epochs.items()
+    counts = {
+        k: Counter("kept" if row.get("kept") else str(row.get("reason") or "dropped") for row in rows)
+        for k, rows in epochs.items()
     }
-    counts = {k: Counter(fate) for k, fate in fates.items()}
     reasons = ["kept", *sorted(set().union(*counts.values()) - {"kept"})]
     for i, reason in enumerate(reasons):
         shape = ("", "/", ".", "\\", "x")[i % 5]
@@ -294,10 +294,8 @@ def warnings_html(reports: Reports) -> str:
 def weight_figure(table: Sequence[Mapping[str, Any]], rule: str) -> go.Figure:
     """Every sample of the pool: its weight over its IoU, and whether it was taken."""
     fig = figure(f"Selection by {rule}: weight of every sample", "IoU of the model's answer", "weight")
-    for chosen, name, colour, symbol in (
-        (False, "left out", "rgba(128,132,140,0.6)", "x"),
-        (True, "chosen", "#009e73", "circle"),
-    ):
+    looks = (False, "left out", "rgba(128,132,140,0.6)", "x"), (True, "chosen", "#009e73", "circle")
+    for chosen, name, colour, symbol in looks:
         rows = [row for row in table if row["chosen"] is chosen and row["iou"] is not None]
         x, y = [row["iou"] for row in rows], [row["weight"] for row in rows]
         text = [f"{row['id']}: {row['fate']}" for row in rows]

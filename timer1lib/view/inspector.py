@@ -110,12 +110,10 @@ def rollout_scatter(items: Sequence[Item]) -> SampleScatter:
 
 
 class Inspector(ipywidgets.VBox):  # type: ignore[misc]
-    """The view of 06_inspect.
+    """The view of 06_inspect on items of `load_items` or `load_rollouts`.
 
-    Args:
-        items: what to look at, from `load_items` or `load_rollouts`.
-        compare: two checkpoints whose difference is sorted and drawn; the first and the last where not given.
-        static_samples: how many are drawn where there is no kernel.
+    `compare` names two checkpoints whose difference is sorted and drawn, the first and the last where not given;
+    `static_samples` says how many are drawn where there is no kernel.
     """
 
     def __init__(

@@ -104,7 +104,8 @@ def linked_text(text: str) -> list[dict[str, object]]:
         pieces.append({"text": shown[at : found.first]})
         pieces.append({"text": shown[found.first : found.last], "start": found.start, "end": found.end, "kind": found.kind})
         at = found.last
-    return [piece for piece in (*pieces, {"text": shown[at:]}) if piece["text"]]
+    pieces.append({"text": shown[at:]})
+    return [piece for piece in pieces if piece["text"]]
 
 
 @dataclass(slots=True)

@@ -35,8 +35,7 @@ def cut(scored: Scored) -> tuple[Floats, Floats]:
 def temporal_drift(scored: Scored, seed: int = 0, one_answer: bool = False) -> Signature:
     """Signed offset of the answer's centre from the window's; positive is late.
 
-    Args:
-        one_answer: every question gets the same answer, which is off by itself and no drift.
+    `one_answer`: every question gets the same answer, which is off by itself and no drift.
     """
     rule = (
         f"centre and both edges off to the same side by {DRIFT_SHARE:.0%} of the video or more, intervals without 0, "
@@ -55,12 +54,8 @@ def temporal_drift(scored: Scored, seed: int = 0, one_answer: bool = False) -> S
     gain = 100.0 * (iou_many(scored.span - median, scored.window) - iou_many(scored.span, scored.window))
     corrected = estimate([np.where(rows, gain, np.nan)], scored.video, seed)
     same_side = len({np.sign(part.value) for part in share.values()}) == 1
-    found = (
-        same_side
-        and all(part.excludes_zero for part in share.values())
-        and abs(share["centre"].value) >= DRIFT_SHARE
-        and corrected.low > 0
-    )
+    sure = all(part.excludes_zero for part in share.values()) and corrected.low > 0
+    found = same_side and sure and abs(share["centre"].value) >= DRIFT_SHARE
     side = np.sign(share["centre"].value)
     with np.errstate(invalid="ignore"):
         drifting = rows & (side * off > abs(seconds["centre"].value) / 2).all(axis=1)
@@ -185,9 +180,7 @@ def out_of_distribution(
 ) -> Signature:
     """How much lower mIoU is on queries unlike the training set's: words or types it has not, or longer videos.
 
-    Args:
-        train: the training samples; None where they are not known.
-        reference: another split's answers whose in-distribution rows are compared with, beside those of `scored`.
+    `reference`: another split's answers whose in-distribution rows are compared with, beside those of `scored`.
     """
     rule = f"mIoU lower by {LEAST_DROP:g} points or more than on other queries, and an interval below 0"
     name = "out_of_distribution"

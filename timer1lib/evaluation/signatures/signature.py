@@ -76,11 +76,9 @@ def estimate(
     seed: int,
     combine: Callable[[Floats], Floats] = lambda means: means[..., 0],
 ) -> Estimate:
-    """`combine` of the columns' means, with its interval.
+    """`combine` of the columns' means, with its interval: from means (..., M) to a number (...,), at first the first one.
 
-    Args:
-        columns: (N,) each; NaN leaves a row out of that column's mean.
-        combine: from means (..., M) to a number (...,); the first column's mean by default.
+    Each column is (N,); NaN leaves a row out of that column's mean.
     """
     values = np.stack(columns, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
