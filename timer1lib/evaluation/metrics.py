@@ -117,7 +117,10 @@ def _intervals(names: Sequence[str], low: Floats, high: Floats, offset: int) -> 
 
 
 def members(samples: Sequence[Sample], grouping: str) -> dict[str, NDArray[np.bool_]]:
-    """Rows of each group, as masks (N,), in reading order; rows that the grouping says nothing about are in none."""
+    """Rows of each group, as masks (N,), in reading order; rows that the grouping says nothing about are in none.
+
+    A grouping that is not known is a Timer1Error.
+    """
     if grouping not in _LABELS:
         raise Timer1Error(f"grouping {grouping!r}: one of {', '.join(_LABELS)}")
     labels = np.array([_LABELS[grouping](sample) or "" for sample in samples], dtype=object)

@@ -92,6 +92,7 @@ def score_files(
     """Score a predictions JSONL (`answers.read_answers`) against an annotation file of any format that the readers know.
 
     Args:
+        annotations: read as published: a broken window stays in and counts as wrong where no answer can meet it.
         format: of the annotations; None recognises it from the file.
         form: how completions are read, a name of `forms.FORMS` or a file; None is `timer1`, where a row has no span alone.
         treatment: of broken windows (`repair`).

@@ -51,6 +51,7 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
     """Write `report.html` for whatever the run has so far, and return its path; what is missing is said, not passed over.
 
     Args:
+        run: a Timer1Error where its folder does not exist.
         cache: folder for browser copies, from which thumbnails are taken; the run's `shared.cache_dir` where not given.
         samples: how many predictions are drawn against the truth.
     """

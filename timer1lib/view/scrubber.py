@@ -72,7 +72,7 @@ class SegmentScrubber(anywidget.AnyWidget):
             self.select(self.items[0].key)
 
     def select(self, key: str) -> None:
-        """Show the item of that key: its timeline at once, its video as soon as a playable copy is there."""
+        """Show the item of that key: its timeline at once, its video once a copy is there; Timer1Error if no such item."""
         if key not in self._by_key:
             raise Timer1Error(f"no sample {key!r} among the {len(self.items)} shown")
         entry = self._by_key[key]
