@@ -52,11 +52,7 @@ def video_metadata(frames: Frames) -> dict[str, Any]:
 
 
 def told_times(
-    times_s: NDArray[np.float64],
-    step_s: float,
-    temporal_patch: int,
-    tokens_per_second: float | None,
-    time_scale: float = 1.0,
+    times_s: NDArray[np.float64], step_s: float, temporal_patch: int, tokens_per_second: float | None, time_scale: float = 1.0
 ) -> NDArray[np.float64]:
     """The second that a model is told for each frame: that of the frame's temporal patch.
 

@@ -162,11 +162,7 @@ def source_gaps(line: Timeline, clip: Clip, times_s: NDArray[np.float64]) -> NDA
 
 
 def error_limit(
-    times_s: NDArray[np.float64],
-    step_s: float,
-    temporal_patch: int,
-    tokens_per_second: float | None,
-    gaps_s: NDArray[np.float64],
+    times_s: NDArray[np.float64], step_s: float, temporal_patch: int, tokens_per_second: float | None, gaps_s: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Seconds by which each frame may deviate without a warning, float64 [N].
 

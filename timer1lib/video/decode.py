@@ -34,11 +34,7 @@ EXACT_IN_DECORD = ("yuv420p", "yuvj420p")
 
 
 def read_frames(
-    path: str | Path,
-    sampling: Sampling,
-    clip: Clip = (None, None),
-    temporal_patch: int = 2,
-    decoder: str = "auto",
+    path: str | Path, sampling: Sampling, clip: Clip = (None, None), temporal_patch: int = 2, decoder: str = "auto"
 ) -> Frames:
     """Decode the frames that `sampling` chooses from a video or clip.
 
