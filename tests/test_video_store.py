@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_keys_tell_everything_apart_that_changes_the_frames(tmp_path: Path, vide
         store.key(videos[0], SAMPLING, (None, 0.5)),
         store.key(videos[0], SAMPLING, (0.5, None)),
         store.key(videos[0], SAMPLING, temporal_patch=4),
-        store.key(videos[0], SAMPLING.with_factor(4)),
+        store.key(videos[0], replace(SAMPLING, factor=4)),
         store.key(videos[0], Sampling(policy="fps", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2)),
     }
     assert len(keys) == 7

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-MAX_FRAME_PIXELS = 768 * 28 * 28
-"""No frame is larger than this: the per-frame cap of the pipeline that Qwen2.5-VL was trained with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +20,7 @@ class Sampling:
         min_frame_pixels: pixels a frame has at least; smaller ones are enlarged.
         total_pixels: pixels a video has at most, where the frames of one temporal patch count once, so that
             `total_pixels / factor**2` is the number of visual tokens.
+        max_frame_pixels: pixels a frame has at most: the cap of the pipeline that Qwen2.5-VL was trained with.
         factor: height and width are multiples of this many pixels (patch size x spatial merge of the model).
         time_scale: what the model is told is this times the truth; 1.0 but in the wrong-clock experiment.
     """
@@ -32,12 +30,9 @@ class Sampling:
     frames: int = 768
     min_frame_pixels: int = 16 * 28 * 28
     total_pixels: int = 3584 * 28 * 28
-    max_frame_pixels: int = MAX_FRAME_PIXELS
+    max_frame_pixels: int = 768 * 28 * 28
     factor: int = 28
     time_scale: float = 1.0
-
-    def with_factor(self, factor: int) -> Sampling:
-        return replace(self, factor=factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +63,12 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Frames to take.
-
-    Attributes:
-        indices: int64 [N], ascending positions in the list of timestamps; a frame may stand several times.
-        step_s: seconds between neighbours of the grid that the frames were chosen on; the model is told multiples of it.
-    """
+    """Frames to take."""
 
     indices: NDArray[np.int64]
+    """[N], ascending positions in the list of timestamps; a frame may stand several times."""
     step_s: float
+    """Seconds between neighbours of the grid that the frames were chosen on; the model is told multiples of it."""
 
 
 def choose_frames(times_s: NDArray[np.float64], sampling: Sampling, temporal_patch: int = 2) -> Choice:
@@ -94,15 +86,10 @@ def choose_frames(times_s: NDArray[np.float64], sampling: Sampling, temporal_pat
         N frames, `temporal_patch` <= N <= max(`sampling.frames`, `temporal_patch`).
     """
     available, last = len(times_s), float(times_s[-1])
-    wanted = sampling.frames
-    if sampling.policy == "fps":
-        wanted = int(last * sampling.fps + 0.5) + 1
+    wanted = int(last * sampling.fps + 0.5) + 1 if sampling.policy == "fps" else sampling.frames
     count = max(min(wanted, sampling.frames, available), min(temporal_patch, available))
     exact = sampling.policy == "fps" and count == wanted
-    if exact:
-        step = 1.0 / sampling.fps
-    else:
-        step = last / (count - 1) if count > 1 and last > 0 else 1.0 / sampling.fps
+    step = last / (count - 1) if not exact and count > 1 and last > 0 else 1.0 / sampling.fps
     indices = nearest(times_s, np.arange(count, dtype=np.float64) * np.float64(step))
     if count < temporal_patch:
         indices = np.concatenate([indices, np.repeat(indices[-1:], temporal_patch - count)])
@@ -111,8 +98,8 @@ def choose_frames(times_s: NDArray[np.float64], sampling: Sampling, temporal_pat
 
 def nearest(times_s: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.int64]:
     """Index of the timestamp nearest to each target; of two equally near ones the earlier."""
-    right = np.clip(np.searchsorted(times_s, targets), 1, max(1, len(times_s) - 1))
     if len(times_s) == 1:
         return np.zeros(len(targets), dtype=np.int64)
+    right = np.clip(np.searchsorted(times_s, targets), 1, len(times_s) - 1)
     left = right - 1
     return np.where(targets - times_s[left] <= times_s[right] - targets, left, right).astype(np.int64)

@@ -60,7 +60,6 @@ def positions(
         Timer1Error: vision tokens and grids do not match, or a time step is missing.
     """
     batch, length = token_types.shape
-    types = token_types.cpu()
     mask = torch.ones(batch, length, dtype=torch.bool) if attention_mask is None else attention_mask.cpu().bool()
     if mask.dim() != 2:
         raise Timer1Error("positions need a 2-D attention mask of shape [batch, length]")
@@ -70,7 +69,7 @@ def positions(
     deltas = []
     for row in range(batch):
         real = mask[row]
-        ids = _row(config, types[row][real].tolist(), videos, images)
+        ids = _row(config, token_types[row].cpu()[real].tolist(), videos, images)
         out[:, row, real] = ids
         deltas.append(int(ids.max()) + 1 - ids.shape[1] if ids.shape[1] else 0)
     if next(videos, None) is not None:
@@ -99,9 +98,8 @@ def _video_grids(config: PositionConfig, grids: Tensor | None, seconds: Tensor |
 def _row(config: PositionConfig, types: list[int], videos: Iterator[Grid], images: Iterator[Grid]) -> Tensor:
     """Positions of one unpadded row, int64 [3, tokens]."""
     parts: list[Tensor] = [torch.zeros(3, 0, dtype=torch.long)]
-    position, last_video = 0, _last(types, VIDEO)
     restart: int | None = None
-    done = 0
+    position = done = 0
     for kind, group in itertools.groupby(types):
         run = len(list(group))
         done += run
@@ -121,7 +119,7 @@ def _row(config: PositionConfig, types: list[int], videos: Iterator[Grid], image
             run -= ids.shape[1]
         if run < 0:
             raise Timer1Error("a run of vision tokens is shorter than its grid")
-        if config.text_restarts and restart is not None and done == last_video + 1:
+        if config.text_restarts and restart is not None and kind == VIDEO and VIDEO not in types[done:]:
             position = restart
     return torch.cat(parts, dim=1)
 
@@ -133,7 +131,3 @@ def _vision(config: PositionConfig, grid: Grid) -> Tensor:
     time = (torch.arange(frames) * torch.tensor(seconds, dtype=torch.float32) * (config.tokens_per_second or 0.0)).long()
     axes = torch.meshgrid(time, torch.arange(height // config.merge), torch.arange(width // config.merge), indexing="ij")
     return torch.stack(axes).reshape(3, -1)
-
-
-def _last(types: list[int], kind: int) -> int:
-    return len(types) - 1 - types[::-1].index(kind) if kind in types else -1

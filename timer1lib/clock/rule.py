@@ -20,17 +20,14 @@ ClockRule = Literal["auto", "published", "installed", "wrong_text"]
 
 @dataclass(frozen=True, slots=True)
 class RuleInUse:
-    """Which positions a model uses.
-
-    Attributes:
-        name: `published`, `installed` or `wrong_text`.
-        agrees: whether the installed library gives the published positions on the probe.
-        text: one line for a person.
-    """
+    """Which positions a model uses."""
 
     name: str
+    """`published`, `installed` or `wrong_text`."""
     agrees: bool
+    """Whether the installed library gives the published positions on the probe."""
     text: str
+    """One line for a person."""
 
 
 def install_rule(model: Any, config: PositionConfig, rule: ClockRule = "auto") -> RuleInUse:
@@ -98,13 +95,9 @@ def _agrees(core: Any, config: PositionConfig) -> bool:
 def _describe(name: str, agrees: bool) -> str:
     from transformers import __version__
 
+    rule = "WRONG rule of the experiment (text restarts after a video)" if name == "wrong_text" else f"{name} rule"
     relation = "equals the published rule" if agrees else "differs from the published rule"
-    library = f"transformers {__version__}'s own rule {relation} on the published example"
-    if name == "installed":
-        return f"positions by the installed rule; {library}"
-    if name == "published":
-        return f"positions by the published rule; {library}"
-    return f"positions by the WRONG rule of the experiment (text restarts after a video); {library}"
+    return f"positions by the {rule}; transformers {__version__}'s own rule {relation} on the published example"
 
 
 def _types(config: Any, input_ids: Tensor) -> Tensor:
@@ -129,14 +122,9 @@ def _get_rope_index(
     if self.timer1_positions is None:
         if self.timer1_needs_time:
             kwargs["second_per_grid_ts"] = second_per_grid_ts
+        grids = {"image_grid_thw": image_grid_thw, "video_grid_thw": video_grid_thw}
         library: tuple[Tensor, Tensor] = type(self).get_rope_index(
-            self,
-            input_ids,
-            mm_token_type_ids=types_,
-            image_grid_thw=image_grid_thw,
-            video_grid_thw=video_grid_thw,
-            attention_mask=attention_mask,
-            **kwargs,
+            self, input_ids, mm_token_type_ids=types_, attention_mask=attention_mask, **grids, **kwargs
         )
         return library
     mask = attention_mask if attention_mask is None or attention_mask.dim() == 2 else None

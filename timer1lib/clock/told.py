@@ -29,9 +29,8 @@ def seconds_per_grid(step_s: float, temporal_patch: int, time_scale: float = 1.0
     return step_s * temporal_patch * time_scale * NUDGE
 
 
-def told_milliseconds(frames: Frames) -> list[int]:
-    """The frames' own times, as the model is told them, in whole milliseconds."""
-    return [round(float(t) * frames.time_scale * MILLISECONDS) for t in frames.times_s]
+def _milliseconds(times_s: NDArray[np.float64], time_scale: float) -> list[int]:
+    return [round(float(t) * time_scale * MILLISECONDS) for t in times_s]
 
 
 def video_metadata(frames: Frames) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def video_metadata(frames: Frames) -> dict[str, Any]:
     """
     return {
         "fps": float(MILLISECONDS),
-        "frames_indices": told_milliseconds(frames),
+        "frames_indices": _milliseconds(frames.times_s, frames.time_scale),
         "total_num_frames": max(1, round(frames.duration_s * frames.time_scale * MILLISECONDS)),
         "duration": frames.duration_s * frames.time_scale,
         "height": int(frames.pixels.shape[1]),
@@ -52,11 +51,7 @@ def video_metadata(frames: Frames) -> dict[str, Any]:
 
 
 def told_times(
-    times_s: NDArray[np.float64],
-    step_s: float,
-    temporal_patch: int,
-    tokens_per_second: float | None,
-    time_scale: float = 1.0,
+    times_s: NDArray[np.float64], step_s: float, temporal_patch: int, tokens_per_second: float | None, time_scale: float = 1.0
 ) -> NDArray[np.float64]:
     """The second that a model is told for each frame: that of the frame's temporal patch.
 
@@ -65,16 +60,13 @@ def told_times(
     step; a patch stands for the middle of its frames.
 
     Args:
-        times_s: float64 [N], the frames' own seconds.
+        times_s: float64 [N], the frames' own seconds; the result is like it, and frames of one patch share theirs.
         step_s: seconds between neighbours of the grid they were chosen on.
         tokens_per_second: temporal positions a second; None where times are written.
-
-    Returns:
-        float64 [N], seconds; frames of one patch share theirs.
     """
     patch = np.arange(len(times_s)) // temporal_patch
     if tokens_per_second is None:
-        milliseconds = np.array([round(float(t) * time_scale * MILLISECONDS) for t in times_s], dtype=np.float64)
+        milliseconds = np.array(_milliseconds(times_s, time_scale), dtype=np.float64)
         means = patch_means(milliseconds, temporal_patch)[patch] / MILLISECONDS
         return np.array([float(f"{mean:.1f}") for mean in means])
     grid = np.float32(seconds_per_grid(step_s, temporal_patch, time_scale))

@@ -44,11 +44,7 @@ class VideoFolder:
             raise Timer1Error(f"{self.root}: no such video folder")
 
     def find(self, name: str) -> Path | None:
-        """The file's path relative to the root, None where there is no such file.
-
-        Raises:
-            Timer1Error: the name leaves the folder.
-        """
+        """The file's path relative to the root, None where there is no such file; Timer1Error where it leaves the folder."""
         if "\x00" in name:
             raise Timer1Error(f"video path {name!r} holds a zero byte")
         parts = PurePosixPath(os.path.normpath(self._inside(name))).parts
@@ -65,11 +61,7 @@ class VideoFolder:
         return found[0] if len(found) == 1 and not is_generic(stem(name)) else None
 
     def _inside(self, name: str) -> str:
-        """The name as a relative path.
-
-        Raises:
-            Timer1Error: it is absolute and elsewhere, or climbs out with `..` (links are checked once the file is found).
-        """
+        """The name as a relative path; an error where it leads elsewhere (links are checked once the file is found)."""
         path = name.replace("\\", "/")
         if re.match(r"[A-Za-z]:/", path) or path.startswith("~"):
             raise Timer1Error(f"video path {name!r} leaves the video folder {self.root}; paths must stay inside it")
@@ -82,8 +74,7 @@ class VideoFolder:
             for folder, _, files in os.walk(self.root):
                 for file in sorted(files):
                     if Path(file).suffix.lower() in ENDINGS:
-                        relative = Path(folder, file).relative_to(self.root)
-                        self._by_stem.setdefault(stem(file), []).append(relative)
+                        self._by_stem.setdefault(stem(file), []).append(Path(folder, file).relative_to(self.root))
         return self._by_stem
 
 
@@ -177,9 +168,8 @@ def _check_length(record: Record, seconds: float, limits: Limits) -> None:
                 record.change("duration_mismatch", "video_start, video_end", [start, end], None)
                 sample.video_start = sample.video_end = None
         else:
-            record.find(
-                "duration_mismatch", message, repair="drop" if record.treatments["duration_mismatch"] != "keep" else "keep"
-            )
+            keep = record.treatments["duration_mismatch"] == "keep"
+            record.find("duration_mismatch", message, repair="keep" if keep else "drop")
         return
     if sample.duration is None:
         if record.treatments["duration_mismatch"] == "clip":
@@ -209,11 +199,7 @@ Print = NDArray[np.float64]
 
 
 def fingerprint(path: Path) -> Print:
-    """float64 (FRAMES, CELLS, CELLS): mean grey levels on a grid, of frames spread evenly over the video.
-
-    Raises:
-        Timer1Error: the video cannot be decoded.
-    """
+    """float64 (FRAMES, CELLS, CELLS): mean grey levels on a grid, of frames spread evenly over a video that can be decoded."""
     from timer1lib.clock.frames import Sampling
     from timer1lib.video.decode import read_frames
 
@@ -233,11 +219,8 @@ def same_footage(a: Print, b: Print) -> bool:
 def look_alikes(root: Path, seconds: Mapping[str, float], splits: Mapping[str, frozenset[str]]) -> dict[str, str]:
     """{path: name of its group} for files of different splits that show the same.
 
-    Only files whose durations agree to a tenth of a second (or half a percent) are decoded and compared.
-
-    Args:
-        seconds: duration by path below `root`.
-        splits: the splits that each path stands in.
+    Only files whose durations (`seconds`, by path below `root`) agree to a tenth of a second (or half a percent) are decoded
+    and compared.
     """
     ordered = sorted(seconds, key=lambda path: (seconds[path], path))
     prints: dict[str, Print | None] = {}

@@ -33,7 +33,6 @@ MILLISECOND_S = 1.5e-3
 """Times are handed over as whole milliseconds."""
 
 _TIMESTAMP = re.compile(r"<\s?(\d+(?:\.\d+)?) seconds>")
-_QUESTION = "When does it happen?"
 
 
 def clock_report(
@@ -53,7 +52,6 @@ def clock_report(
     Args:
         model: a folder or a hub id; the shipped tiny model where it is left out.
         sampling: of a run; without it 2 frames a second, at most 768, at the model's smallest size.
-        timestamps: how the model is told times.
         loaded: a model that is loaded already, in place of `model`, `clock_rule` and `timestamps`.
 
     Returns:
@@ -86,9 +84,7 @@ def clock_report(
         "video": str(video),
         "model": loaded.name,
         "family": loaded.family.name,
-        "duration_s": frames.duration_s,
-        "step_s": frames.step_s,
-        "decoder": frames.decoder,
+        **{name: getattr(frames, name) for name in ("duration_s", "step_s", "decoder")},
         "frames": rows,
         "max_error_s": round(float(errors.max()), 6),
         "limit_s": round(float(limit.max()), 6),
@@ -111,13 +107,12 @@ def read_back(loaded: LoadedModel, frames: Frames) -> tuple[NDArray[np.float64],
     """
     from timer1lib.models.inputs import encode_prompt
 
-    batch = encode_prompt(loaded, frames, _QUESTION)
+    batch = encode_prompt(loaded, frames, "When does it happen?")
     core = loaded.model.model
     keys = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts", "attention_mask")
     ids, deltas = core.get_rope_index(**{key: batch[key] for key in keys if key in batch})
     tokens = batch["input_ids"][0]
-    is_video = (tokens == loaded.model.config.video_token_id).numpy()
-    places = np.flatnonzero(is_video)
+    places = np.flatnonzero((tokens == loaded.model.config.video_token_id).numpy())
     grids = batch["video_grid_thw"]
     steps = int(grids[:, 0].sum())
     height, width = grids[0, 1:].tolist()
@@ -145,9 +140,8 @@ def _text_times(loaded: LoadedModel, tokens: list[int], first: NDArray[np.int64]
         text = loaded.tokenizer.decode(tokens[before:place])
         stamps = _TIMESTAMP.findall(text)
         if not stamps:
-            raise Timer1Error(
-                f"model {loaded.name!r}: no timestamp stands before a frame ({text[-60:]!r}); the processor dropped it"
-            )
+            where = f"no timestamp stands before a frame ({text[-60:]!r})"
+            raise Timer1Error(f"model {loaded.name!r}: {where}; the processor dropped it")
         told.append(float(stamps[-1]))
         before = place + per_step
     return np.array(told)
@@ -162,20 +156,13 @@ def source_gaps(line: Timeline, clip: Clip, times_s: NDArray[np.float64]) -> NDA
 
 
 def error_limit(
-    times_s: NDArray[np.float64],
-    step_s: float,
-    temporal_patch: int,
-    tokens_per_second: float | None,
-    gaps_s: NDArray[np.float64],
+    times_s: NDArray[np.float64], step_s: float, temporal_patch: int, tokens_per_second: float | None, gaps_s: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Seconds by which each frame may deviate without a warning, float64 [N].
 
     Two frames that share one time are half a step from it, that much is inherent. To that comes half of the frame's
     own time on screen where times are positions, on the even grid, and the rounding to a tenth where they are text, of
-    the frames' own times.
-
-    Args:
-        gaps_s: float64 [N], from `source_gaps`.
+    the frames' own times. `gaps_s` float64 [N] is from `source_gaps`.
     """
     last = len(times_s) - 1
     patch = np.arange(len(times_s)) // temporal_patch
@@ -193,7 +180,6 @@ def max_clock_error(
     Args:
         root: folder that `Sample.video` is relative to.
         model: folder or hub id, of which only `config.json` is read.
-        timestamps: how that model is told times.
 
     Returns:
         `max_error_s` and the `id` of its sample (None for no readable sample), `over_limit`: how many of the samples
@@ -244,11 +230,11 @@ def _warnings(
     out = []
     rate = loaded.geometry.tokens_per_second
     over = np.flatnonzero(errors > limit)
-    if rate is not None and len(over) and frames.step_s * loaded.geometry.temporal_patch * rate % 1 > 1e-3:
+    size = loaded.geometry.temporal_patch
+    if rate is not None and len(over) and frames.step_s * size * rate % 1 > 1e-3:
         out.append(
-            f"positions are whole multiples of {1 / rate:g} s and the time step is "
-            f"{frames.step_s * loaded.geometry.temporal_patch:.3f} s, so steps are cut to the position below; "
-            f"sampling by fps with {loaded.geometry.temporal_patch} x {rate:g} / fps a whole number has no such error"
+            f"positions are whole multiples of {1 / rate:g} s and the time step is {frames.step_s * size:.3f} s, so steps are "
+            f"cut to the position below; sampling by fps with {size} x {rate:g} / fps a whole number has no such error"
         )
     for i in over.tolist():
         seconds = f"true {frames.times_s[i]:.3f} s, told {told[i]:.3f} s"
@@ -286,28 +272,22 @@ def clock_figure(report: dict[str, Any]) -> Figure:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    true = [row["true_s"] for row in report["frames"]]
-    told = [row["told_s"] for row in report["frames"]]
+    true, told = ([row[name] for row in report["frames"]] for name in ("true_s", "told_s"))
     error = [row["told_s"] - row["true_s"] for row in report["frames"]]
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.06)
     end = max([*true, *told])
-    figure.add_trace(
-        go.Scatter(x=[0, end], y=[0, end], mode="lines", name="told = true", line={"color": "#999", "dash": "dot"}), 1, 1
-    )
+    dots = {"color": "#999", "dash": "dot"}
+    figure.add_trace(go.Scatter(x=[0, end], y=[0, end], mode="lines", name="told = true", line=dots), 1, 1)
     hover = [f"position {row['position']}" for row in report["frames"]]
-    figure.add_trace(
-        go.Scatter(x=true, y=told, mode="markers", name="frame", text=hover, marker={"color": "#1f77b4", "size": 7}), 1, 1
-    )
+    blue = {"color": "#1f77b4", "size": 7}
+    figure.add_trace(go.Scatter(x=true, y=told, mode="markers", name="frame", text=hover, marker=blue), 1, 1)
     figure.add_trace(go.Bar(x=true, y=error, name="error", marker={"color": "#d62728"}), 2, 1)
     for sign in (1, -1):
-        figure.add_hline(y=sign * report["limit_s"], line={"color": "#999", "dash": "dot"}, row=2, col=1)
+        figure.add_hline(y=sign * report["limit_s"], line=dots, row=2, col=1)
     figure.update_yaxes(title="told, s", row=1, col=1)
     figure.update_yaxes(title="told - true, s", row=2, col=1)
     figure.update_xaxes(title="true time of the frame, s", row=2, col=1)
-    figure.update_layout(
-        title=f"What the model is told about time: largest error {report['max_error_s']:.2f} s",
-        height=460,
-        template="plotly_white",
-        legend={"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"},
-    )
+    title = f"What the model is told about time: largest error {report['max_error_s']:.2f} s"
+    legend = {"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"}
+    figure.update_layout(title=title, height=460, template="plotly_white", legend=legend)
     return figure

@@ -56,30 +56,25 @@ class PromptEncoder:
         """As `encode_prompt(loaded, frames, prompt)`; `key` names the frames."""
         asked = Prompt(prompt) if isinstance(prompt, str) else prompt
         if asked.text_first:
-            self.whole += 1
-            return encode_prompt(self.loaded, frames, asked)
+            return self._encode_whole(frames, asked)
         key = (key, asked.system)
         if key not in self.kept or self._proven is False:
-            self.whole += 1
-            return self._keep(key, encode_prompt(self.loaded, frames, asked))
+            self.kept[key] = self._encode_whole(frames, asked)
+            while len(self.kept) > KEPT:
+                del self.kept[next(iter(self.kept))]
+            return self.kept[key]
         shared = self.kept[key] = self.kept.pop(key)
         row = self._with_text(shared, asked)
+        if row is not None and self._proven:
+            return row
+        full = self._encode_whole(frames, asked)
         if self._proven is None:
-            full = encode_prompt(self.loaded, frames, asked)
-            same = row is not None and all(row[name].equal(full[name]) for name in _TEXTUAL if name in full)
-            self._proven = same
-            self.whole += 1
-            return full
-        if row is None:
-            self.whole += 1
-            return encode_prompt(self.loaded, frames, asked)
-        return row
+            self._proven = row is not None and all(row[name].equal(full[name]) for name in _TEXTUAL if name in full)
+        return full
 
-    def _keep(self, key: Hashable, row: dict[str, Any]) -> dict[str, Any]:
-        self.kept[key] = row
-        while len(self.kept) > KEPT:
-            del self.kept[next(iter(self.kept))]
-        return row
+    def _encode_whole(self, frames: Frames, prompt: Prompt) -> dict[str, Any]:
+        self.whole += 1
+        return encode_prompt(self.loaded, frames, prompt)
 
     def _with_text(self, shared: dict[str, Any], prompt: Prompt) -> dict[str, Any] | None:
         import torch
@@ -105,8 +100,7 @@ class PromptEncoder:
         rendered = render_chat(self.loaded, prompt, [{"type": "video"}])
         family = self.loaded.family
         mark = family.vision_end if family.vision_end in rendered else family.video_token
-        _, found, tail = rendered.rpartition(mark)
-        return tail if found else None
+        return rendered.rpartition(mark)[2] if mark in rendered else None
 
 
 class Asker:
@@ -145,11 +139,7 @@ class Asker:
         self.store.prefetch(requests.values(), self.loaded.geometry.temporal_patch)
 
     def frames(self, sample: Sample) -> Frames:
-        """The frames of a sample's clip.
-
-        Raises:
-            Timer1Error: the video cannot be read; names the file.
-        """
+        """The frames of a sample's clip; Timer1Error names a file that cannot be read."""
         clip = (sample.video_start, sample.video_end)
         return self.store.get(self.resolve_video(sample), self.sampling, clip, self.loaded.geometry.temporal_patch)
 

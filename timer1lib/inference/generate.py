@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,6 @@ def predict(
     `error`, and the rest goes on.
 
     Args:
-        resolve_video: the file of a sample's video.
         out_path: with `shard` (k, n) the answers go to `shard_path(out_path, shard)`; `merge_shards` joins them.
         temperature: 0 answers greedily.
         num_samples: answers a sample, consecutive rows with the sample's id; more than 1 needs a temperature.
@@ -66,30 +65,14 @@ def predict(
         grounded: ask multiple-choice samples for the time span as well as the letter, answered in TVG-R1's form.
         seed: of sampling; None takes `shared.seed`.
 
-    Returns:
-        `num_samples` predictions a sample (of the shard), in the samples' order.
-
     Raises:
         Timer1Error: a setting is out of range, or two samples share an id.
     """
     _check(samples, max_new_tokens, batch_size, temperature, num_samples, perturb)
-    asked = swap_videos(samples) if perturb == "swap" else list(samples)
-    asked = take_shard(asked, shard)
-    seed = shared.seed if seed is None else seed
-    settings = settings_of(
-        loaded,
-        shared,
-        asked,
-        shard,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        num_samples=num_samples,
-        seed=seed if temperature else None,
-        perturb=perturb,
-        grounded=grounded,
-    )
+    asked = take_shard(swap_videos(samples) if perturb == "swap" else samples, shard)
+    options = _Options(max_new_tokens, temperature, num_samples, perturb, grounded, shared.seed if seed is None else seed)
+    settings = settings_of(loaded, shared, asked, shard, **{**asdict(options), "seed": options.seed if temperature else None})
     ledger = Ledger(shard_path(out_path, shard), settings, num_samples)
-    options = _Options(max_new_tokens, temperature, num_samples, perturb, grounded, seed)
     asker = _Asker(loaded, shared, resolve_video, options)
     return answer_all(asked, ledger, asker, batch_size, label, store, whole=temperature > 0)
 
@@ -163,8 +146,8 @@ class _Asker(Asker):
             text = sample_prompt(sample, self.shared, grounded=self.options.grounded, duration=seen.duration_s)
             rows.append(self.encoder.encode(seen, clip_key(sample), text))
         inputs = self.inputs(batch, rows)
-        tokenizer = self.loaded.tokenizer
-        with torch.random.fork_rng(devices=_cuda(self.loaded.model)):
+        tokenizer, device = self.loaded.tokenizer, self.loaded.device
+        with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             tokens = self.loaded.model.generate(
                 **inputs, **self.decoding, suppress_tokens=self.banned or None, pad_token_id=tokenizer.pad_token_id
@@ -172,8 +155,3 @@ class _Asker(Asker):
         new = tokens[:, inputs["input_ids"].shape[1] :]
         texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
         return texts
-
-
-def _cuda(model: Any) -> list[int]:
-    device = next(model.parameters()).device
-    return [device.index or 0] if device.type == "cuda" else []

@@ -57,18 +57,14 @@ def ground(
         loaded = load_shared(name, settings)
     sample = Sample(id="query", video=str(video), query=query, duration=frames.duration_s)
     completion = _generate(loaded, encode_prompt(loaded, frames, sample_prompt(sample, settings)), max_new_tokens)
-    start, end = forms.load(settings.form).span(completion) or (None, None)
-    return {
-        "start": finite(start),
-        "end": finite(end),
-        "duration": round(frames.duration_s, 3),
-        "completion": completion,
-        "model": name,
-    }
+    start, end = map(finite, forms.load(settings.form).span(completion) or (None, None))
+    return {"start": start, "end": end, "duration": round(frames.duration_s, 3), "completion": completion, "model": name}
 
 
 def shared_for(model: str) -> SharedParams:
     """Shared parameters that fit a model: its run's, the tiny defaults, or Time-R1's."""
+    import torch
+
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
 
@@ -77,22 +73,9 @@ def shared_for(model: str) -> SharedParams:
     run = resolve(model).absolute().parent.parent
     if (run / "params.yaml").is_file() and (run / "checkpoints").is_dir():
         return load_params(run / "params.yaml").shared
-    return SharedParams(
-        model=model,
-        form="timer1",
-        sampling="fps",
-        fps=2.0,
-        frames=768,
-        min_frame_pixels=16 * 28 * 28,
-        total_pixels=3584 * 28 * 28,
-        dtype="bfloat16" if _has_gpu() else "float32",
-    )
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
+    pixels = {"min_frame_pixels": 16 * 28 * 28, "total_pixels": 3584 * 28 * 28}
+    dtype: Any = "bfloat16" if torch.cuda.is_available() else "float32"
+    return SharedParams(model=model, form="timer1", sampling="fps", fps=2.0, frames=768, dtype=dtype, **pixels)
 
 
 def _generate(loaded: LoadedModel, batch: dict[str, Any], max_new_tokens: int) -> str:
@@ -100,13 +83,9 @@ def _generate(loaded: LoadedModel, batch: dict[str, Any], max_new_tokens: int) -
 
     from timer1lib.models.inputs import banned_token_ids
 
-    prompt = batch["input_ids"].shape[1]
+    inputs = {key: value.to(loaded.device) for key, value in batch.items()}
+    banned = banned_token_ids(loaded)
     with torch.inference_mode():
-        tokens = loaded.model.generate(
-            **{key: value.to(loaded.device) for key, value in batch.items()},
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            suppress_tokens=banned_token_ids(loaded),
-        )
-    text: str = loaded.tokenizer.decode(tokens[0, prompt:], skip_special_tokens=True)
+        tokens = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, suppress_tokens=banned)
+    text: str = loaded.tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return text.strip()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,14 +65,13 @@ class Ledger:
 
     def _adopt(self) -> dict[str, list[Prediction]]:
         """Answers that shards of this file have given under the same settings to the same samples."""
-        mine = {row[0]: row for row in _plain(self.settings.get("samples", []))}
+        plain = json.loads(json.dumps(self.settings, default=str))  # as JSON gives it back, so that tuples equal lists
+        mine = {row[0]: row for row in plain.get("samples", [])}
+        per_shard = {"shard": None, "samples": None}
         rows: dict[str, list[Prediction]] = {}
         for shard in sorted(self.path.parent.glob(f"{self.path.stem}.*of*{self.path.suffix}")):
-            meta = shard.with_suffix(".meta.json")
-            theirs = _meta(meta).get("settings", {})
-            if {k: v for k, v in theirs.items() if k not in _PER_SHARD} != {
-                k: v for k, v in _plain(self.settings).items() if k not in _PER_SHARD
-            }:
+            theirs = _meta(shard.with_suffix(".meta.json")).get("settings", {})
+            if {**theirs, **per_shard} != {**plain, **per_shard}:
                 continue
             same = {row[0] for row in theirs["samples"] if mine.get(row[0]) == row and row[0] not in self.done}
             for name, answers in _answers(shard).items():
@@ -101,9 +101,6 @@ class Ledger:
         return answers
 
 
-_PER_SHARD = ("shard", "samples")
-
-
 def _meta(path: Path) -> dict[str, Any]:
     """What a `.meta.json` holds; nothing where it is not there or torn."""
     try:
@@ -128,11 +125,6 @@ def _answers(path: Path) -> dict[str, list[Prediction]]:
     for wrong in broken:
         log.warning("%s; its sample is asked again", wrong)
     return rows
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back, so that tuples equal lists."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def digest(settings: Mapping[str, Any]) -> str:
@@ -184,10 +176,7 @@ def take_shard(samples: Sequence[Sample], shard: tuple[int, int] | None) -> list
     k, n = shard
     if not 1 <= k <= n:
         raise Timer1Error(f"shard {k}/{n}: k counts from 1 to n")
-    by_video: dict[tuple[str, float | None, float | None], int] = {}
-    for sample in samples:
-        key = clip_key(sample)
-        by_video[key] = by_video.get(key, 0) + 1
+    by_video = Counter(clip_key(sample) for sample in samples)
     loads = [0] * n
     owner = {}
     for key, size in sorted(by_video.items(), key=lambda item: (-item[1], str(item[0]))):

@@ -119,22 +119,16 @@ class Architecture:
         return float(kept * size + widened)
 
     def activation_bytes(self, tokens: float, size: int, checkpointing: bool, copied: float = 0) -> float:
-        """Kept by the language model between forward and backward; the head's tiles are left out.
+        """Kept by the language model between forward and backward for `tokens`; the head's tiles are left out.
 
-        Args:
-            tokens: that go through it.
-            copied: tokens whose keys and values attention copies beside each other: G * (P + C) of a packed group.
+        `copied` are tokens whose keys and values attention copies beside each other: G * (P + C) of a packed group.
         """
         layer = self.layer_bytes(size) * tokens + 2 * self.key_width * size * copied
         return self.layers * layer if not checkpointing else self.layers * self.hidden * size * tokens + layer
 
 
 def read_sizes(config: Mapping[str, Any], where: str, **more: Any) -> Architecture:
-    """The sizes that every family writes alike in its `config.json`, and `more` that it knows of itself.
-
-    Raises:
-        Timer1Error: a size is missing.
-    """
+    """The sizes that every family writes alike in its `config.json`, and `more` that it knows of itself; none may be missing."""
     text, vision = config.get("text_config", config), config.get("vision_config", {})
     try:
         return Architecture(

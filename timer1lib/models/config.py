@@ -23,17 +23,12 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, Family] = {family.name: family for family in (Qwen25VL(), Qwen3VL())}
 """By `model_type`. A model whose configuration is not at hand and whose name tells nothing counts as of the first."""
 
-
 KNOWN: dict[str, Architecture] = {name: sizes for family in FAMILIES.values() for name, sizes in family.sizes.items()}
 """Sizes of the published models, by the start of the hub id's last part."""
 
 
 def family_of(config: Any, name: str) -> Family:
-    """The family of a configuration: Hugging Face's object or the content of a `config.json`.
-
-    Raises:
-        Timer1Error: another architecture.
-    """
+    """The family of a configuration: Hugging Face's object or the content of a `config.json`; Timer1Error for another's."""
     kind = config.get("model_type") if isinstance(config, Mapping) else getattr(config, "model_type", None)
     if kind in FAMILIES:
         return FAMILIES[kind]
@@ -41,11 +36,7 @@ def family_of(config: Any, name: str) -> Family:
 
 
 def family_of_model(model: nn.Module) -> Family:
-    """The family of a loaded model, wrapped (PEFT, DDP) or not, or of a vision tower.
-
-    Raises:
-        TypeError: none of the families.
-    """
+    """The family of a loaded model, wrapped (PEFT, DDP) or not, or of a vision tower; TypeError for none."""
     towers = {family.tower_type: family for family in reversed(FAMILIES.values())}
     for module in model.modules():
         kind = getattr(getattr(module, "config", None), "model_type", None)
@@ -56,11 +47,7 @@ def family_of_model(model: nn.Module) -> Family:
 
 
 def model_config(model: str) -> dict[str, Any]:
-    """A model's `config.json` from its folder or the local hub cache; empty where it is not on this machine.
-
-    Raises:
-        Timer1Error: the file is not JSON.
-    """
+    """A model's `config.json` (Timer1Error if damaged) from its folder or the local hub cache; empty where it is not here."""
     path = _config_file(model)
     if path is None or not path.is_file():
         return {}
@@ -71,23 +58,12 @@ def model_config(model: str) -> dict[str, Any]:
 
 
 def temporal_rate(config: Mapping[str, Any], name: str, timestamps: Timestamps = "auto") -> float | None:
-    """Temporal positions a second of a model; None where its times are written as text.
-
-    Args:
-        config: its `config.json`; empty where that is not at hand, then the name tells the family.
-
-    Raises:
-        Timer1Error: as `Family.temporal_rate`, or another architecture.
-    """
+    """As `Family.temporal_rate`; where `config` is empty the name tells the family. Timer1Error for another architecture."""
     return _family(config, name).temporal_rate(config, name, timestamps)
 
 
 def temporal_geometry(model: str, timestamps: Timestamps = "auto") -> tuple[int, float | None]:
-    """Frames of a temporal patch, and temporal positions a second (None where times are text), from `config.json` alone.
-
-    Raises:
-        Timer1Error: as `temporal_rate`.
-    """
+    """Frames of a temporal patch, and `temporal_rate` (None where times are text), from `config.json` alone."""
     config = model_config(model)
     return int(config.get("vision_config", {}).get("temporal_patch_size", 2)), temporal_rate(config, model, timestamps)
 
@@ -106,20 +82,9 @@ def pixel_factor(model: str) -> int:
 
 
 def sampling_for(shared: SharedParams, model: str | None = None) -> Sampling:
-    """The sampling of a params file, with frames cut to fit the model.
-
-    Args:
-        model: another model than `shared.model`, a folder or a hub id.
-    """
-    return Sampling(
-        policy=shared.sampling,
-        fps=shared.fps,
-        frames=shared.frames,
-        min_frame_pixels=shared.min_frame_pixels,
-        total_pixels=shared.total_pixels,
-        factor=pixel_factor(model or shared.model),
-        time_scale=shared.time_scale,
-    )
+    """The sampling of a params file, with frames cut to fit `model`, a folder or a hub id (`shared.model` without)."""
+    same = {name: getattr(shared, name) for name in ("fps", "frames", "min_frame_pixels", "total_pixels", "time_scale")}
+    return Sampling(shared.sampling, factor=pixel_factor(model or shared.model), **same)
 
 
 def known_sizes(model: str) -> Architecture | None:
@@ -129,11 +94,7 @@ def known_sizes(model: str) -> Architecture | None:
 
 
 def architecture_of(model: str) -> Architecture:
-    """Sizes of a model: from its folder or the local hub cache, else from what is known of the published ones.
-
-    Raises:
-        Timer1Error: neither, or another architecture.
-    """
+    """Sizes of a model: from its folder or the local hub cache, else as published; Timer1Error where neither knows it."""
     config = model_config(model)
     if config:
         return family_of(config, model).architecture(config, model)

@@ -85,7 +85,6 @@ class Family:
 
         Args:
             config: its `config.json`; empty where that is not at hand.
-            name: folder or hub id, for the error.
             timestamps: `auto` is what the configuration's own key `timestamps` says, and without one the family's way.
 
         Raises:
@@ -100,11 +99,7 @@ class Family:
         raise NotImplementedError
 
     def geometry(self, config: Any, name: str, timestamps: Timestamps = "auto") -> Geometry:
-        """Patch sizes of a Hugging Face configuration, and how its model is told times.
-
-        Raises:
-            Timer1Error: as `temporal_rate`.
-        """
+        """Patch sizes of a Hugging Face configuration, and how its model is told times; errors as `temporal_rate`."""
         vision = config.vision_config
         rate = self.temporal_rate(config.to_dict(), name, timestamps)
         return Geometry(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size, rate)
@@ -136,11 +131,7 @@ class Family:
     # --- the vision tower -----------------------------------------------------------------------------------------
 
     def tower(self, model: nn.Module) -> nn.Module:
-        """The vision tower of a (wrapped) model, or `model` itself where it is one.
-
-        Raises:
-            TypeError: the model has none.
-        """
+        """The vision tower of a (wrapped) model, or `model` itself where it is one; TypeError where there is none."""
         for module in model.modules():
             if hasattr(module, "patch_embed") and hasattr(module, "blocks") and hasattr(module, "merger"):
                 return module
@@ -176,11 +167,7 @@ class Family:
     # --- sizes and small models -----------------------------------------------------------------------------------
 
     def architecture(self, config: Mapping[str, Any], where: str) -> Architecture:
-        """The sizes in a `config.json`.
-
-        Raises:
-            Timer1Error: a size is missing.
-        """
+        """The sizes in a `config.json`; Timer1Error where one is missing."""
         return read_sizes(config, where)
 
     def tiny_config(

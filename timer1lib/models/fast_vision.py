@@ -30,14 +30,7 @@ GRIDS_KEPT = 64
 
 
 def speed_up_vision(model: nn.Module) -> nn.Module:
-    """Speed up the vision tower of `model` in place; a second call changes nothing.
-
-    Args:
-        model: of any family, wrapped in PEFT or not, or its vision tower.
-
-    Returns:
-        The same `model`.
-    """
+    """Speed up the tower of `model` (wrapped in PEFT or not, or the tower itself) in place; a second call changes nothing."""
     family = family_of_model(model)
     tower: Any = family.tower(model)
     if getattr(tower, _MARK, None):
@@ -115,9 +108,7 @@ def _plan(bounds: tuple[int, ...]) -> list[tuple[int, Tensor | None]]:
 
 def _add_tables(tower: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Give the tower's forward the tables of a grid that it has seen, instead of having them computed again."""
-    grid = kwargs.get("grid_thw")
-    if grid is None:
-        grid = args[1] if len(args) > 1 else None
+    grid = kwargs.get("grid_thw", args[1] if len(args) > 1 else None)
     if grid is None:
         return None
     kept: dict[Any, dict[str, Tensor]] = tower.__dict__.setdefault("_timer1_tables", {})

@@ -39,22 +39,26 @@ def mergers(tower: nn.Module) -> list[nn.Module]:
     return family_of_model(tower).mergers(tower)
 
 
+def _own(tower: nn.Module) -> dict[str, nn.Parameter]:
+    """The tower's parameters but for its mergers', by name."""
+    heads = {id(p) for merger in mergers(tower) for p in merger.parameters()}
+    return {name: p for name, p in tower.named_parameters() if id(p) not in heads}
+
+
 def tower_is_frozen(model: nn.Module) -> bool:
     """Whether nothing of the tower but its mergers is trained, so that features before the mergers stay valid."""
-    tower = family_of_model(model).tower(model)
-    heads = {id(p) for merger in mergers(tower) for p in merger.parameters()}
-    return not any(p.requires_grad and id(p) not in heads for p in tower.parameters())
+    return not any(p.requires_grad for p in _own(family_of_model(model).tower(model)).values())
 
 
 def tower_hash(model: nn.Module) -> str:
     """Hash of the tower's weights, mergers left out, with its configuration and number type."""
     tower: Any = family_of_model(model).tower(model)
-    heads = {id(p) for merger in mergers(tower) for p in merger.parameters()}
-    digest = hashlib.blake2b(json.dumps(_shape_of(tower), sort_keys=True).encode(), digest_size=16)
-    for name, parameter in sorted(tower.named_parameters()):
-        if id(parameter) not in heads:
-            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-            digest.update(_bytes(parameter.detach()))
+    plain = tower.config.to_dict().items()
+    shape = {key: value for key, value in plain if isinstance(value, (int, float, str, list)) and not key.startswith("_")}
+    digest = hashlib.blake2b(json.dumps(shape, sort_keys=True).encode(), digest_size=16)
+    for name, parameter in sorted(_own(tower).items()):
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        digest.update(_bytes(parameter))
     return digest.hexdigest()
 
 
@@ -67,11 +71,7 @@ def pixels_key(pixels: Tensor, grid: Tensor) -> str:
 
 @torch.no_grad()
 def tower_features(model: nn.Module, pixels: Tensor, grid: Tensor) -> Tensor:
-    """Run the tower up to its mergers.
-
-    Args:
-        pixels: (patches, channels * temporal patch * patch * patch).
-        grid: (videos, 3).
+    """Run the tower up to its mergers on pixels (patches, channels * temporal patch * patch * patch) and grid (videos, 3).
 
     Returns:
         (patches, 1, hidden * mergers): what each merger is given, side by side, in the order of the patches.
@@ -114,9 +114,7 @@ def merged_features(model: nn.Module, pixels: Tensor, grid: Tensor) -> Tensor:
 def accept_features(model: nn.Module) -> nn.Module:
     """Let `model` take what `tower_features` and `merged_features` give wherever it takes `pixel_values_videos`.
 
-    Returns:
-        The same model. Its classes, weights and configuration are untouched, and pixels are taken as before; a second
-        call changes nothing.
+    Its classes, weights and configuration are untouched, and pixels are taken as before; a second call changes nothing.
     """
     family = family_of_model(model)
     tower: Any = family.tower(model)
@@ -134,8 +132,7 @@ def _forward(self: Any, hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) 
     heads = family.mergers(self)
     if hidden_states.ndim == 4:
         tokens = hidden_states.reshape(hidden_states.shape[0] // self.spatial_merge_size**2, -1)
-        merged = list(tokens.chunk(len(heads), dim=-1))
-        return family.tower_output(hidden_states[:, 0, 0], merged)
+        return family.tower_output(hidden_states[:, 0, 0], list(tokens.chunk(len(heads), dim=-1)))
     parts = [part.contiguous() for part in hidden_states[:, 0].chunk(len(heads), dim=-1)]
     return family.tower_output(parts[0], [head(part) for head, part in zip(heads, parts, strict=True)])
 
@@ -151,10 +148,9 @@ class VideoFeatures:
     def replace_pixels(
         self, inputs: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], keys: Sequence[Hashable]
     ) -> dict[str, Any]:
-        """`inputs` of a batch with features under `pixel_values_videos`.
+        """`inputs` of a collated batch with features under `pixel_values_videos`.
 
         Args:
-            inputs: the collated batch.
             rows: its rows as encoded, each with `pixel_values_videos` and `video_grid_thw` of one clip.
             keys: which clip each row is about; rows with one key must hold the same pixels.
         """
@@ -177,14 +173,9 @@ class VideoFeatures:
 
 
 class FeatureCache:
-    """Features by key: the newest in memory, the rest in a folder of bounded size.
+    """Features by key: the newest in memory on the CPU, the rest in a folder of bounded size (memory only where it is None).
 
     What lies on disk is as safe as `video.cache.DiskCache` makes it; a damaged entry is computed again.
-
-    Args:
-        folder: where files lie; None keeps features in memory only.
-        disk_gb: the folder's bound.
-        memory_gb: the bound of what is kept in memory, on the CPU.
     """
 
     def __init__(self, folder: str | Path | None = None, *, disk_gb: float = 4.0, memory_gb: float = 0.5) -> None:
@@ -249,14 +240,12 @@ class FeatureCache:
             self.disk.put(name, save({"features": value}))
 
     def _remember(self, name: str, value: Tensor) -> None:
-        size = value.numel() * value.element_size()
-        if size > self._memory_bytes:
+        if value.nbytes > self._memory_bytes:
             return
         self._memory[name] = value
-        self._held += size
+        self._held += value.nbytes
         while self._held > self._memory_bytes:
-            _, oldest = self._memory.popitem(last=False)
-            self._held -= oldest.numel() * oldest.element_size()
+            self._held -= self._memory.popitem(last=False)[1].nbytes
 
 
 def _computed(model: nn.Module, videos: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -275,8 +264,3 @@ def _computed(model: nn.Module, videos: Sequence[tuple[Tensor, Tensor]]) -> list
 
 def _bytes(tensor: Tensor) -> Any:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def _shape_of(tower: Any) -> dict[str, Any]:
-    plain = tower.config.to_dict()
-    return {key: value for key, value in plain.items() if isinstance(value, (int, float, str, list)) and not key.startswith("_")}

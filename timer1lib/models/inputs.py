@@ -31,11 +31,8 @@ _PADDED = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "labe
 def sample_prompt(sample: Sample, shared: SharedParams, *, grounded: bool = False, duration: float | None = None) -> Prompt:
     """What is asked about a sample, in the form that `shared` names.
 
-    A multiple-choice sample has its options listed after the question and is asked for a letter.
-
-    Args:
-        grounded: ask a multiple-choice sample for the time span as well, the letter in `\\boxed{}`.
-        duration: seconds to name in the prompt where the sample does not know its own.
+    A multiple-choice sample has its options listed after the question and is asked for a letter, and where `grounded` for
+    the time span as well, the letter in `\\boxed{}`. `duration` is named where the sample does not know its own.
     """
     seconds = sample.duration if sample.duration is not None else duration
     return load(shared.form).ask(sample.query, seconds, sample.options, grounded=grounded)
@@ -96,8 +93,7 @@ def fit_frames(loaded: LoadedModel, frames: Frames) -> Frames:
     if height % factor == 0 and width % factor == 0:
         return frames
     sampling = Sampling(min_frame_pixels=1, total_pixels=10**12, max_frame_pixels=10**12, factor=factor)
-    pixels = resize(frames.pixels, *frame_size(height, width, len(frames), sampling))
-    return replace(frames, pixels=pixels)
+    return replace(frames, pixels=resize(frames.pixels, *frame_size(height, width, len(frames), sampling)))
 
 
 def clean_text(loaded: LoadedModel, text: str) -> str:
@@ -108,27 +104,19 @@ def clean_text(loaded: LoadedModel, text: str) -> str:
 
 
 def collate(loaded: LoadedModel, rows: Sequence[dict[str, Tensor]], side: Literal["left", "right"] = "left") -> dict[str, Tensor]:
-    """Join batches of 1 from `encode_prompt` into one, padded on `side`.
-
-    Returns:
-        [B, L] tensors padded to the longest row; videos and grids one after the other, in the rows' order.
-    """
+    """Join batches of 1 from `encode_prompt`: [B, L], padded on `side` to the longest row; videos and grids one by one."""
     if not rows:
         raise Timer1Error("nothing to collate: the batch has no rows")
     length = max(row["input_ids"].shape[1] for row in rows)
-    out: dict[str, Tensor] = {}
-    for key in rows[0]:
+
+    def padded(row: dict[str, Tensor], key: str) -> Tensor:
         if key not in _PADDED:
-            out[key] = torch.cat([row[key] for row in rows])
-            continue
-        fill = _PADDED[key]
+            return row[key]
+        fill, missing = _PADDED[key], length - row[key].shape[1]
         value = loaded.tokenizer.pad_token_id if fill is None else fill
-        padded = []
-        for row in rows:
-            missing = length - row[key].shape[1]
-            padded.append(torch.nn.functional.pad(row[key], (missing, 0) if side == "left" else (0, missing), value=value))
-        out[key] = torch.cat(padded)
-    return out
+        return torch.nn.functional.pad(row[key], (missing, 0) if side == "left" else (0, missing), value=value)
+
+    return {key: torch.cat([padded(row, key) for row in rows]) for key in rows[0]}
 
 
 def banned_token_ids(loaded: LoadedModel) -> list[int]:

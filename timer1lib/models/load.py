@@ -44,8 +44,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = next(self.model.parameters()).device
-        return device
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
 
 def load_model(
@@ -75,8 +74,8 @@ def load_model(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    source = _source(str(name_or_path))
     name = str(name_or_path)
+    source = _source(name)
     if dtype not in ("float32", "bfloat16", "float64"):
         raise Timer1Error(f"dtype {dtype!r}: use float32, bfloat16 or float64")
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -98,27 +97,13 @@ def load_model(
 
 
 def load_shared(name_or_path: str | Path, shared: SharedParams) -> LoadedModel:
-    """`load_model` with a run's settings.
-
-    Raises:
-        Timer1Error: as `load_model`.
-    """
-    return load_model(
-        name_or_path,
-        dtype=shared.dtype,
-        attention=shared.attention,
-        device=shared.device,
-        clock_rule=shared.clock_rule,
-        timestamps=shared.timestamps,
-    )
+    """`load_model` with a run's settings; errors as there."""
+    same = ("dtype", "attention", "device", "clock_rule", "timestamps")
+    return load_model(name_or_path, **{name: getattr(shared, name) for name in same})
 
 
 def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto", timestamps: Timestamps = "auto") -> LoadedModel:
-    """A model without its weights: configuration, processor and position rule, for questions about time alone.
-
-    Raises:
-        Timer1Error: as `load_model`.
-    """
+    """A model without its weights: configuration, processor and position rule, for questions about time; errors as there."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -136,11 +121,7 @@ def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto", timesta
 
 
 def load_processor(name_or_path: str | Path) -> Any:
-    """The processor of a checkpoint, without its weights.
-
-    Raises:
-        Timer1Error: no such folder, or a hub id that cannot be reached.
-    """
+    """The processor of a checkpoint, without its weights; Timer1Error where there is none or the hub cannot be reached."""
     from transformers import AutoProcessor
 
     source = _source(str(name_or_path))
@@ -154,7 +135,9 @@ def _source(name: str) -> str:
     """A folder that exists, or a hub id; anything else is an error before a network is asked."""
     folder = resolve(name)
     if folder.is_dir():
-        _check_config(folder)
+        if not (folder / "config.json").is_file():
+            raise Timer1Error(f"model folder {folder}: no config.json in it; a Hugging Face checkpoint is expected")
+        read_json(folder / "config.json")
         return str(folder)
     parts = name.split("/")
     looks_like_id = len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not folder.parent.is_dir()
@@ -182,13 +165,6 @@ def _check_hub(name: str) -> None:
             reason = f"{host} cannot be reached"
     if reason:
         raise Timer1Error(f"model {name!r}: no such folder, not in the local hub cache, and {reason}")
-
-
-def _check_config(folder: Path) -> None:
-    config = folder / "config.json"
-    if not config.is_file():
-        raise Timer1Error(f"model folder {folder}: no config.json in it; a Hugging Face checkpoint is expected")
-    read_json(config)
 
 
 def _one_line(error: BaseException) -> str:

@@ -46,12 +46,10 @@ class Qwen25VL(Family):
             return [(frames, [])]
         size = geometry.temporal_patch
         told = told_times(frames.times_s, frames.step_s, size, None, frames.time_scale)
-        pairs: Shown = []
-        for first in range(0, len(frames), size):
-            part = slice(first, first + size)
-            pair = replace(frames, pixels=frames.pixels[part], times_s=frames.times_s[part])
-            pairs.append((pair, [{"type": "text", "text": f"<{told[first]:.1f} seconds>"}]))
-        return pairs
+        parts = [slice(first, first + size) for first in range(0, len(frames), size)]
+        pairs = [replace(frames, pixels=frames.pixels[part], times_s=frames.times_s[part]) for part in parts]
+        marks = [[{"type": "text", "text": f"<{second:.1f} seconds>"}] for second in told[::size]]
+        return list(zip(pairs, marks, strict=True))
 
     def time_inputs(self, frames: Frames, geometry: Geometry, videos: int) -> dict[str, Tensor]:
         import torch

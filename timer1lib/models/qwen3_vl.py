@@ -29,9 +29,8 @@ class Qwen3VL(Family):
 
     def _rate(self, config: Mapping[str, Any], name: str, chosen: str) -> float | None:
         if chosen == "positions":
-            raise Timer1Error(
-                f"model {name!r}: {self.title} has no temporal positions in seconds; set timestamps to text or auto"
-            )
+            missing = f"{self.title} has no temporal positions in seconds"
+            raise Timer1Error(f"model {name!r}: {missing}; set timestamps to text or auto")
         return None
 
     def mergers(self, tower: Any) -> list[nn.Module]:
@@ -52,9 +51,7 @@ class Qwen3VL(Family):
     def tower_output(self, last: Tensor, merged: list[Tensor]) -> Any:
         from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-        return BaseModelOutputWithDeepstackFeatures(
-            last_hidden_state=last, pooler_output=merged[0], deepstack_features=merged[1:]
-        )
+        return BaseModelOutputWithDeepstackFeatures(last, pooler_output=merged[0], deepstack_features=merged[1:])
 
     def merged_parts(self, output: Any) -> list[Tensor]:
         return [output.pooler_output, *output.deepstack_features]

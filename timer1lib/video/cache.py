@@ -85,9 +85,7 @@ class DiskCache:
         for _, size, path in entries:
             if total <= goal:
                 break
-            if keep and path == self.path(keep):
-                continue
-            if _remove(path):
+            if not (keep and path == self.path(keep)) and _remove(path):
                 total -= size
                 removed += 1
         return removed

@@ -34,11 +34,7 @@ EXACT_IN_DECORD = ("yuv420p", "yuvj420p")
 
 
 def read_frames(
-    path: str | Path,
-    sampling: Sampling,
-    clip: Clip = (None, None),
-    temporal_patch: int = 2,
-    decoder: str = "auto",
+    path: str | Path, sampling: Sampling, clip: Clip = (None, None), temporal_patch: int = 2, decoder: str = "auto"
 ) -> Frames:
     """Decode the frames that `sampling` chooses from a video or clip.
 
@@ -47,9 +43,6 @@ def read_frames(
         temporal_patch: frames that the model merges into one; a shorter video has its last frame repeated.
         decoder: `auto` (as `choose_decoder`), `decord` or `pyav`.
 
-    Returns:
-        upright RGB frames at the model's size, with the time of each; see `Frames`.
-
     Raises:
         Timer1Error: names the file: missing, empty, cut off, no video, or a clip outside it.
     """
@@ -57,17 +50,9 @@ def read_frames(
     positions, times, duration = clip_frames(line, clip)
     choice = choose_frames(times, sampling, temporal_patch)
     unique, inverse = np.unique(choice.indices, return_inverse=True)
-    height, width = frame_size(line.height, line.width, len(choice.indices), sampling, temporal_patch)
-    pixels, used, reason = _decode(line, positions[unique], (height, width), decoder)
-    return Frames(
-        pixels=pixels[inverse],
-        times_s=times[choice.indices],
-        duration_s=duration,
-        step_s=choice.step_s,
-        decoder=used,
-        reason=reason,
-        time_scale=sampling.time_scale,
-    )
+    size = frame_size(line.height, line.width, len(choice.indices), sampling, temporal_patch)
+    pixels, used, reason = _decode(line, positions[unique], size, decoder)
+    return Frames(pixels[inverse], times[choice.indices], duration, choice.step_s, used, reason, sampling.time_scale)
 
 
 def clip_frames(line: Timeline, clip: Clip) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
@@ -80,8 +65,8 @@ def clip_frames(line: Timeline, clip: Clip) -> tuple[NDArray[np.int64], NDArray[
     if clip == (None, None):
         return np.arange(len(times)), times, line.duration_s
     if not 0 <= start < end:
-        asked = f"{clip[0]} to {clip[1]}"
-        raise Timer1Error(f"{line.path}: the clip {asked} s is empty or outside the video, which lasts {line.duration_s:.2f} s")
+        lasts = f"which lasts {line.duration_s:.2f} s"
+        raise Timer1Error(f"{line.path}: the clip {clip[0]} to {clip[1]} s is empty or outside the video, {lasts}")
     inside = np.flatnonzero((times >= start - 1e-6) & (times < end - 1e-6))
     if not len(inside):
         inside = np.array([max(0, int(np.searchsorted(times, start, side="right")) - 1)])
@@ -96,8 +81,8 @@ def frame_size(height: int, width: int, count: int, sampling: Sampling, temporal
     """
     factor = sampling.factor
     share = sampling.total_pixels * temporal_patch / count
-    largest = max(min(sampling.max_frame_pixels, share), 1.05 * sampling.min_frame_pixels, factor * factor)
     smallest = sampling.min_frame_pixels
+    largest = max(min(sampling.max_frame_pixels, share), 1.05 * smallest, factor * factor)
     new_height, new_width = max(factor, round(height / factor) * factor), max(factor, round(width / factor) * factor)
     if new_height * new_width > largest:
         shrink = math.sqrt(height * width / largest)
@@ -132,17 +117,12 @@ def _decode(
     except _DecordFailed as error:
         if decoder == "decord":
             raise Timer1Error(f"{line.path}: decord cannot read it: {error}") from error
-        reason = str(error)
-        log.info("%s: decoded with PyAV, because %s", line.path, reason)
-        return _with_pyav(line, positions, size), "pyav", reason
+        log.info("%s: decoded with PyAV, because %s", line.path, error)
+        return _with_pyav(line, positions, size), "pyav", str(error)
 
 
 def choose_decoder(path: str | Path) -> str:
-    """`decord` where its colours are exact and it numbers the frames as the container does, else `pyav`.
-
-    Raises:
-        Timer1Error: as `timeline`.
-    """
+    """`decord` where its colours are exact and it numbers the frames as the container does, else `pyav`; errors as `timeline`."""
     try:
         _decord_reader(timeline(path))
     except _DecordFailed:
@@ -180,10 +160,7 @@ def damage(path: str | Path) -> str:
 
     Found are packets and frames that FFmpeg calls corrupt, what it reports as an error, gaps in H.264's count of frames, and
     frames that are missing, added or out of order. Changed bits that still make a valid stream are not: H.264, HEVC and MPEG-4
-    notice most changes, VP8, VP9 and AV1 only few.
-
-    Raises:
-        Timer1Error: as `timeline`.
+    notice most changes, VP8, VP9 and AV1 only few. Errors as `timeline`.
     """
     import av
     import av.logging
@@ -198,8 +175,7 @@ def damage(path: str | Path) -> str:
             stream.thread_count = 1
             speakers = (stream.codec_context.name, container.format.name)
             for packet in container.demux(stream):
-                begun = len(stamps)
-                corrupt = packet.is_corrupt
+                begun, corrupt = len(stamps), packet.is_corrupt
                 for frame in packet.decode():
                     stamp = frame.pts if frame.pts is not None else frame.dts
                     corrupt = corrupt or frame.is_corrupt
@@ -253,21 +229,22 @@ def _with_pyav(line: Timeline, positions: NDArray[np.int64], size: tuple[int, in
             stream.thread_count = 1
             frames: Any = None
             at: int | None = None
-            for row, target in enumerate(wanted):
-                start = _keyframe_before(line, int(target))
-                if frames is None or at is None or start > at:
+            for row, target in enumerate(wanted.tolist()):
+                start = _keyframe_before(line, target)
+                if at is None or start > at:
                     container.seek(start, stream=stream, backward=True, any_frame=False)
                     frames = container.decode(stream)
-                frame = _find(frames, int(target))
+                frame = _find(frames, target)
                 if frame is None:
                     container.seek(int(line.pts[0]), stream=stream, backward=True, any_frame=False)
                     frames = container.decode(stream)
-                    frame = _find(frames, int(target))
+                    frame = _find(frames, target)
                 if frame is None:
                     second = line.times_s[positions[row]]
                     raise Timer1Error(f"{line.path}: the frame at {second:.2f} s cannot be decoded (cut off or damaged)")
-                at = int(target)
-                out[row] = resize(_upright(frame.to_ndarray(format="rgb24"), line.rotation)[None], *size)[0]
+                at = target
+                upright = np.rot90(frame.to_ndarray(format="rgb24"), round(line.rotation / 90) % 4)
+                out[row] = resize(upright[None], *size)[0]
     except av.FFmpegError as error:
         raise Timer1Error(f"{line.path}: cannot be decoded: {error.strerror}") from error
     return out
@@ -282,16 +259,9 @@ def _find(frames: Any, target: int) -> Any:
     """The frame with this timestamp, None where decoding has gone past it."""
     for frame in frames:
         stamp = frame.pts if frame.pts is not None else frame.dts
-        if stamp == target:
-            return frame
-        if stamp is not None and stamp > target:
-            return None
+        if stamp is not None and stamp >= target:
+            return frame if stamp == target else None
     return None
-
-
-def _upright(pixels: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
-    """Turn a frame [H, W, 3] by `rotation` degrees counterclockwise, a multiple of 90 in any sane file."""
-    return np.rot90(pixels, round(rotation / 90) % 4)
 
 
 def _first_line(error: Exception) -> str:

@@ -59,18 +59,13 @@ class Timeline:
 def timeline(path: str | Path) -> Timeline:
     """What a file's packets and first frame say; remembered while the file stays as it is.
 
-    Raises:
-        Timer1Error: names the file: missing, empty, no video stream, not a video, cut off.
+    Timer1Error names a file that is missing, empty, not a video, without a video stream or cut off.
     """
     return _timeline(os.fspath(path), *size_and_change(path))
 
 
 def size_and_change(path: str | Path) -> tuple[int, int]:
-    """Bytes of a video file and the time of its last change in ns.
-
-    Raises:
-        Timer1Error: no such file, not a file, or an empty one.
-    """
+    """Bytes of a video file and the time of its last change in ns; Timer1Error where it is missing, empty or no file."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -100,11 +95,9 @@ def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
     except (av.FFmpegError, UnicodeDecodeError, ValueError) as error:
         raise Timer1Error(f"{path}: cannot be read as a video: {_reason(error)}") from error
     ordered = np.unique(np.array(pts, dtype=np.int64))
-    if len(ordered) > 1:
-        last = max(ends) - int(ordered[-1])
-        last = last if last > 0 else int(np.median(np.diff(ordered)))
-    else:
-        last = max(ends) - int(ordered[-1])
+    last = max(ends) - int(ordered[-1])
+    if last <= 0 and len(ordered) > 1:
+        last = int(np.median(np.diff(ordered)))
     duration = (int(ordered[-1]) - int(ordered[0]) + last) * time_base
     width, height = size_px if rotation % 180 == 0 else size_px[::-1]
     starts = np.unique(np.array(keyframes or ordered[:1], dtype=np.int64))
@@ -131,20 +124,15 @@ def open_container(video: str | Path | bytes) -> InputContainer:
 
 def _packets(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int], list[int]]:
     """Presentation times, ends and keyframe times of all packets that are shown."""
-    pts: list[int] = []
-    ends: list[int] = []
-    keyframes: list[int] = []
-    for packet in container.demux(stream):
-        if packet.size == 0 or packet.is_discard or packet.is_corrupt:
-            continue
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is None:
-            continue
-        pts.append(time)
-        ends.append(time + (packet.duration or 0))
-        if packet.is_keyframe:
-            keyframes.append(time)
-    return pts, ends, keyframes
+    shown = [
+        (time, time + (packet.duration or 0), packet.is_keyframe)
+        for packet in container.demux(stream)
+        if packet.size
+        and not packet.is_discard
+        and not packet.is_corrupt
+        and (time := packet.pts if packet.pts is not None else packet.dts) is not None
+    ]
+    return [time for time, _, _ in shown], [end for _, end, _ in shown], [time for time, _, key in shown if key]
 
 
 def _check_complete(path: str, container: InputContainer, stream: VideoStream, end: int) -> None:

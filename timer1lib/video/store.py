@@ -108,11 +108,7 @@ class FrameStore:
             threads.shutdown(wait=True, cancel_futures=True)
 
     def get(self, path: str | Path, sampling: Sampling, clip: Clip = (None, None), temporal_patch: int = 2) -> Frames:
-        """Frames as `read_frames` gives them, from the cache where they are.
-
-        Raises:
-            Timer1Error: names the file: as `read_frames`, or its decoder died or hung.
-        """
+        """Frames as `read_frames` gives them, from the cache where they are; errors as there, or its decoder died or hung."""
         self._after_fork()
         started = time.monotonic()
         key = self.key(path, sampling, clip, temporal_patch)
@@ -199,13 +195,12 @@ class FrameStore:
         """SHA-256 of the file's bytes, remembered (on disk too) while its size and time of change stay."""
         file = Path(path).absolute()
         known = (str(file), *size_and_change(path))
-        if known in self._known:
-            return self._known[known]
-        note = hashlib.sha256(repr(known).encode()).hexdigest()
-        kept = self._hashes.get(note)
-        self._known[known] = sha256_file(file) if kept is None else kept.decode()
-        if kept is None:
-            self._hashes.put(note, self._known[known].encode())
+        if known not in self._known:
+            note = hashlib.sha256(repr(known).encode()).hexdigest()
+            kept = self._hashes.get(note)
+            self._known[known] = sha256_file(file) if kept is None else kept.decode()
+            if kept is None:
+                self._hashes.put(note, self._known[known].encode())
         return self._known[known]
 
     def _read(self, key: str) -> Frames | None:
@@ -227,16 +222,9 @@ class FrameStore:
                     self._pool = WorkerPool(self._workers)
                     self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="frames")
                 path, sampling, clip = request
-                message = {
-                    "path": str(path),
-                    "sampling": asdict(replace(sampling, time_scale=1.0)),
-                    "clip": list(clip),
-                    "patch": temporal_patch,
-                    "key": key,
-                    "folder": str(self.cache.folder),
-                    "limit": self.cache.limit_bytes,
-                    "seconds": patience(path),
-                }
+                read = {"path": str(path), "sampling": asdict(replace(sampling, time_scale=1.0)), "clip": list(clip)}
+                keep = {"key": key, "folder": str(self.cache.folder), "limit": self.cache.limit_bytes}
+                message = {**read, "patch": temporal_patch, **keep, "seconds": patience(path)}
                 self._running[key] = self._threads.submit(self._ahead, self._pool, message)
 
     def _ahead(self, pool: WorkerPool, message: dict[str, Any]) -> None:
@@ -260,9 +248,7 @@ def pack(frames: Frames) -> bytes:
     """Frames as safetensors bytes."""
     from safetensors.numpy import save
 
-    described: dict[str, Any] = {
-        "duration_s": frames.duration_s, "step_s": frames.step_s, "decoder": frames.decoder, "reason": frames.reason,
-    }  # fmt: skip
+    described = {name: getattr(frames, name) for name in ("duration_s", "step_s", "decoder", "reason")}
     tensors: dict[str, NDArray[Any]] = {"pixels": np.ascontiguousarray(frames.pixels), "times_s": frames.times_s}
     return bytes(save(tensors, metadata={"frames": json.dumps(described)}))
 
@@ -286,11 +272,7 @@ def patience(path: str | Path) -> float:
 
 
 def _in_time(path: str | Path, call: Callable[[], Frames]) -> Frames:
-    """What `call` gives; it runs in a thread, which is left behind where it hangs.
-
-    Raises:
-        WorkerDied: no answer within `patience(path)`.
-    """
+    """What `call` gives; it runs in a thread, which is left behind (WorkerDied) where `patience(path)` is over."""
     outcome: Future[Frames] = Future()
 
     def work() -> None:
@@ -326,10 +308,8 @@ class WorkerPool:
     def run(self, message: dict[str, Any]) -> str:
         """Let a worker carry out one request; its answer's line, empty where the pool was closed meanwhile.
 
-        A file that cannot be decoded leaves no entry in the cache, so `get` meets the error.
-
-        Raises:
-            WorkerDied: the process ended (a crash in a decoder, a lack of memory), or took longer than `message["seconds"]`.
+        A file that cannot be decoded leaves no entry in the cache, so `get` meets the error. WorkerDied says that the process
+        ended (a crash in a decoder, a lack of memory), or took longer than `message["seconds"]`.
         """
         worker = self._idle.get()
         started = time.monotonic()
