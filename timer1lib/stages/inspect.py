@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def samples(stage: Stage[InspectParams]) -> list[Item]:
-    """Every grounding sample of the chosen splits with every chosen checkpoint's answer.
-
-    Raises:
-        Timer1Error: nothing was predicted yet.
-    """
+    """Every grounding sample of the chosen splits with every chosen checkpoint's answer; a Timer1Error where none is there."""
     params = stage.params
     return load_items(stage.run, split_list(params.splits), split_list(params.checkpoints), forms.load(stage.shared.form))
 
