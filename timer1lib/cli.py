@@ -293,11 +293,10 @@ def estimate(params: ParamsFile, overrides: Overrides = None, json: Json = False
     """Work out a recipe's memory and arithmetic before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
-    from timer1lib.training.estimate import estimate as work_out
-    from timer1lib.training.estimate import format_estimate
+    from timer1lib.training import estimate as recipe
 
-    value = work_out(load_params(resolve(params), overrides or []))
-    return Outcome(format_estimate(value), value)
+    value = recipe.estimate(load_params(resolve(params), overrides or []))
+    return Outcome(recipe.format_estimate(value), value)
 
 
 @command
@@ -314,12 +313,11 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="S", help="Of the weights and of what is drawn.")] = 0,
 ) -> Outcome:
     """Build the embedded tiny model from the world alone."""
+    from timer1lib.world.base import pretrain as base
     from timer1lib.world.base.lessons import Mix
-    from timer1lib.world.base.pretrain import Recipe
-    from timer1lib.world.base.pretrain import pretrain as train
 
-    recipe = Recipe(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
-    folder = train(out_dir, recipe, Mix(hardest=hardest), family, hidden, layers, not positions)
+    recipe = base.Recipe(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
+    folder = base.pretrain(out_dir, recipe, Mix(hardest=hardest), family, hidden, layers, not positions)
     return Outcome(f"{folder}: trained for {steps} steps; its training.json says how")
 
 

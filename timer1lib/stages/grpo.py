@@ -29,12 +29,6 @@ def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
     return samples
 
 
-def first_policy(stage: Stage[GrpoParams]) -> str:
-    """The folder that training starts from: the SFT checkpoint where there is one, else the base."""
-    folder = stage.run.checkpoint("sft")
-    return str(folder) if folder.is_dir() else stage.shared.model
-
-
 def known_difficulty(stage: Stage[GrpoParams]) -> dict[str, float | None]:
     """IoU (0 to 1) of each sample as 03_difficulty measured it; empty where it was left out."""
     path = stage.run.data("difficulty")
@@ -53,8 +47,8 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     from timer1lib.training.common import open_work_folder
     from timer1lib.training.outer_loop import run_epochs
 
-    samples = selected(stage)
-    first = first_policy(stage)
+    samples, folder = selected(stage), stage.run.checkpoint("sft")
+    first = str(folder) if folder.is_dir() else stage.shared.model
     work = open_work_folder(stage.run.at("work/grpo"), _settings(stage, samples, first))
     with SampleEncoder(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as encoder:
         encoder.prefetch(samples)
@@ -64,9 +58,8 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
             stage.params, stage.shared.seed, trainer.train, trainer.measure,
         )  # fmt: skip
     _publish(plans[-1].out_dir, stage.run.checkpoint("grpo"))
-    rows = list(read_jsonl(stage.run.log("grpo")))
     shutil.rmtree(work)
-    return rows
+    return list(read_jsonl(stage.run.log("grpo")))
 
 
 def epoch_flow(stage: Stage[GrpoParams]) -> dict[int, list[dict[str, Any]]]:

@@ -60,9 +60,7 @@ def histogram(items: list[Item]) -> go.Figure:
     from timer1lib.view.figures import iou_histogram
 
     labels = [row.label for row in items[0].rows]
-    return iou_histogram(
-        {label: [item.iou(row) for item in items for row in item.rows if row.label == label] for label in labels}
-    )
+    return iou_histogram({x: [item.iou(row) for item in items for row in item.rows if row.label == x] for x in labels})
 
 
 def look(stage: Stage[InspectParams], items: list[Item]) -> Inspector:
