@@ -24,6 +24,7 @@ from typer.exceptions import TyperException
 
 from timer1lib import __version__
 from timer1lib.errors import Timer1Error, shown
+from timer1lib.progress import quiet_libraries
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 TINY = "assets/tiny-qwen3-vl"
@@ -112,8 +113,6 @@ def options(
     """What stands before the subcommand."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     if not sys.stderr.isatty():
-        from timer1lib.progress import quiet_libraries
-
         quiet_libraries()
 
 
@@ -150,14 +149,13 @@ def run(
     """Run the notebooks of a params file; skip what is unchanged."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
-    from timer1lib.runs.runner import run as run_notebooks
-    from timer1lib.runs.runner import summary_lines
+    from timer1lib.runs import runner
 
     loaded = load_params(resolve(params), overrides or [])
-    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
+    result = runner.run(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
-    return Outcome("\n".join(summary_lines(result)), value)
+    return Outcome("\n".join(runner.summary_lines(result)), value)
 
 
 @command
@@ -295,11 +293,10 @@ def estimate(params: ParamsFile, overrides: Overrides = None, json: Json = False
     """Work out a recipe's memory and arithmetic before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
-    from timer1lib.training.estimate import estimate as work_out
-    from timer1lib.training.estimate import format_estimate
+    from timer1lib.training import estimate as recipe
 
-    value = work_out(load_params(resolve(params), overrides or []))
-    return Outcome(format_estimate(value), value)
+    value = recipe.estimate(load_params(resolve(params), overrides or []))
+    return Outcome(recipe.format_estimate(value), value)
 
 
 @command
@@ -316,12 +313,11 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="S", help="Of the weights and of what is drawn.")] = 0,
 ) -> Outcome:
     """Build the embedded tiny model from the world alone."""
+    from timer1lib.world.base import pretrain as base
     from timer1lib.world.base.lessons import Mix
-    from timer1lib.world.base.pretrain import Recipe
-    from timer1lib.world.base.pretrain import pretrain as train
 
-    recipe = Recipe(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
-    folder = train(out_dir, recipe, Mix(hardest=hardest), family, hidden, layers, not positions)
+    recipe = base.Recipe(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
+    folder = base.pretrain(out_dir, recipe, Mix(hardest=hardest), family, hidden, layers, not positions)
     return Outcome(f"{folder}: trained for {steps} steps; its training.json says how")
 
 

@@ -43,8 +43,7 @@ def end_group(leader: int) -> None:
 def worker_processes(count: int, what: str) -> Iterator[ProcessPoolExecutor]:
     """`count` processes that end with this one and hold none of its standard output, which a pipe's reader waits for.
 
-    Raises:
-        Timer1Error: one of them was killed; names `what` they were doing.
+    Where one of them was killed a Timer1Error names `what` they were doing.
     """
     # Not a fork server, whose children have it as their parent.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")

@@ -76,18 +76,9 @@ class _Bar:
 
         tqdm.monitor_interval = 0  # no thread of its own: processes are forked while a bar is shown
         columns, rows = shutil.get_terminal_size()  # tqdm draws nothing where a terminal says that it has no size
-        self._bar = tqdm(
-            desc=label,
-            total=total,
-            initial=done,
-            file=stream,
-            bar_format="{desc}: [{bar:20}] {n_fmt}/{total_fmt}  {elapsed} elapsed, {remaining} left{postfix}",
-            ascii=".#",
-            mininterval=0,
-            miniters=1,
-            ncols=columns - 1,
-            nrows=rows,
-        )
+        line = "{desc}: [{bar:20}] {n_fmt}/{total_fmt}  {elapsed} elapsed, {remaining} left{postfix}"
+        look = {"bar_format": line, "ascii": ".#", "ncols": columns - 1, "nrows": rows}
+        self._bar = tqdm(desc=label, total=total, initial=done, file=stream, mininterval=0, miniters=1, **look)
 
     def show(self, text: str, done: int, numbers: str) -> None:
         self._bar.set_postfix_str(numbers, refresh=False)

@@ -17,13 +17,7 @@ from timer1lib.schema import Prediction, Sample
 OWNED: dict[str, tuple[str, ...]] = {
     "sft": ("checkpoints/sft/**/*", "work/sft/**/*", "logs/sft.jsonl"),
     "difficulty": ("data/difficulty*", "data/selected.jsonl", "data/selection*"),
-    "grpo": (
-        "checkpoints/grpo/**/*",
-        "work/grpo/**/*",
-        "logs/grpo.jsonl",
-        "logs/rollouts.jsonl",
-        "data/filter_epoch*.jsonl",
-    ),
+    "grpo": ("checkpoints/grpo/**/*", "work/grpo/**/*", "logs/grpo.jsonl", "logs/rollouts.jsonl", "data/filter_epoch*.jsonl"),
     "evaluate": ("predictions/**/*", "metrics.json"),
     "inspect": (),
     "compare": (),
@@ -128,8 +122,7 @@ class RunFolder:
     def set_video_root(self, folder: Path, damaged: Mapping[str, str] | None = None) -> None:
         """Keep the folder of the videos, relative to the project where it lies inside, so that both may be moved.
 
-        Args:
-            damaged: what is wrong, by path below the folder, with videos that nothing may be read from.
+        `damaged`: what is wrong, by path below the folder, with videos that nothing may be read from.
         """
         whole = folder.resolve()
         base = next((base for base in self._projects() if whole.is_relative_to(base)), None)
@@ -154,11 +147,7 @@ class RunFolder:
         return [Path(text).expanduser() for text in named if text]
 
     def video(self, sample: Sample) -> Path:
-        """The file of a sample's video.
-
-        Raises:
-            Timer1Error: it lies outside the folder, or 01_curate found it damaged.
-        """
+        """The file of a sample's video; a Timer1Error where it lies outside the folder, or 01_curate found it damaged."""
         root = self.video_root
         if wrong := read_json(self.data("videos.json")).get("damaged", {}).get(sample.video):
             raise Timer1Error(f"damaged video (01_curate): {wrong}")
@@ -177,24 +166,20 @@ class RunFolder:
 def owner(relative: str) -> str | None:
     """The stage that owns a file of a run, by its path inside the run folder; None for the runner's own files."""
     path = Path(relative)
-    if relative in NEVER_OWNED or path.parts[0] in _RUNNER_FOLDERS or any(part.startswith(".") for part in path.parts):
+    if _is_runners(path):
         return None
-    for stage, patterns in OWNED.items():
-        if any(_matches(path, pattern) for pattern in patterns):
-            return stage
-    return None
+    return next((stage for stage, patterns in OWNED.items() if any(_matches(path, pattern) for pattern in patterns)), None)
 
 
 def run_files(root: Path) -> list[str]:
     """Every file of a run folder that a stage wrote or may have written, sorted."""
-    found = []
-    for path in root.rglob("*"):
-        relative = path.relative_to(root)
-        if relative.parts[0] in _RUNNER_FOLDERS or any(part.startswith(".") for part in relative.parts):
-            continue
-        if path.is_file() and str(relative) not in NEVER_OWNED:
-            found.append(relative.as_posix())
-    return sorted(found)
+    found = ((path, path.relative_to(root)) for path in root.rglob("*"))
+    return sorted(relative.as_posix() for path, relative in found if not _is_runners(relative) and path.is_file())
+
+
+def _is_runners(path: Path) -> bool:
+    own = path.as_posix() in NEVER_OWNED or path.parts[0] in _RUNNER_FOLDERS
+    return own or any(part.startswith(".") for part in path.parts)
 
 
 def _matches(path: Path, pattern: str) -> bool:

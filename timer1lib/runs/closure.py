@@ -20,13 +20,13 @@ def closure(package: Path, module: str) -> list[Path]:
 
     Imports inside functions count, as heavy packages and their users are imported late.
     """
-    seen: dict[Path, None] = {}
+    seen: set[Path] = set()
     waiting = _files_of(package, module)
     while waiting:
         path = waiting.pop()
         if path in seen:
             continue
-        seen[path] = None
+        seen.add(path)
         for name in _imports(path, package):
             if name.partition(".")[0] not in _NO_RESULT:
                 waiting += _files_of(package, name)
@@ -37,9 +37,8 @@ def code_hash(package: Path, module: str, *, inside: str = "") -> str:
     """One digest for the whole closure of a module, or for the part of it in one folder of the package."""
     digest = hashlib.sha256()
     for path in closure(package, module):
-        if not path.is_relative_to(package / inside):
-            continue
-        digest.update(f"{path.relative_to(package).as_posix()}\0{meaning(path.read_text())}\0".encode())
+        if path.is_relative_to(package / inside):
+            digest.update(f"{path.relative_to(package).as_posix()}\0{meaning(path.read_text())}\0".encode())
     return digest.hexdigest()
 
 
@@ -74,14 +73,9 @@ def _files_of(package: Path, module: str) -> list[Path]:
     """The module's file and the `__init__` of every package above it; nothing where it is no module of the package."""
     parts = module.split(".")
     target = package.joinpath(*parts)
-    if target.with_suffix(".py").is_file():
-        found = [target.with_suffix(".py")]
-    elif (target / "__init__.py").is_file():
-        found = [target / "__init__.py"]
-    else:
-        return []
-    found += [package.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts))]
-    return [path for path in found if path.is_file()]
+    own = next((path for path in (target.with_suffix(".py"), target / "__init__.py") if path.is_file()), None)
+    above = [package.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts))]
+    return [own, *(path for path in above if path.is_file())] if own else []
 
 
 def _imports(path: Path, package: Path) -> list[str]:

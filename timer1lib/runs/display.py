@@ -15,7 +15,6 @@ from rich.text import Text
 from timer1lib.progress import BEACON_VARIABLE, LOG_EVERY_SECONDS, clock
 
 _BAR = 16
-_REFRESHES_A_SECOND = 2
 
 
 class Display:
@@ -51,8 +50,7 @@ class Display:
         if resumed:
             self.note(f"{notebook} ({number}/{self._total}): goes on where it was stopped")
         if self._terminal:
-            rate = _REFRESHES_A_SECOND
-            self._live = Live(console=self._console, get_renderable=self._line, refresh_per_second=rate, transient=True)
+            self._live = Live(console=self._console, get_renderable=self._line, refresh_per_second=2, transient=True)
             self._live.start()
         elif not resumed:
             self.note(f"{notebook} ({number}/{self._total}): started")

@@ -9,14 +9,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from timer1lib.errors import Timer1Error
-from timer1lib.files import read_json
 from timer1lib.processes import end_group
 from timer1lib.progress import RUNNER_VARIABLE
 from timer1lib.runs.display import Display
 from timer1lib.runs.kernel import LOCK_VARIABLE
+from timer1lib.runs.keys import notebook_cells
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -32,11 +32,7 @@ class NotebookFailed(Exception):
 def execute(
     source: Path, target: Path, failed: Path, parameters: Mapping[str, Any], cwd: Path, lock: Path, display: Display
 ) -> None:
-    """Run a notebook and put the executed copy at `target` when it is whole; a failed one goes to `failed`.
-
-    Raises:
-        NotebookFailed: a cell raised, or the kernel died.
-    """
+    """Run a notebook and put the executed copy at `target` when it is whole; a failed one goes to `failed` and raises."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -48,8 +44,8 @@ def execute(
     running = Path(name)
     kernel: list[int] = []
     own = {RUNNER_VARIABLE: str(os.getpid()), LOCK_VARIABLE: str(lock.resolve()), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    total = _cells(source)
-    heard = _Heard(display)
+    total = len(notebook_cells(source)) + 1  # papermill adds one with the given parameters
+    heard = SimpleNamespace(write=display.output, flush=lambda: None)
     try:
         papermill.execute_notebook(
             str(source.resolve()),
@@ -91,8 +87,7 @@ def execute(
 def _kernel_manager(environment: Mapping[str, str], started: list[int]) -> type:
     """A kernel manager that starts `sys.executable`, whatever kernels named python3 a person has installed elsewhere.
 
-    Args:
-        started: gets the process ids of its kernels.
+    `started` gets the process ids of its kernels.
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -109,47 +104,8 @@ def _kernel_manager(environment: Mapping[str, str], started: list[int]) -> type:
 
         @property
         def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(
-                argv=[sys.executable, "-m", "timer1lib.runs.kernel", "-f", "{connection_file}"],
-                env=dict(environment),
-                display_name="Python 3",
-                language="python",
-                metadata={"supported_encryption": ["curve"]},
-            )
+            argv = [sys.executable, "-m", "timer1lib.runs.kernel", "-f", "{connection_file}"]
+            secure = {"supported_encryption": ["curve"]}
+            return KernelSpec(argv=argv, env=dict(environment), display_name="Python 3", language="python", metadata=secure)
 
     return ThisInterpreter
-
-
-class _Heard:
-    """A file for papermill to write a cell's output to, which a display hears."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-
-    def write(self, text: str) -> None:
-        self._display.output(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-
-def _cells(source: Path) -> int:
-    """Cells of a notebook as it is executed: papermill adds one with the given parameters.
-
-    Raises:
-        Timer1Error: it is no notebook.
-    """
-    try:
-        return len(read_json(source)["cells"]) + 1
-    except (KeyError, TypeError):
-        raise Timer1Error(f"{source}: not a notebook") from None
-
-
-def check_notebook(path: Path) -> None:
-    """Fail early where a notebook is not there.
-
-    Raises:
-        Timer1Error: no such notebook.
-    """
-    if not path.is_file():
-        raise Timer1Error(f"{path}: no such notebook")

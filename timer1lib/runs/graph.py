@@ -41,11 +41,7 @@ STAGES: tuple[StageRef, ...] = tuple(StageRef(i, name, NOTEBOOKS[i - 1]) for i, 
 
 
 def find_stage(text: str) -> StageRef:
-    """The stage that `4`, `04`, `grpo` or `04_grpo` means.
-
-    Raises:
-        Timer1Error: none of these.
-    """
+    """The stage that `4`, `04`, `grpo` or `04_grpo` means; anything else is a Timer1Error."""
     for stage in STAGES:
         if text in (stage.name, stage.notebook, str(stage.number), f"{stage.number:02d}"):
             return stage

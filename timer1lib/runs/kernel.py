@@ -46,10 +46,7 @@ def _hold(path: Path, seconds: float = float("inf")) -> IO[str]:
     """Lock a file for this process alone, until it ends, waiting for up to so many seconds.
 
     A record lock, and not filelock's: that one is inherited by forked workers, of which one may hang on and would then
-    hold the folder in a dead process's place.
-
-    Raises:
-        BlockingIOError: another process holds it.
+    hold the folder in a dead process's place. BlockingIOError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = open(path, "a+")  # noqa: SIM115 - held for the life of the process
@@ -69,11 +66,7 @@ class Held:
     """A run folder that this process alone writes into; the lock goes with the process, however it ends."""
 
     def __init__(self, root: Path, who: str) -> None:
-        """Lock `root`.
-
-        Raises:
-            Timer1Error: another runner or notebook holds the folder, or a killed runner's kernel does not end.
-        """
+        """Lock `root`; a Timer1Error where another runner or notebook holds it, or a killed runner's kernel does not end."""
         self.root = root
         path = root / RUNNER_LOCK
         try:
@@ -96,17 +89,11 @@ class Held:
         self._stream.close()
 
     def check(self) -> None:
-        """Fail where somebody has removed the folder meanwhile.
-
-        Raises:
-            Timer1Error: names the folder.
-        """
-        try:
-            same = os.path.samestat(os.fstat(self._stream.fileno()), os.stat(self.root / RUNNER_LOCK))
-        except OSError:
-            same = False
-        if not same:
-            raise Timer1Error(f"{self.root}: this run's folder was removed or replaced while it ran; what it held is gone")
+        """Fail, naming the folder, where somebody has removed it meanwhile."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._stream.fileno()), os.stat(self.root / RUNNER_LOCK)):
+                return
+        raise Timer1Error(f"{self.root}: this run's folder was removed or replaced while it ran; what it held is gone")
 
 
 @contextlib.contextmanager

@@ -44,9 +44,7 @@ def key_parts(
 ) -> dict[str, Any]:
     """Everything a stage depends on, readable, so that a stamp can say what changed.
 
-    Args:
-        upstream: for each stage that this one reads from, its outputs with their digests.
-        notes: the notes that a person saved, which 01 reads.
+    `upstream` has, for each stage that this one reads from, its outputs with their digests; `notes` a person saved for 01.
     """
     given = {k: v for k, v in stage_parameters(params, stage).items() if k not in CANNOT_CHANGE_RESULTS}
     if given.get("enabled") is False:
@@ -66,10 +64,9 @@ def key_parts(
 
 
 def check_files(params: Params) -> None:
-    """Look whether everything that the parameters name is there, before anything starts. A hub id is not asked.
+    """Look whether everything that the parameters name is there, before anything starts; a Timer1Error names what is not.
 
-    Raises:
-        Timer1Error: names the parameter and the file.
+    A hub id is not asked.
     """
     folder, p = resolve(params.shared.model), params.curate
     local = params.shared.model.startswith((".", "~")) or params.shared.model.count("/") != 1 or folder.parent.is_dir()
@@ -82,8 +79,8 @@ def check_files(params: Params) -> None:
         if p.format != "auto" and p.format not in FORMATS:
             raise Timer1Error(f"curate.format {shown(p.format)}: auto, or one of {', '.join(FORMATS)}")
         named += [("train_files", entry) for entry in split_list(p.train_files)]
-        for entry in split_list(p.test_files):
-            named.append(("test_files", entry if resolve(entry).exists() else entry.rpartition("=")[2].strip()))
+        tests = split_list(p.test_files)
+        named += [("test_files", entry if resolve(entry).exists() else entry.rpartition("=")[2].strip()) for entry in tests]
         if p.videos and not resolve(p.videos).is_dir():
             raise Timer1Error(f"curate.videos {shown(p.videos)}: no such folder")
     for parameter, name in named:
@@ -96,13 +93,11 @@ def changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     words = []
     for part, value in new.items():
         before = old.get(part)
-        if before == value:
-            continue
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
+        if before != value and isinstance(before, Mapping) and isinstance(value, Mapping):
             none = object()
             names = [key for key in {**before, **value} if before.get(key, none) != value.get(key, none)]
             words.append(f"{part} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})")
-        else:
+        elif before != value:
             words.append(part)
     return ", ".join(words)
 
@@ -112,16 +107,19 @@ def notebook_hash(path: Path) -> str:
 
     The parameters cell does not either: every value in it is replaced by the runner's.
     """
-    try:
-        cells = read_json(path)["cells"]
-    except (KeyError, TypeError):
-        raise Timer1Error(f"{path}: not a notebook") from None
     sources = [
         "".join(cell["source"])
-        for cell in cells
+        for cell in notebook_cells(path)
         if cell["cell_type"] == "code" and "parameters" not in cell.get("metadata", {}).get("tags", [])
     ]
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()
+
+
+def notebook_cells(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(read_json(path)["cells"])
+    except (KeyError, TypeError):
+        raise Timer1Error(f"{path}: not a notebook") from None
 
 
 def input_files(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -132,11 +130,10 @@ def input_files(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for parameter, value in parameters.items():
-        if not isinstance(value, str):
-            continue
-        marks = [_entry(text) for text in split_list(value)]
+        texts = split_list(value) if isinstance(value, str) else []
+        marks = [_entry(text) for text in texts]
         if any(mark is not None for mark in marks):
-            found[parameter] = [mark or text for mark, text in zip(marks, split_list(value), strict=True)]
+            found[parameter] = [mark or text for mark, text in zip(marks, texts, strict=True)]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import shutil
@@ -46,8 +47,7 @@ def build_manifest(params: Params, project: Path) -> dict[str, Any]:
 def finish_manifest(run: RunFolder, manifest: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the manifest with what is known at the end: the stages, and the clock's largest error where 01 measured it."""
     full = {**manifest, "finished": now(), "stages": dict(stages)}
-    clock = run.data("clock.json")
-    if clock.is_file():
+    if (clock := run.data("clock.json")).is_file():
         full["clock"] = read_json(clock)
     atomic_write_json(run.manifest, full)
 
@@ -93,10 +93,8 @@ def git_state(project: Path) -> dict[str, Any]:
 def package_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -114,19 +112,15 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
 def _output(command: list[str], cwd: Path) -> str | None:
     """What a command printed, or None where it is not installed or fails."""
-    if shutil.which(command[0]) is None:
-        return None
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -17,27 +17,14 @@ from timer1lib.files import atomic_write_json, atomic_write_text, project_root, 
 from timer1lib.params.sections import Params
 from timer1lib.progress import clock
 from timer1lib.runfolder import WORK, RunFolder
+from timer1lib.runs import stamps
 from timer1lib.runs.display import Display
-from timer1lib.runs.execute import check_notebook, execute
+from timer1lib.runs.execute import execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
 from timer1lib.runs.kernel import KERNEL_LOCK, RUNNER_LOCK, Held, exclusive
 from timer1lib.runs.keys import changed_parts, check_files, stage_key, stage_parameters
-from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest, now
-from timer1lib.runs.stamps import (
-    Stamp,
-    Store,
-    begin,
-    bring_back,
-    clean,
-    collect_outputs,
-    damaged,
-    forget_previous,
-    parts_of,
-    publish,
-    read_stamp,
-    read_started,
-    work_folder,
-)  # fmt: skip
+from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest
+from timer1lib.runs.stamps import Store, damaged, parts_of, read_stamp
 
 ASK_SECONDS = 600.0
 """A finished checkpoint that took longer is replaced only by a person who said so, where there is one to ask."""
@@ -62,8 +49,7 @@ class Project:
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run did. `stages` has, for each notebook, how it came about (ran, resumed, unchanged, kept, reused, brought
-    back)."""
+    """What a run did. `stages` has each notebook's `how`: ran, resumed, unchanged, kept, reused or brought back."""
 
     root: Path
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -88,7 +74,6 @@ def run(
 
     Args:
         from_: first stage to look at (`04`, `grpo`); the results of earlier ones are taken as they stand.
-        until: last stage to run.
         fresh: run stages anew even where nothing has changed.
         out: the run's folder in place of `outputs/<name>`.
         store: finished stages that a sweep shares between its rows.
@@ -104,8 +89,10 @@ def run(
     last = find_stage(until) if until else STAGES[-1]
     if first.number > last.number:
         raise Timer1Error(f"--from {first.notebook} comes after --until {last.notebook}")
-    for stage in STAGES[first.number - 1 : last.number]:
-        check_notebook(project.notebooks / f"{stage.notebook}.ipynb")
+    stages = STAGES[first.number - 1 : last.number]
+    for stage in stages:
+        if not (notebook := project.notebooks / f"{stage.notebook}.ipynb").is_file():
+            raise Timer1Error(f"{notebook}: no such notebook")
     check_files(params)
     root = Path(out) if out else project.root / "outputs" / params.name
     refuse_foreign(root)
@@ -114,8 +101,7 @@ def run(
     result = RunResult(root)
     with exclusive(root) as held:
         runner = _Runner(params, folder, project, display, store, held)
-        clean(folder)
-        stages = STAGES[first.number - 1 : last.number]
+        stamps.clean(folder)
         replaced = to_run_again(params, folder, project, stages, fresh)
         display.note(disk_line(params, root, [stage.name for stage in stages]))
         for line in replaced:
@@ -127,31 +113,25 @@ def run(
         atomic_write_text(folder.params, params_text(params))
         try:
             for stage in STAGES[: last.number]:
-                if stage.number < first.number:
-                    result.stages[stage.notebook] = runner.keep(stage)
-                else:
-                    result.stages[stage.notebook] = runner.bring(stage, fresh)
+                result.stages[stage.notebook] = runner.bring(stage, fresh) if stage in stages else runner.keep(stage)
         finally:
             held.check()
             finish_manifest(folder, manifest, result.stages)
         if last is STAGES[-1] or store is not None:
-            forget_previous(folder)
+            stamps.forget_previous(folder)
         if folder.metrics.is_file():
             result.metrics = read_json(folder.metrics)
         if report and last is STAGES[-1]:
-            result.report = _write_report(folder, any(s["how"] not in ("unchanged", "kept") for s in result.stages.values()))
+            result.report = folder.report
+            if not folder.report.is_file() or any(s["how"] not in ("unchanged", "kept") for s in result.stages.values()):
+                from timer1lib.view.report import write_report
+
+                write_report(folder)
     return result
 
 
 def refuse_foreign(root: Path, *ours: str) -> None:
-    """Leave a folder alone that holds something else than a run.
-
-    Args:
-        ours: patterns of files that only our folders have, besides stamps and a manifest.
-
-    Raises:
-        Timer1Error: it has files, and no stamp or manifest of ours.
-    """
+    """Leave a folder alone (Timer1Error) that has files, but no stamp or manifest of ours, nor what matches `ours`."""
     if not root.is_dir():
         return
     with contextlib.suppress(Timer1Error, TypeError, KeyError):
@@ -169,11 +149,7 @@ class Replaced(str):
 
 
 def ask(lines: Sequence[str]) -> None:
-    """Ask whether finished checkpoints may be replaced, where there is somebody to ask.
-
-    Raises:
-        Timer1Error: they may not.
-    """
+    """Ask whether finished checkpoints may be replaced, where there is somebody to ask; a Timer1Error where they may not."""
     if not lines or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
     sys.stderr.write(f"{'; '.join(lines)}. Replace what is finished? [y/N] ")
@@ -192,12 +168,8 @@ def to_run_again(
         if stamp is None:
             changing.add(stage.name)
             continue
-        why = (
-            "--fresh"
-            if fresh
-            else changed_parts(stamp.parts, parts_of(params, folder, project.notebooks, project.package, stage))
-            or damaged(folder, stamp)
-        )
+        parts = parts_of(params, folder, project.notebooks, project.package, stage)
+        why = "--fresh" if fresh else changed_parts(stamp.parts, parts) or damaged(folder, stamp)
         earlier = [find_stage(name).notebook for name in upstream(stage.name, params) if name in changing]
         if not why and earlier:
             why = f"if {' or '.join(earlier)} changes what it reads"
@@ -216,16 +188,11 @@ class _Runner:
         self.store, self.held = store, held
 
     def keep(self, stage: StageRef) -> dict[str, Any]:
-        """Take an earlier stage's result as it stands.
-
-        Raises:
-            Timer1Error: it never finished, or its files are gone.
-        """
+        """Take an earlier stage's result as it stands; a Timer1Error where it never finished, or its files are gone."""
         stamp = read_stamp(self.folder, stage)
         if stamp is None:
             raise Timer1Error(f"{stage.notebook} has not finished in {self.folder.root}; run without --from, or from earlier on")
-        trouble = damaged(self.folder, stamp)
-        if trouble:
+        if trouble := damaged(self.folder, stamp):
             raise Timer1Error(f"{stage.notebook} cannot be kept: {trouble} in {self.folder.root}; run without --from")
         changed = changed_parts(stamp.parts, self._parts(stage))
         self.display.note(f"{stage.notebook}: kept as it is{f', though changed: {changed}' if changed else ''}")
@@ -242,7 +209,7 @@ class _Runner:
                 self.display.note(f"{stage.notebook}: unchanged, skipped")
                 return {"how": "unchanged", "seconds": stamp.seconds, "key": key}
             why = f"runs again, {why}"
-        if not fresh and (back := bring_back(self.folder, stage, key)):
+        if not fresh and (back := stamps.bring_back(self.folder, stage, key)):
             self.display.note(f"{stage.notebook}: the result from before is the one, and stands again")
             return {"how": "brought back", "seconds": back.seconds, "key": key}
         if why:
@@ -250,7 +217,7 @@ class _Runner:
         if self.store is None:
             return self._execute(stage, key, parts, fresh)
         with self.store.claim(stage, key):
-            started = read_started(self.folder, stage)
+            started = stamps.read_started(self.folder, stage)
             interrupted = started is not None and started.key == key
             if not fresh and not interrupted and (shared := self.store.find(stage, key)):
                 taken = self.store.take(shared, self.folder, stage)
@@ -264,28 +231,23 @@ class _Runner:
         return parts_of(self.params, self.folder, self.project.notebooks, self.project.package, stage)
 
     def _execute(self, stage: StageRef, key: str, parts: dict[str, Any], fresh: bool) -> dict[str, Any]:
-        resumed, before = begin(self.folder, stage, key, fresh)
-        parameters = {"run_dir": self._run_dir(), **stage_parameters(self.params, stage)}
+        resumed, before = stamps.begin(self.folder, stage, key, fresh)
+        root = self.folder.root.resolve()
+        run_dir = root.relative_to(self.project.root) if root.is_relative_to(self.project.root) else root
+        parameters = {"run_dir": str(run_dir), **stage_parameters(self.params, stage)}
         source = self.project.notebooks / f"{stage.notebook}.ipynb"
         self.display.start(stage.notebook, stage.number, resumed)
         started, seconds = time.monotonic(), None
         try:
-            target = work_folder(self.folder, stage) / "notebooks" / source.name
+            target = stamps.work_folder(self.folder, stage) / "notebooks" / source.name
             failed = self.folder.notebook(f"{stage.notebook}.failed")
             execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display)
             seconds = time.monotonic() - started
         finally:
             self.display.finish(seconds)
         self.held.check()
-        outputs = collect_outputs(self.folder, stage, before)
-        stamp = Stamp(key, parts, outputs, round(seconds, 3), now())
-        publish(self.folder, stage, work_folder(self.folder, stage), stamp)
+        stamp = stamps.finish(self.folder, stage, key, parts, before, seconds)
         return {"how": "resumed" if resumed else "ran", "seconds": stamp.seconds, "key": key}
-
-    def _run_dir(self) -> str:
-        """The run's folder as a notebook is told it: relative to the project where it lies inside."""
-        root = self.folder.root.resolve()
-        return str(root.relative_to(self.project.root)) if root.is_relative_to(self.project.root) else str(root)
 
 
 def params_text(params: Params) -> str:
@@ -293,23 +255,10 @@ def params_text(params: Params) -> str:
     return yaml.safe_dump(params.model_dump(), sort_keys=False, allow_unicode=True)
 
 
-def _write_report(folder: RunFolder, changed: bool) -> Path:
-    if folder.report.is_file() and not changed:
-        return folder.report
-    from timer1lib.view.report import write_report
-
-    path: Path = write_report(folder)
-    return path
-
-
 def summary_lines(result: RunResult) -> Sequence[str]:
     """What the command line prints at the end: the results table, then where things are."""
     from timer1lib.evaluation.tables import brief_table, text_table
 
-    lines = []
-    if result.metrics is not None:
-        lines += [text_table(brief_table(result.metrics)), ""]
-    lines.append(f"run     {result.root}")
-    if result.report is not None:
-        lines.append(f"report  {result.report}")
-    return lines
+    table = [] if result.metrics is None else [text_table(brief_table(result.metrics)), ""]
+    report = [] if result.report is None else [f"report  {result.report}"]
+    return [*table, f"run     {result.root}", *report]

@@ -26,6 +26,7 @@ from timer1lib.params.sections import Params
 from timer1lib.runfolder import WORK, RunFolder, owner, run_files
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
 from timer1lib.runs.keys import key_parts
+from timer1lib.runs.manifest import now
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,8 @@ class Stamp:
 
 def read_stamp(run: RunFolder, stage: StageRef) -> Stamp | None:
     """The stage's stamp; None where there is none or it cannot be read (an unreadable one is as good as none)."""
-    path = run.stamp(stage.notebook)
-    if not path.is_file():
-        return None
     try:
-        row = read_json(path)
+        row = read_json(run.stamp(stage.notebook))
         if not isinstance(row["parts"], dict):
             return None
         return _stamp(row)
@@ -99,9 +97,7 @@ def read_started(run: RunFolder, stage: StageRef) -> Started | None:
 def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool = False) -> tuple[bool, dict[str, int]]:
     """Make a stage's work folder ready; nothing that is finished is touched.
 
-    Returns:
-        Whether it goes on with what a killed run under the same key left, and the run's files as they were at the
-        stage's first beginning.
+    Returns whether it goes on with what a killed run under the same key left, and the run's files at its first beginning.
     """
     started = read_started(run, stage)
     if started is not None and started.key == key and not fresh:
@@ -125,11 +121,10 @@ def work_folder(run: RunFolder, stage: StageRef) -> Path:
     return RunFolder(run.root, stage.name).staging
 
 
-def collect_outputs(run: RunFolder, stage: StageRef, before: Mapping[str, int]) -> dict[str, Output]:
-    """The stage's files: those in its work folder, and what its notebook wrote past it, new or changed since `before`.
+def finish(run: RunFolder, stage: StageRef, key: str, parts: dict[str, Any], before: Mapping[str, int], seconds: float) -> Stamp:
+    """Publish what a stage left in its work folder, and what its notebook wrote past it, new or changed since `before`.
 
-    Args:
-        before: modification times (ns) of the run's files when the stage began.
+    `before` are modification times (ns) of the run's files when the stage began.
     """
     staged = work_folder(run, stage)
     outputs = {name: output_of(staged / name) for name in run_files(staged)}
@@ -137,14 +132,15 @@ def collect_outputs(run: RunFolder, stage: StageRef, before: Mapping[str, int]) 
         past = name not in outputs and owner(name) in (None, stage.name)
         if past and (run.root / name).stat().st_mtime_ns != before.get(name):
             outputs[name] = output_of(run.root / name)
-    return outputs
+    stamp = Stamp(key, parts, outputs, round(seconds, 3), now())
+    publish(run, stage, staged, stamp)
+    return stamp
 
 
 def publish(run: RunFolder, stage: StageRef, source: Path, stamp: Stamp) -> None:
     """Declare a stage finished: its files in `source` come into their places, what they replace goes to `.previous/`.
 
-    Args:
-        source: the stage's work folder, or an entry of `.previous/`, laid out as the run is.
+    `source` is the stage's work folder, or an entry of `.previous/`, laid out as the run is.
     """
     old = read_stamp(run, stage)
     notebook = run.notebook(stage.notebook).relative_to(run.root).as_posix()
@@ -271,9 +267,7 @@ class Store:
         """The entry of a key, whole and undamaged; None where there is none."""
         entry = RunFolder(self.root / _entry(stage, key))
         stamp = read_stamp(entry, stage)
-        if stamp is None or stamp.key != key or damaged(entry, stamp):
-            return None
-        return entry
+        return None if stamp is None or stamp.key != key or damaged(entry, stamp) else entry
 
     def take(self, entry: RunFolder, run: RunFolder, stage: StageRef) -> Stamp:
         """Publish an entry in a run."""

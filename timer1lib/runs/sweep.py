@@ -33,7 +33,7 @@ from timer1lib.runs.graph import STAGES, find_stage
 from timer1lib.runs.kernel import RUNNER_LOCK, exclusive
 from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
-from timer1lib.runs.runner import Project, Replaced, ask, refuse_foreign, run, to_run_again
+from timer1lib.runs.runner import Project, ask, refuse_foreign, run, to_run_again
 from timer1lib.runs.stamps import Store
 
 _POLL_SECONDS = 0.3
@@ -112,7 +112,9 @@ def sweep(
     for row in rows:
         refuse_foreign(root / row.name)
     if not yes:
-        ask([f"{row.name}: {line}" for row in rows for line in _precious(row, root, project, spec.until)])
+        stages = STAGES[: find_stage(spec.until).number]
+        again = [(row.name, to_run_again(row.params, RunFolder(root / row.name), project, stages)) for row in rows]
+        ask([f"{name}: {line}" for name, lines in again for line in lines if line.precious])
     started = time.monotonic()
     result = SweepResult(spec.name, root, 0.0)
     with exclusive(root, "timer1 sweep") as held:
@@ -125,17 +127,14 @@ def sweep(
         result.comparison, result.comparison_text = _compare([row["run"] for row in finished])
         if len({row["seed"] for row in finished}) > 1:
             runs = [(row["variant"], row["seed"], row["run"]) for row in finished]
-            result.pooled, result.pooled_text = _pool(runs, spec.pairs)
+            from timer1lib.evaluation.pooled import pool, pooled_text
+
+            result.pooled = pool(runs, pairs=spec.pairs)
+            result.pooled_text = pooled_text(result.pooled)
     result.seconds = time.monotonic() - started
     atomic_write_json(root / "sweep.json", result.to_json())
     atomic_write_text(root / "table.txt", result.text() + "\n")
     return result
-
-
-def _precious(row: Row, root: Path, project: Project, until: str) -> list[Replaced]:
-    """The row's finished checkpoints that took long and will or may be replaced."""
-    again = to_run_again(row.params, RunFolder(root / row.name), project, STAGES[: find_stage(until).number])
-    return [line for line in again if line.precious]
 
 
 @dataclass(slots=True)
@@ -144,7 +143,6 @@ class _Running:
     process: subprocess.Popen[bytes]
     started: float
     log: Path
-    result: Path
 
 
 class _Rows:
@@ -177,23 +175,11 @@ class _Rows:
     def _start(self, row: Row, jobs: int) -> _Running:
         folder = self.root / row.name
         folder.mkdir(parents=True, exist_ok=True)
-        result = folder / ".row-result.json"
-        result.unlink(missing_ok=True)
+        (folder / ".row-result.json").unlink(missing_ok=True)
         spec = folder / ".row.json"
         places = {name: str(getattr(self.project, name)) for name in ("root", "notebooks", "package")}
-        atomic_write_json(
-            spec,
-            {
-                "params": row.params.model_dump(),
-                "until": self.spec.until,
-                "out": str(folder),
-                "store": str(self.root / ".store"),
-                "project": places,
-                "result": str(result),
-                "parent": os.getpid(),
-                "report": find_stage(self.spec.until) is STAGES[-1],
-            },
-        )
+        told = {"params": row.params.model_dump(), "until": self.spec.until, "project": places, "parent": os.getpid()}
+        atomic_write_json(spec, told)
         environment = dict(os.environ)
         if jobs > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
@@ -204,27 +190,19 @@ class _Rows:
                 command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
             )
         self._line(f"{row.name}: started")
-        return _Running(row, process, time.monotonic(), log, result)
+        return _Running(row, process, time.monotonic(), log)
 
     def _finish(self, one: _Running, count: int) -> dict[str, Any]:
         seconds = time.monotonic() - one.started
         try:
-            outcome = read_json(one.result)
+            outcome = read_json(one.log.with_name(".row-result.json"))
         except Timer1Error:
             outcome = {"error": f"the row's process ended with status {one.process.returncode}; see {one.log}", "stages": {}}
         how = outcome["error"] or ", ".join(f"{name[:2]} {stage['how']}" for name, stage in outcome["stages"].items())
-        verb = "failed" if outcome["error"] else "done"
-        self._line(f"{one.row.name}: {verb} in {clock(seconds)} ({count}/{len(self.rows)}): {how}")
-        return {
-            "name": one.row.name,
-            "variant": one.row.variant,
-            "seed": one.row.seed,
-            "changes": one.row.changes,
-            "run": str(self.root / one.row.name),
-            "seconds": round(seconds, 1),
-            "error": outcome["error"],
-            "stages": outcome["stages"],
-        }
+        verb, row = "failed" if outcome["error"] else "done", one.row
+        self._line(f"{row.name}: {verb} in {clock(seconds)} ({count}/{len(self.rows)}): {how}")
+        known = {"name": row.name, "variant": row.variant, "seed": row.seed, "changes": row.changes}
+        return {**known, "run": str(self.root / row.name), "seconds": round(seconds, 1), **outcome}
 
     def _show(self, running: list[_Running], done: int, began: float) -> None:
         if not running or not (self.terminal or time.monotonic() - self.last_log >= _LOG_EVERY_SECONDS):
@@ -255,13 +233,6 @@ def _compare(runs: list[str]) -> tuple[dict[str, Any], str]:
     return value, compare_text(value)
 
 
-def _pool(runs: list[tuple[str, int, str]], pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], str]:
-    from timer1lib.evaluation.pooled import pool, pooled_text
-
-    value = pool(runs, pairs=pairs)
-    return value, pooled_text(value)
-
-
 def _last_line(log: Path) -> str:
     try:
         with open(log, "rb") as stream:
@@ -273,21 +244,19 @@ def _last_line(log: Path) -> str:
 
 
 def run_row(path: str) -> int:
-    """One row in this process; what came of it is written to the spec's `result` file: {error, stages}."""
-    spec = read_json(path)
+    """One row in this process; what came of it is written to `.row-result.json` beside its spec: {error, stages}."""
+    spec, out = read_json(path), Path(path).parent
     leave_with(int(spec["parent"]))
     outcome: dict[str, Any] = {"error": None, "stages": {}}
     project = Project(*(Path(spec["project"][name]) for name in ("root", "notebooks", "package")))
     try:
-        params = Params.model_validate(spec["params"])
-        store = Store(Path(spec["store"]))
-        done = run(params, until=spec["until"], out=spec["out"], project=project, store=store, report=spec["report"], yes=True)
-        outcome["stages"] = done.stages
+        params, store = Params.model_validate(spec["params"]), Store(out.parent / ".store")
+        outcome["stages"] = run(params, until=spec["until"], out=out, project=project, store=store, yes=True).stages
     except (Timer1Error, NotebookFailed) as error:
         outcome["error"] = str(error)
     except Exception as error:
         outcome["error"] = f"{type(error).__name__}: {error}"
-    atomic_write_json(spec["result"], outcome)
+    atomic_write_json(out / ".row-result.json", outcome)
     return 1 if outcome["error"] else 0
 
 
@@ -333,14 +302,11 @@ class Row:
 
 
 def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[int] = ()) -> tuple[SweepSpec, list[Row]]:
-    """A sweep file with every row's parameters resolved and checked.
+    """A sweep file with every row's parameters resolved and checked; a Timer1Error names file, row and parameter.
 
     Args:
         overrides: `section.key=value`, applied to the base before any row's own.
         seeds: in place of the file's.
-
-    Raises:
-        Timer1Error: names the file, the row and the parameter.
     """
     path = resolve(path)
     tree = read_yaml(path, "sweep file")
@@ -357,11 +323,9 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[
     base_path = path.parent / spec.base if (path.parent / spec.base).is_file() else resolve(spec.base)
     base = load_params(base_path, overrides)
     rows = list(_rows(path, spec, base, list(seeds) or spec.seeds))
-    unknown = sorted({end.split("/")[0] for pair in spec.pairs for end in pair} - {row.variant for row in rows})
-    if unknown:
+    if unknown := sorted({end.split("/")[0] for pair in spec.pairs for end in pair} - {row.variant for row in rows}):
         raise Timer1Error(f"{path}: pairs name the row {unknown[0]!r}, which there is not")
-    repeated = [row.name for i, row in enumerate(rows) if any(row.name == other.name for other in rows[:i])]
-    if repeated:
+    if repeated := [row.name for i, row in enumerate(rows) if any(row.name == other.name for other in rows[:i])]:
         raise Timer1Error(f"{path}: two rows are named {repeated[0]!r}")
     return spec, rows
 

@@ -24,22 +24,11 @@ from timer1lib.params.load import validated
 from timer1lib.params.sections import SECTIONS, Params, SharedParams
 from timer1lib.progress import RUNNER_VARIABLE, quiet_libraries
 from timer1lib.runfolder import OWNED, RunFolder
+from timer1lib.runs import stamps
 from timer1lib.runs.graph import StageRef, find_stage
 from timer1lib.runs.kernel import Held
 from timer1lib.runs.keys import changed_parts, stage_key
-from timer1lib.runs.manifest import disk_line, now
-from timer1lib.runs.stamps import (
-    Stamp,
-    begin,
-    bring_back,
-    clean,
-    collect_outputs,
-    damaged,
-    parts_of,
-    publish,
-    read_stamp,
-    work_folder,
-)  # fmt: skip
+from timer1lib.runs.manifest import disk_line
 
 P = TypeVar("P", bound=Section)
 
@@ -63,11 +52,7 @@ class Stage(Generic[P]):
         object.__setattr__(self, "shared", cast(SharedParams, seen))
 
     def finish(self) -> str:
-        """The last cell of a notebook that writes: put what it made into its place. The runner does that for its own.
-
-        Returns:
-            What was done, in words.
-        """
+        """The last cell of a notebook that writes: put what it made into its place, and say so. The runner does its own."""
         if self.session is not None and not self.finished:
             self.session.publish()
             object.__setattr__(self, "run", RunFolder(self.run.root))
@@ -82,26 +67,17 @@ class Session:
     def __init__(self, run: RunFolder, stage: StageRef, parts: dict[str, Any], held: Held) -> None:
         self.run, self.stage, self.parts, self.held = run, stage, parts, held
         self.key = stage_key(parts)
-        _, self.before = begin(run, stage, self.key)
+        _, self.before = stamps.begin(run, stage, self.key)
         self.started = time.monotonic()
 
     def publish(self) -> None:
         self.held.check()
-        outputs = collect_outputs(self.run, self.stage, self.before)
-        stamp = Stamp(self.key, self.parts, outputs, round(time.monotonic() - self.started, 3), now())
-        publish(self.run, self.stage, work_folder(self.run, self.stage), stamp)
+        stamps.finish(self.run, self.stage, self.key, self.parts, self.before, time.monotonic() - self.started)
         release(self.run.root)
 
 
 _HELD: dict[Path, Held] = {}
 """Folders that this kernel holds: a cell that is run twice opens its stage twice."""
-
-
-def _hold(root: Path, who: str) -> Held:
-    root = root.resolve()
-    if root not in _HELD:
-        _HELD[root] = Held(root, who)
-    return _HELD[root]
 
 
 def release(root: Path) -> None:
@@ -123,8 +99,7 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
     A finished stage with the same parameters is opened to be shown; with others it is refused, unless `overwrite`.
 
     Raises:
-        Timer1Error: a parameter has a wrong type or value; names it. The stage is finished with other parameters; names
-            them. Another runner or notebook holds the folder; names the process.
+        Timer1Error: names the wrong parameter, what differs from the finished stage's, or the process that holds the folder.
     """
     quiet_libraries()
     section = SECTIONS[name]
@@ -146,18 +121,19 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
 
 def _by_hand(stage: Stage[Any], params: Params, overwrite: bool) -> Stage[Any]:
     run, ref = stage.run, find_stage(stage.name)
-    held = _hold(run.root, f"notebook {ref.notebook}")
+    root = run.root.resolve()
+    held = _HELD[root] = _HELD.get(root) or Held(root, f"notebook {ref.notebook}")
     try:
-        clean(run)
-        parts = parts_of(params, run, project_root() / "notebooks", Path(__file__).resolve().parents[1], ref)
-        stamp = read_stamp(run, ref)
-        differs = changed_parts(stamp.parts, parts) or damaged(run, stamp) or "" if stamp else "not there"
+        stamps.clean(run)
+        parts = stamps.parts_of(params, run, project_root() / "notebooks", Path(__file__).resolve().parents[1], ref)
+        stamp = stamps.read_stamp(run, ref)
+        differs = changed_parts(stamp.parts, parts) or stamps.damaged(run, stamp) or "" if stamp else "not there"
         if stamp and differs and not overwrite and not stamp.parts["params"].get("shard"):
             raise Timer1Error(
                 f"{ref.notebook} is finished in {run.root} with something else: {differs}. "
                 "Set overwrite = True to replace it, or another run_dir"
             )
-        if (not differs and not overwrite) or (differs and bring_back(run, ref, stage_key(parts))):
+        if (not differs and not overwrite) or (differs and stamps.bring_back(run, ref, stage_key(parts))):
             release(run.root)
             return Stage(stage.name, run, stage.shared, stage.params, finished=True)
         session = Session(run, ref, parts, held)

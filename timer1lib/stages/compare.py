@@ -19,11 +19,7 @@ def runs(stage: CompareStage) -> list[str]:
 
 
 def compare(stage: CompareStage) -> dict[str, Any]:
-    """`evaluation.compare.compare_runs` by the parameters.
-
-    Raises:
-        Timer1Error: a run that is not there, or was not evaluated.
-    """
+    """`evaluation.compare.compare_runs` by the parameters; a Timer1Error where a run is not there, or was not evaluated."""
     p = stage.params
     return compare_runs(
         runs(stage), checkpoint=p.checkpoint, comparison=COMPARISONS[p.comparison], resamples=p.resamples, seed=stage.shared.seed

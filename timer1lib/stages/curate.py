@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,18 @@ from typing import Any
 from timer1lib import forms
 from timer1lib.data.audit import AuditReport, audit_results
 from timer1lib.data.checks import Limits
-from timer1lib.data.coldstart import Filter, exact, from_annotations, from_form
+from timer1lib.data.coldstart import Filter, exact, from_annotations, from_form, told_window
 from timer1lib.data.findings import CODES
 from timer1lib.data.notes import Note, read_notes
 from timer1lib.data.quality import quality_report
 from timer1lib.data.readers import ReadResult, hub_samples, read_annotations
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
+from timer1lib.models.config import sampling_for
 from timer1lib.params import split_list
 from timer1lib.params.sections import CurateParams
 from timer1lib.runs.closure import code_hash
-from timer1lib.schema import Sample, Window
+from timer1lib.schema import Sample
 from timer1lib.stages import Stage
 from timer1lib.video.store import FrameStore
 
@@ -44,9 +45,7 @@ def gather(stage: CurateStage) -> Sources:
     Raises:
         Timer1Error: a file that cannot be read, no training file, no video folder.
     """
-    if stage.params.source == "world":
-        return _world(stage)
-    return _files(stage)
+    return _world(stage) if stage.params.source == "world" else _files(stage)
 
 
 def world_folder(stage: CurateStage) -> Path:
@@ -80,14 +79,10 @@ def _world(stage: CurateStage) -> Sources:
 def _files(stage: CurateStage) -> Sources:
     p = stage.params
     reader = None if p.format == "auto" else p.format
-    results: list[ReadResult] = []
-    split_of: dict[str, str] = {}
-    for path in split_list(p.train_files):
-        results.append(read_annotations(resolve(path), reader))
-        split_of[results[-1].file] = "train"
+    results = [read_annotations(resolve(path), reader) for path in split_list(p.train_files)]
     if p.hub_train:
         results.append(_hub(p.hub_train, reader))
-        split_of[results[-1].file] = "train"
+    split_of = {result.file: "train" for result in results}
     if not results:
         raise Timer1Error("curate.source=files needs curate.train_files (or curate.hub_train)")
     for entry in split_list(p.test_files):
@@ -147,15 +142,11 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
     # The world's films were drawn just now, are different by construction, and their plain backgrounds would only cost time.
     foreign = p.source == "files"
     with FrameStore(resolve(stage.shared.cache_dir), workers=stage.shared.workers) as store:
+        root, deep = sources.root if p.check_videos else None, store if foreign and p.deep_check else None
+        limits = Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance, foreign)
+        published = tests if foreign else ()
         report = audit_results(
-            sources.results,
-            sources.root if p.check_videos else None,
-            treatments(p),
-            Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance, foreign),
-            notes_of(stage),
-            as_published=tests if foreign else (),
-            only_listed=tests,
-            deep=store if foreign and p.deep_check else None,
+            sources.results, root, treatments(p), limits, notes_of(stage), as_published=published, only_listed=tests, deep=deep
         )
     _keep(stage, "audit.json", report.to_json())
     return report
@@ -215,8 +206,10 @@ def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
     told: dict[str, Any] = {"from": p.cold_start, "pool": len(train)}
     rows: list[dict[str, Any]] = []
     if p.cold_start == "template":
-        times = _told_times(stage) if p.cold_start_times == "told" else exact
-        rows = from_form(train, form, p.cold_start_n, stage.shared.seed, times=times)
+        shared = stage.shared
+        by_model = p.cold_start_times == "told"
+        times = told_window(stage.run.video, sampling_for(shared), shared.model, shared.timestamps) if by_model else exact
+        rows = from_form(train, form, p.cold_start_n, shared.seed, times=times)
         told["form"] = form.name
     elif p.cold_start == "annotations":
         if not p.cold_start_file:
@@ -231,20 +224,12 @@ def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
     return told
 
 
-def _told_times(stage: CurateStage) -> Callable[[Sample], Window]:
-    from timer1lib.data.coldstart import told_window
-    from timer1lib.models.config import sampling_for
-
-    return told_window(stage.run.video, sampling_for(stage.shared), stage.shared.model, stage.shared.timestamps)
-
-
 def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
     """The largest difference between a sampled frame's own time and the time the model is told, over all samples.
 
     Written to `data/clock.json`; `id` names the sample, `over_limit` counts those with an unexplained difference.
     """
     from timer1lib.inference.clock_report import max_clock_error
-    from timer1lib.models.config import sampling_for
 
     samples = [sample for rows in splits.values() for sample in rows]
     shared = stage.shared
@@ -256,15 +241,8 @@ def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[st
 def clock_of(stage: CurateStage, sample: Sample) -> dict[str, Any]:
     """What the model is told about one sample's frames, read back from its own tokens and positions."""
     from timer1lib.inference.clock_report import clock_report
-    from timer1lib.models.config import sampling_for
 
-    clip = (sample.video_start, sample.video_end)
-    shared = stage.shared
-    return clock_report(
-        stage.run.video(sample),
-        shared.model,
-        clip=clip,
-        sampling=sampling_for(shared),
-        clock_rule=shared.clock_rule,
-        timestamps=shared.timestamps,
-    )
+    video, shared = stage.run.video(sample), stage.shared
+    clip, sampling = (sample.video_start, sample.video_end), sampling_for(shared)
+    rule, told = shared.clock_rule, shared.timestamps
+    return clock_report(video, shared.model, clip=clip, sampling=sampling, clock_rule=rule, timestamps=told)

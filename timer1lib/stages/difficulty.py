@@ -21,11 +21,7 @@ DifficultyStage = Stage[DifficultyParams]
 
 
 def pool(stage: DifficultyStage) -> list[Sample]:
-    """The samples that difficulty is measured on: the grounding samples of a split; none where 03 is left out.
-
-    Raises:
-        Timer1Error: no such split, or one without windows.
-    """
+    """The grounding samples of a split; none where 03 is left out; a Timer1Error: no such split, or one without windows."""
     if not stage.params.enabled:
         return []
     splits = stage.run.splits()
@@ -38,11 +34,7 @@ def pool(stage: DifficultyStage) -> list[Sample]:
 
 
 def checkpoint(stage: DifficultyStage) -> str:
-    """Folder or id of the model that judges.
-
-    Raises:
-        Timer1Error: `sft` is asked for and there is no such checkpoint.
-    """
+    """Folder or id of the model that judges; a Timer1Error where `sft` is asked for and there is no such checkpoint."""
     folder = stage.run.checkpoint("sft")
     trained = (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
     if stage.params.difficulty_model == "base" or (stage.params.difficulty_model == "start" and not trained):
@@ -114,17 +106,10 @@ def _answers(
         ask = [samples[i] for i in missing]
         out = stage.run.data(f"difficulty_{'greedy' if copies == 1 else 'rollouts'}.answers.jsonl")
         fresh = predict(
-            loaded,
-            ask,
-            stage.run.video,
-            shared,
-            out,
-            max_new_tokens=stage.params.max_new_tokens,
-            batch_size=stage.params.batch_size,
-            num_samples=copies,
-            temperature=temperature,
-            label="difficulty" if copies == 1 else "sampled answers",
-        )
+            loaded, ask, stage.run.video, shared, out,
+            max_new_tokens=stage.params.max_new_tokens, batch_size=stage.params.batch_size,
+            num_samples=copies, temperature=temperature, label="difficulty" if copies == 1 else "sampled answers",
+        )  # fmt: skip
         groups = [fresh[j * copies : (j + 1) * copies] for j in range(len(ask))]
         cache.add({keys[i]: group for i, group in zip(missing, groups, strict=True)})
         for file in (out, out.with_suffix(".meta.json")):

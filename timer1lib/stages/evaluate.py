@@ -40,11 +40,7 @@ class Task:
 
 
 def checkpoints(stage: EvaluateStage) -> dict[str, str]:
-    """{name: folder or hub id} of the asked-for checkpoints that the run has, base first.
-
-    Raises:
-        Timer1Error: no checkpoint at all.
-    """
+    """{name: folder or hub id} of the asked-for checkpoints that the run has, base first; a Timer1Error where it has none."""
     asked = split_list(stage.params.checkpoints)
     found = {}
     for name in CHECKPOINTS:
@@ -61,11 +57,7 @@ def checkpoints(stage: EvaluateStage) -> dict[str, str]:
 
 
 def splits(stage: EvaluateStage) -> dict[str, str]:
-    """{split: grounding or questions}.
-
-    Raises:
-        Timer1Error: a split that the run has not, or none to evaluate.
-    """
+    """{split: grounding or questions}; a Timer1Error on a split that the run has not, or where there is none to evaluate."""
     known = {name: str(entry["kind"]) for name, entry in stage.run.splits().items()}
     asked = split_list(stage.params.splits) or [name for name in known if not name.startswith("train")]
     unknown = [name for name in asked if name not in known]
@@ -115,31 +107,23 @@ def answer(stage: EvaluateStage) -> bool:
         Whether every file of predictions is whole. With `evaluate.shard` this machine's share is done; a call without it,
         once all shares lie in `predictions/`, joins them and asks what is missing.
     """
-    from timer1lib.video.store import open_store
-
     shard = parse_shard(stage.params.shard) if stage.params.shard else None
     if stage.finished:
         return shard is None
+    from timer1lib.models.load import load_shared
+    from timer1lib.video.store import open_store
+
     todo = tasks(stage)
     _remove_strangers(stage, todo)
     models = checkpoints(stage)
-    store = open_store(stage.shared)
-    try:
+    with open_store(stage.shared) as store:
         for name, source in models.items():
-            loaded = _load(stage, source)
+            loaded = load_shared(source, stage.shared)
             for task in todo:
                 if task.checkpoint == name:
                     _ask(stage, loaded, task, shard, store)
             del loaded
-    finally:
-        store.close()
     return shard is None
-
-
-def _load(stage: EvaluateStage, source: str) -> LoadedModel:
-    from timer1lib.models.load import load_shared
-
-    return load_shared(source, stage.shared)
 
 
 def _ask(

@@ -20,23 +20,13 @@ from timer1lib.training.common import SampleEncoder
 
 
 def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
-    """The samples that 03_difficulty selected, by id.
-
-    Raises:
-        Timer1Error: there are none.
-    """
+    """The samples that 03_difficulty selected, by id; a Timer1Error where there are none."""
     if not stage.run.data("selected").is_file():
         raise Timer1Error(f"{stage.run.data('selected')}: not there; run 03_difficulty first, with difficulty.enabled=true")
     samples = {sample.id: sample for sample in stage.run.read_samples("selected")}
     if not samples:
         raise Timer1Error(f"{stage.run.data('selected')}: no sample was selected; loosen difficulty.selection")
     return samples
-
-
-def first_policy(stage: Stage[GrpoParams]) -> str:
-    """The folder that training starts from: the SFT checkpoint where there is one, else the base."""
-    folder = stage.run.checkpoint("sft")
-    return str(folder) if folder.is_dir() else stage.shared.model
 
 
 def known_difficulty(stage: Stage[GrpoParams]) -> dict[str, float | None]:
@@ -57,27 +47,19 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     from timer1lib.training.common import open_work_folder
     from timer1lib.training.outer_loop import run_epochs
 
-    samples = selected(stage)
-    first = first_policy(stage)
+    samples, folder = selected(stage), stage.run.checkpoint("sft")
+    first = str(folder) if folder.is_dir() else stage.shared.model
     work = open_work_folder(stage.run.at("work/grpo"), _settings(stage, samples, first))
     with SampleEncoder(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as encoder:
         encoder.prefetch(samples)
         trainer = _Trainer(stage, samples, encoder)
         plans = run_epochs(
-            list(samples),
-            known_difficulty(stage),
-            first,
-            work,
-            lambda k: stage.run.data(f"filter_epoch{k}"),
-            stage.params,
-            stage.shared.seed,
-            trainer.train,
-            trainer.measure,
-        )
+            list(samples), known_difficulty(stage), first, work, lambda k: stage.run.data(f"filter_epoch{k}"),
+            stage.params, stage.shared.seed, trainer.train, trainer.measure,
+        )  # fmt: skip
     _publish(plans[-1].out_dir, stage.run.checkpoint("grpo"))
-    rows = list(read_jsonl(stage.run.log("grpo")))
     shutil.rmtree(work)
-    return rows
+    return list(read_jsonl(stage.run.log("grpo")))
 
 
 def epoch_flow(stage: Stage[GrpoParams]) -> dict[int, list[dict[str, Any]]]:
@@ -102,19 +84,12 @@ class _Trainer:
         from timer1lib.inference.generate import predict
         from timer1lib.models.load import load_shared
 
-        stage = self._stage
-        shared = stage.shared
-        loaded = load_shared(folder, shared)
+        stage, shared = self._stage, self._stage.shared
+        samples, out = [self._samples[name] for name in ids], Path(folder).parent / f"answers{epoch}.jsonl"
         answers = predict(
-            loaded,
-            [self._samples[name] for name in ids],
-            stage.run.video,
-            shared,
-            Path(folder).parent / f"answers{epoch}.jsonl",
-            max_new_tokens=stage.params.max_completion_length,
-            batch_size=64,
-            label=f"difficulty after epoch {epoch}",
-        )
+            load_shared(folder, shared), samples, stage.run.video, shared, out,
+            max_new_tokens=stage.params.max_completion_length, batch_size=64, label=f"difficulty after epoch {epoch}",
+        )  # fmt: skip
         windows = {name: self._samples[name].windows for name in ids}
         return {a.id: None if a.error or not windows[a.id] else best_iou(a.span, windows[a.id]) for a in answers}
 

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def samples(stage: Stage[InspectParams]) -> list[Item]:
-    """Every grounding sample of the chosen splits with every chosen checkpoint's answer.
-
-    Raises:
-        Timer1Error: nothing was predicted yet.
-    """
+    """Every grounding sample of the chosen splits with every chosen checkpoint's answer; a Timer1Error where none is there."""
     params = stage.params
     return load_items(stage.run, split_list(params.splits), split_list(params.checkpoints), forms.load(stage.shared.form))
 
@@ -64,9 +60,7 @@ def histogram(items: list[Item]) -> go.Figure:
     from timer1lib.view.figures import iou_histogram
 
     labels = [row.label for row in items[0].rows]
-    return iou_histogram(
-        {label: [item.iou(row) for item in items for row in item.rows if row.label == label] for label in labels}
-    )
+    return iou_histogram({x: [item.iou(row) for item in items for row in item.rows if row.label == x] for x in labels})
 
 
 def look(stage: Stage[InspectParams], items: list[Item]) -> Inspector:

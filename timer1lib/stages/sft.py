@@ -18,11 +18,7 @@ from timer1lib.training.common import SampleEncoder
 
 
 def cold_start_rows(stage: Stage[SftParams]) -> list[dict[str, Any]]:
-    """The samples SFT learns from, drawn from `data/cold_start.jsonl` with the run's seed: sample fields + completion.
-
-    Raises:
-        Timer1Error: a row has no completion.
-    """
+    """Rows (sample fields + completion) of `data/cold_start.jsonl`, drawn with the run's seed; a Timer1Error without one."""
     path = stage.run.data("cold_start")
     rows = list(read_jsonl(path))
     for number, row in enumerate(rows, 1):
