@@ -16,7 +16,7 @@ from timer1lib.evaluation.compare import PUBLISHED, compare_html, compare_runs, 
 from timer1lib.evaluation.measure import Evidence, measure_run, pairs
 from timer1lib.evaluation.pooled import pool, pooled_text
 from timer1lib.evaluation.scored import Floats, Scored
-from timer1lib.evaluation.tables import Cell, brief_table, html_table, results_table, table_of, text_table
+from timer1lib.evaluation.tables import Cell, brief_table, html_table, markdown_table, results_table, table_of, text_table
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
 from timer1lib.forms import FORMS
 from timer1lib.runfolder import RunFolder
@@ -184,10 +184,18 @@ def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     comparison = compare_runs([run.root, two.root], resamples=100)
     pooled = pooled_text(pool([("a", 0, run.root), ("b", 0, two.root)], resamples=100))
     report = write_report(run, tmp_path / "cache").read_text()
-    for text in (text_table(table), html_table(table), report, compare_text(comparison), compare_html(comparison), pooled):
+    for text in (
+        text_table(table),
+        html_table(table),
+        markdown_table(table),
+        report,
+        compare_text(comparison),
+        compare_html(comparison),
+        pooled,
+    ):
         assert "early starts" in text
         assert "66.667" in text
-    assert f"66.667 [{low:.3f}, {high:.3f}]" in text_table(table)
+    assert f"66.667 [{low:.3f}, {high:.3f}]" in markdown_table(table)
     for html in (html_table(table), report, compare_html(comparison)):
         assert 'title="answers that start too early; less is better"' in html
     assert "50.000" in compare_text(comparison)  # every second answer of the other run
@@ -209,10 +217,11 @@ def test_tables_escape_what_they_are_given() -> None:
     html = html_table(table)
     assert "&lt;b&gt;|x" in html
     assert not {"<b>", "<i>", "<h1>"} & set(re.findall(r"<\w+>", html))
+    assert markdown_table(table).splitlines()[2] == "| <b>\\|x | 1.0 [0.5, 1.5] (<i>) |"
     lines = text_table(table).splitlines()
     assert len({len(line) for line in lines}) == 1
     empty = table_of([])
-    assert text_table(empty) == html_table(empty) == ""
+    assert text_table(empty) == html_table(empty) == markdown_table(empty) == ""
 
 
 def test_published_facts_have_sources() -> None:

@@ -118,6 +118,18 @@ def text_table(table: Table) -> str:
     return "\n".join([made[0], "-" * len(made[0]), *made[1:]])
 
 
+def markdown_table(table: Table) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    if not table.rows:
+        return ""
+    lines = [
+        [head.title for head in table.head],
+        ["---" if head.kind else "---:" for head in table.head],
+        *([str(cell).replace("|", "\\|") for cell in row.cells] for row in table.rows),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def html_table(table: Table) -> str:
     """An HTML table; everything in it is escaped. The interval stands small below its value."""
     module: Any = environment(TEMPLATES).get_template("table.html").module
