@@ -136,12 +136,8 @@ def _counting(scene: Scene) -> list[Query]:
     for start, end in _pieces(scene):
         count = sum(thing.is_there((start + end) / 2) for thing in scene.things)
         spans.setdefault(count, []).append((start, end))
-    queries = []
-    for count, pieces in spans.items():
-        window = _only(merge(pieces))
-        if window and 2 <= count < len(NUMBER_WORDS):
-            queries.append(_query("OC", window, count=NUMBER_WORDS[count]))
-    return queries
+    counted = [(count, _only(merge(pieces))) for count, pieces in spans.items() if 2 <= count < len(NUMBER_WORDS)]
+    return [_query("OC", window, count=NUMBER_WORDS[count]) for count, window in counted if window]
 
 
 def _surroundings(scene: Scene) -> list[Query]:
@@ -179,15 +175,15 @@ def long_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
         return []
     texts = {q: q.text(rng) for q in events}
     by_start = sorted(events, key=lambda q: q.window[0])
-    longest = max(events, key=_length)
-    made = []
-    for kind, text, right, among in (
+    asked = [
         ("first", "which comes first", by_start[0], by_start),
         ("last", "which comes last", by_start[-1], by_start),
-        ("longest", "which is seen longest", longest, events),
-    ):
-        wrong = [texts[q] for q in among if q is not right]
-        made.append(_choice(kind, text, texts[right], wrong, right.window, rng))
+        ("longest", "which is seen longest", max(events, key=_length), events),
+    ]
+    made = [
+        _choice(kind, text, texts[right], [texts[q] for q in among if q is not right], right.window, rng)
+        for kind, text, right, among in asked
+    ]
     return [question for question in made if question is not None]
 
 
