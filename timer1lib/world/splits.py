@@ -179,6 +179,8 @@ def synth(
 ) -> dict[str, Any]:
     """Write `videos` mp4 files to `out_dir/videos` and their queries to `out_dir/annotations.jsonl`.
 
+    A Timer1Error says which number is out of range.
+
     Args:
         difficulty: 0 to 1 for all videos; None draws it for each.
         shortest, longest: seconds.
