@@ -98,10 +98,8 @@ def _check_duration(record: Record, limits: Limits) -> None:
 
 def _check_windows(record: Record, limits: Limits) -> None:
     sample = record.sample
-    several = len(sample.windows) > 1
-    repaired = [_check_window(record, window, limits, several) for window in sample.windows]
-    kept = [window for window in repaired if window is not None]
-    if kept:
+    repaired = [_check_window(record, window, limits, len(sample.windows) > 1) for window in sample.windows]
+    if kept := [window for window in repaired if window is not None]:
         sample.windows = kept
     else:
         record.dropped_by = record.dropped_by or "empty_window"

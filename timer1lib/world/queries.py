@@ -107,11 +107,8 @@ def _existence(scene: Scene) -> list[Query]:
             queries.append(_query("OES", shown[0], thing=thing.name))
         else:
             queries += [_query("OEC.nth", w, thing=thing.name, nth=n) for w, n in zip(shown, ("first", "second"), strict=False)]
-    for a, b in combinations(plain_things(scene), 2):
-        both = _only(intersect(a.visible, b.visible))
-        if both:
-            queries.append(_query("OEC", both, thing=a.name, thing2=b.name))
-    return queries
+    pairs = [(a, b, _only(intersect(a.visible, b.visible))) for a, b in combinations(plain_things(scene), 2)]
+    return queries + [_query("OEC", both, thing=a.name, thing2=b.name) for a, b, both in pairs if both]
 
 
 def _attributes(scene: Scene) -> list[Query]:
@@ -142,12 +139,10 @@ def _counting(scene: Scene) -> list[Query]:
 
 def _surroundings(scene: Scene) -> list[Query]:
     queries = []
-    if scene.wall:
-        queries.append(_query("EC", (scene.wall.start, scene.wall.full), wall=scene.wall.to))
-        queries.append(_query("ES", (scene.wall.full, scene.wall.end), wall=scene.wall.to))
-    if scene.light:
-        queries.append(_query("EC.light", (scene.light.start, scene.light.full)))
-        queries.append(_query("ES.light", (scene.light.full, scene.light.end)))
+    if wall := scene.wall:
+        queries += [_query("EC", (wall.start, wall.full), wall=wall.to), _query("ES", (wall.full, wall.end), wall=wall.to)]
+    if light := scene.light:
+        queries += [_query("EC.light", (light.start, light.full)), _query("ES.light", (light.full, light.end))]
     return queries
 
 

@@ -48,8 +48,7 @@ def hub_samples(
 ) -> ReadResult:
     """Read a data set of the hub, streaming; nothing in it is run.
 
-    Args:
-        id: such as "lmms-lab/Video-MME"; `revision` is a commit or tag to pin.
+    `id` is such as "lmms-lab/Video-MME", `revision` a commit or tag to pin.
 
     Raises:
         Timer1Error: offline, no such data set or split, or no known format.

@@ -115,18 +115,15 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
             letter, plain = LETTERS[picked.answer], draw < mix.question
             text = FORMS["brief"].ask(picked.text, None, picked.options, grounded=not plain).text
             turns.append((text, letter if plain else grounded(seen(picked.window, told), letter)))
-            continue
-        if draw > 1 - mix.describe:
+        elif draw > 1 - mix.describe:
             told_of = [(q.text(rng), seen(q.window, told)) for q in sorted(queries, key=lambda q: q.window)]
             turns.append(("describe", ", ".join(f"{text} from {s:.1f} to {e:.1f}" for text, (s, e) in told_of)))
-            continue
-        if draw > 1 - mix.describe - mix.moment:
+        elif draw > 1 - mix.describe - mix.moment:
             moment = told[int(rng.integers(len(told)))]
             turns.append((f"at {moment:.1f} seconds", shown_at(scene, moment)))
-            continue
-        thinking = rng.random() < mix.chain_of_thought
-        answer = chain_of_thought(window) if thinking else direct(window)
-        turns.append((FORMS["brief"].ask(query.text(rng), None).text, answer))
+        else:
+            answer = chain_of_thought(window) if rng.random() < mix.chain_of_thought else direct(window)
+            turns.append((FORMS["brief"].ask(query.text(rng), None).text, answer))
     return turns
 
 
