@@ -91,7 +91,7 @@ def test_one_planted_flaw(tmp_path: Path, change: dict[str, Any], codes: list[st
         assert (finding.row, finding.line) == (1, 1)
         assert finding.repair in CODES[finding.code].allowed
     json.dumps(report.to_json(), allow_nan=False)
-    assert report.to_text()
+    assert str(report)
 
 
 def test_treatments_decide_and_the_file_is_never_touched(tmp_path: Path) -> None:

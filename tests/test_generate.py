@@ -109,7 +109,7 @@ def test_batched_answers_equal_single_ones(
         texts.append(loaded.tokenizer.decode(tokens[0, row["input_ids"].shape[1] :], skip_special_tokens=True))
     assert [a.completion for a in answers] == texts
     assert len(set(texts)) > 3, "answers that are all alike would prove nothing"
-    assert all(a.parser == "timer1" and a.seconds and a.seconds > 0 and a.model == loaded.name for a in answers)
+    assert all(a.parser == "plain" and a.seconds and a.seconds > 0 and a.model == loaded.name for a in answers)
 
 
 def test_a_form_file_is_asked_as_it_says_and_counts_by_its_content(

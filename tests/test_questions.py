@@ -186,7 +186,7 @@ def test_generated_letters_are_read(model: Any, tmp_path: Path) -> None:
     shared = SharedParams(frames=8, workers=0)
     options: dict[str, Any] = {"max_new_tokens": 4, "batch_size": 1, "store": Pictures()}
     plain = predict(model, samples, lambda s: Path(s.video), shared, tmp_path / "p.jsonl", **options)
-    assert plain[0].parser == "timer1"
+    assert plain[0].parser == "plain"
     assert plain[0].answer == parse_letter(plain[0].completion, ["x", "y"])
     both = predict(model, samples, lambda s: Path(s.video), shared, tmp_path / "p.jsonl", grounded=True, **options)
     assert both[0].parser == "tvg_r1", "other wording, other form: asked anew"

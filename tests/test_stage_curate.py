@@ -14,6 +14,7 @@ import pytest
 from timer1lib.data.readers import ReadResult
 from timer1lib.errors import Timer1Error
 from timer1lib.files import project_root, read_json, read_jsonl
+from timer1lib.params.load import validated
 from timer1lib.params.sections import CurateParams, SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
@@ -36,7 +37,7 @@ def film(path: Path, seconds: float, shade: int) -> None:
 def stage(folder: Path, **params: Any) -> Stage[CurateParams]:
     model = str(project_root() / "assets" / "tiny-qwen3-vl")
     shared = SharedParams(cache_dir=str(folder / "cache"), model=model, frames=8, workers=0)
-    return Stage("curate", RunFolder(folder / "run"), shared, CurateParams(**params))
+    return Stage("curate", RunFolder(folder / "run"), shared, validated(CurateParams, params, "params.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +200,9 @@ def test_what_a_person_gets_wrong_is_named(tmp_path: Path, data: Path, change: d
         name: value.format(bench=data / "bench2.jsonl") if isinstance(value, str) else value for name, value in change.items()
     }
     (data / "bench2.jsonl").write_text((data / "bench.jsonl").read_text())
-    opened = stage(tmp_path, **files(data, **change))
 
     def run_all() -> None:
+        opened = stage(tmp_path, **files(data, **change))
         sources = curate.gather(opened)
         splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
         curate.cold_start(opened, splits["train"])

@@ -296,7 +296,7 @@ def test_a_list_of_files_reaches_no_other_file(tmp_path: Path, name: str) -> Non
             read(inside / name)
     content = (inside / name).read_bytes()
     with pytest.raises((Timer1Error, av.FFmpegError)):
-        strip(Playable(content, "video/mp4", [0.0], 2.0, 64, 64))
+        strip(Playable(content, "video/mp4", [0.0], 2.0, 64, 64), 2.0)
 
 
 def test_a_pattern_of_names_is_no_video(tmp_path: Path) -> None:

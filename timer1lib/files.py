@@ -38,11 +38,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def read_yaml(path: str | Path, what: str = "YAML file") -> Any:
-    """The content of a YAML file. A key that stands twice is an error: the second would silently win.
-
-    Raises:
-        Timer1Error: no such file (named as `what`), or not YAML.
-    """
+    """The content of a YAML file (named as `what` in errors). A key that stands twice is one: the second would silently win."""
 
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -95,11 +91,7 @@ def why_not_json(error: Exception) -> str:
 
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:
-    """Write beside the target, then rename: readers see the old file or the new one, never a part.
-
-    Raises:
-        OSError: names the file, its folder and the bytes that were to be written; nothing is left of the attempt.
-    """
+    """Write beside the target, then rename: readers see the old file or the new one, never a part, even after an OSError."""
     target = Path(path)
     temporary = None
     try:
@@ -147,8 +139,7 @@ def atomic_write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> N
 def append_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append whole lines in one write. A kill can tear only the last line, which `read_jsonl(torn_tail=True)` drops.
 
-    A torn last line that is already there is cut off first (or ended, where only its line feed is missing), so that it
-    cannot spoil the line after it.
+    A torn last line that is there is cut off first (or ended, where only its line feed is missing).
     """
     content = _utf8("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
     target = Path(path)
@@ -157,31 +148,22 @@ def append_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         with open(target, "ab+") as stream:
             _mend_last_line(stream)
             stream.flush()
-            _append_whole(stream.fileno(), content)
+            handle, left = stream.fileno(), memoryview(content)
+            size = os.fstat(handle).st_size
+            try:
+                while left:
+                    left = left[os.write(handle, left) :]
+                os.fsync(handle)
+            except OSError:  # all of it or, where the disk is full, nothing
+                with contextlib.suppress(OSError):
+                    os.ftruncate(handle, size)
+                raise
     except OSError as error:
         raise _not_written(target, len(content), error) from error
 
 
-def _append_whole(handle: int, content: bytes) -> None:
-    """All of it or, where the disk is full, nothing."""
-    size = os.fstat(handle).st_size
-    try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(handle, left) :]
-        os.fsync(handle)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.ftruncate(handle, size)
-        raise
-
-
 def read_json(path: str | Path) -> Any:
-    """The value that a file holds.
-
-    Raises:
-        Timer1Error: no such file, or not JSON; names the file and, where there is one, the line.
-    """
+    """The value that a file holds; a Timer1Error names the file and, where there is one, the line."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
@@ -202,18 +184,13 @@ def _line_of(error: Exception, content: bytes) -> str:
 
 
 def read_jsonl(path: str | Path, *, torn_tail: bool = False, broken: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file; blank lines are passed over.
+    """Rows of a JSONL file; blank lines are passed over, a Timer1Error names the file and the line.
 
     Args:
         torn_tail: leave out an unreadable last line, as an append that was killed leaves it.
-        broken: a list for what cannot be read: one line of text each ("FILE, line 3: not JSON: ..."), and reading goes on
-            with the next row. None: the first such line is an error.
-
-    Raises:
-        Timer1Error: names the file and the line.
+        broken: takes a line of text ("FILE, line 3: not JSON: ...") for each row that cannot be read; None: it is an error.
     """
-    for _, row in read_numbered(path, torn_tail=torn_tail, broken=broken):
-        yield row
+    return (row for _, row in read_numbered(path, torn_tail=torn_tail, broken=broken))
 
 
 def read_numbered(
@@ -286,11 +263,7 @@ def sha256_sample(path: str | Path, length: int = 1 << 16) -> str:
 
 
 def safe_join(root: str | Path, relative: str) -> Path:
-    """`root / relative`, refused where it leaves `root` (links are followed first).
-
-    Raises:
-        Timer1Error: the path is outside the root, or no path.
-    """
+    """`root / relative`; a Timer1Error where it leaves `root` (links are followed first), or is no path."""
     if "\0" in relative:
         raise Timer1Error(f"video path {relative[:200]!r} holds a NUL character; no file can be called so")
     base = Path(root).expanduser().resolve()

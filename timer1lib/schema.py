@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from timer1lib.errors import Timer1Error
 
@@ -72,14 +72,7 @@ class Sample:
         Raises:
             Timer1Error: a field is missing, unknown or of the wrong type.
         """
-        unknown = set(row) - set(cls.__slots__)
-        if unknown:
-            raise Timer1Error(f"{where}: unknown field {sorted(unknown)[0]!r} in a sample row")
-        try:
-            sample = cls(**{**row, "windows": [(_number(s), _number(e)) for s, e in row.get("windows", ())]})
-        except (TypeError, ValueError, OverflowError) as error:
-            raise Timer1Error(f"{where}: not a sample row: {error}") from error
-        _check_texts(sample, ("id", "video", "query", "type", "source", "split"), where)
+        sample = _read(cls, row, where, "sample", 2, ("id", "video", "query", "type", "source", "split"))
         options = sample.options
         if options is not None and not (isinstance(options, list) and all(isinstance(option, str) for option in options)):
             raise Timer1Error(f"{where}: 'options' must be a list of texts or null")
@@ -122,20 +115,8 @@ class Prediction:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], where: str = "prediction") -> Prediction:
-        """Read a row written by `to_json`.
-
-        Raises:
-            Timer1Error: a field is missing, unknown or of the wrong type.
-        """
-        unknown = set(row) - set(cls.__slots__)
-        if unknown:
-            raise Timer1Error(f"{where}: unknown field {sorted(unknown)[0]!r} in a prediction row")
-        try:
-            windows = [(_number(s), _number(e), _number(c)) for s, e, c in row.get("windows", ())]
-            prediction = cls(**{**row, "windows": windows})
-        except (TypeError, ValueError, OverflowError) as error:
-            raise Timer1Error(f"{where}: not a prediction row: {error}") from error
-        _check_texts(prediction, ("id", "completion", "parser", "model"), where)
+        """As `Sample.from_json`."""
+        prediction = _read(cls, row, where, "prediction", 3, ("id", "completion", "parser", "model"))
         _check_numbers(prediction, ("start", "end", "seconds", "answer"), where)
         return prediction
 
@@ -151,15 +132,28 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def _number(value: Any) -> float:
-    """An edge of a window; null, as which a NaN was written, is read back as NaN."""
-    return math.nan if value is None else float(value)
+def _window(value: Any, size: int) -> tuple[float, ...]:
+    """A window's numbers; null, as which a NaN was written, is read back as NaN."""
+    if len(value) != size:
+        raise ValueError(f"a window of {len(value)} values, not {size}")
+    return tuple(math.nan if number is None else float(number) for number in value)
 
 
-def _check_texts(row: object, names: tuple[str, ...], where: str) -> None:
-    for name in names:
-        if not isinstance(getattr(row, name), str):
+T = TypeVar("T", Sample, Prediction)
+
+
+def _read(cls: type[T], row: Mapping[str, Any], where: str, what: str, edges: int, texts: tuple[str, ...]) -> T:
+    """What both kinds of row share: known fields, windows of `edges` numbers, fields that are `texts`."""
+    if unknown := set(row) - set(cls.__slots__):
+        raise Timer1Error(f"{where}: unknown field {sorted(unknown)[0]!r} in a {what} row")
+    try:
+        made = cls(**{**row, "windows": [_window(window, edges) for window in row.get("windows", ())]})
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Timer1Error(f"{where}: not a {what} row: {error}") from error
+    for name in texts:
+        if not isinstance(getattr(made, name), str):
             raise Timer1Error(f"{where}: {name!r} must be text")
+    return made
 
 
 def _check_numbers(row: object, names: tuple[str, ...], where: str) -> None:

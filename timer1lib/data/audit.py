@@ -30,8 +30,7 @@ EXAMPLES = 3
 class AuditReport:
     """What the audit found. `rows["in"] == rows["kept"] + rows["repaired"] + rows["dropped"]`, for each file too.
 
-    `samples[file]` are the rows that stay, repaired as the treatments say; `changes` lists every value that differs
-    from the published one. The files themselves are never written.
+    `samples[file]` are the rows that stay, repaired as the treatments say; `changes` lists every value that differs.
     """
 
     rows: dict[str, int]
@@ -51,9 +50,6 @@ class AuditReport:
         counts = Counter(finding.code for finding in self.details)
         return {code: counts[code] for code in CODES if counts[code]}
 
-    def __str__(self) -> str:
-        return self.to_text()
-
     def to_json(self, details: bool = True) -> dict[str, Any]:
         report: dict[str, Any] = {
             "rows": self.rows,
@@ -69,7 +65,7 @@ class AuditReport:
             report["changes"] = self.changes
         return report
 
-    def to_text(self) -> str:
+    def __str__(self) -> str:
         """For a terminal: the account of rows, then each code with its count, proposed repair and first examples."""
         rows = self.rows
         lines = [f"{entry['file']}: format {entry['format']}, {entry['in']} rows" for entry in self.files]
@@ -108,15 +104,8 @@ def audit_files(
     Raises:
         Timer1Error: a file that cannot be read at all, an unknown treatment, no such folder.
     """
-    return audit_results(
-        [read_annotations(path, format) for path in dict.fromkeys(map(str, paths))],
-        videos,
-        treatments,
-        limits,
-        notes,
-        probe,
-        deep=deep,
-    )
+    results = [read_annotations(path, format) for path in dict.fromkeys(map(str, paths))]
+    return audit_results(results, videos, treatments, limits, notes, probe, deep=deep)
 
 
 def audit_results(

@@ -45,8 +45,7 @@ _AUDIO = re.compile(
 def faults(window: Window, duration: float | None, tolerance: float = 0.0) -> list[str]:
     """Codes of what is wrong with a window: not_finite, reversed, empty_window, negative, past_end.
 
-    The one judge of windows: the audit allows for a `tolerance` (seconds) at the video's end, `timer1 score` for none, as
-    published tables count.
+    The audit allows for a `tolerance` (seconds) at the video's end, `timer1 score` for none, as published tables count.
     """
     start, end = window
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -67,12 +66,11 @@ def clip(window: Window, duration: float | None) -> Window:
 
 def check_row(record: Record, limits: Limits) -> None:
     """All checks of a single row, in an order in which each sees the repairs of those before it."""
-    if not _finite(record):
-        return
-    _check_duration(record, limits)
-    if record.sample.windows:
-        _check_windows(record, limits)
-    _check_query(record)
+    if _finite(record):
+        _check_duration(record, limits)
+        if record.sample.windows:
+            _check_windows(record, limits)
+        _check_query(record)
 
 
 def _finite(record: Record) -> bool:
@@ -94,18 +92,14 @@ def _check_duration(record: Record, limits: Limits) -> None:
         return
     if start < 0 or end <= start:
         record.find("bad_clip", f"clip [{start:g}, {end:g}] s of the video")
-    elif sample.duration is not None and abs(end - start - sample.duration) > max(
-        limits.duration_tolerance, 0.01 * sample.duration
-    ):
-        record.find("bad_clip", f"clip [{start:g}, {end:g}] s is {end - start:g} s long, the duration says {sample.duration:g} s")
+    elif (said := sample.duration) is not None and abs(end - start - said) > max(limits.duration_tolerance, 0.01 * said):
+        record.find("bad_clip", f"clip [{start:g}, {end:g}] s is {end - start:g} s long, the duration says {said:g} s")
 
 
 def _check_windows(record: Record, limits: Limits) -> None:
     sample = record.sample
-    several = len(sample.windows) > 1
-    repaired = [_check_window(record, window, limits, several) for window in sample.windows]
-    kept = [window for window in repaired if window is not None]
-    if kept:
+    repaired = [_check_window(record, window, limits, len(sample.windows) > 1) for window in sample.windows]
+    if kept := [window for window in repaired if window is not None]:
         sample.windows = kept
     else:
         record.dropped_by = record.dropped_by or "empty_window"
@@ -177,16 +171,11 @@ def is_generic(stem: str) -> bool:
 
 
 def video_key(name: str) -> str:
-    """What makes a video's name the same in two data sets.
-
-    The file's stem, since the folders before it differ between releases; the whole path where the stem is only a
-    number, as in `train/000012.mp4`.
+    """What makes a video's name the same in two data sets: its stem, since the folders before it differ between releases; the
+    whole path where the stem is only a number, as in `train/000012.mp4`.
     """
     base = stem(name)
-    if is_generic(base):
-        path = PurePosixPath(name.replace("\\", "/"))
-        return str(path.with_name(base))
-    return base
+    return str(PurePosixPath(name.replace("\\", "/")).with_name(base)) if is_generic(base) else base
 
 
 def source_key(name: str) -> str:
@@ -216,8 +205,7 @@ def _video(sample: Sample, split: str) -> tuple[object, ...]:
 
 
 def _question(sample: Sample) -> tuple[object, ...]:
-    options = None if sample.options is None else tuple(sorted(sample.options))
-    return (sample.query.strip(), options)
+    return (sample.query.strip(), None if sample.options is None else tuple(sorted(sample.options)))
 
 
 def _exact(group: Iterable[Record]) -> None:
@@ -286,8 +274,8 @@ def _ids(records: Sequence[Record]) -> None:
 def check_leakage(records: Sequence[Record], contents: dict[str, str] | None = None) -> None:
     """`leakage`: one video in two splits, by name or, with `contents` {path: hash}, by what the files hold.
 
-    One finding a video, on its first row in the split that loses it: the one with "train" in its name, else the one
-    that was given first. Treatment `drop` takes all of that split's rows of this video.
+    One finding a video, on its first row in the split that loses it, all whose rows of this video go under `drop`: the split
+    with "train" in its name, else the first.
     """
     by_name: dict[str, list[Record]] = defaultdict(list)
     by_content: dict[str, list[Record]] = defaultdict(list)

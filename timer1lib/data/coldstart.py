@@ -34,10 +34,7 @@ def from_form(
 ) -> list[dict[str, Any]]:
     """Rows of `data/cold_start.jsonl`: a sample's own row plus the `completion` that the form writes.
 
-    Questions and samples without a window stay out.
-
-    Args:
-        n: how many samples, drawn at random; 0 takes all.
+    Questions and samples without a window stay out; `n` samples are drawn at random, 0 takes all.
 
     Raises:
         Timer1Error: a form whose completions are not read back as they are meant, or that writes none.
@@ -77,39 +74,30 @@ class Filtered:
 
 
 def from_annotations(path: str | Path, samples: Iterable[Sample], form: AnswerForm, rules: Filter) -> Filtered:
-    """Filter a JSONL of {id, completion}, a stronger model's annotations of our samples.
-
-    An annotation is matched by `id`, or by `video` and `query`. The rules are applied in turn; each one's own share is
-    told too.
+    """Filter a JSONL of {id, completion}, a stronger model's annotations of our samples, by one rule after the other.
 
     Raises:
-        Timer1Error: a row without text, or none that belongs to a sample.
+        Timer1Error: a row without text, or none that belongs to a sample (by `id`, or by `video` and `query`).
     """
     known = [sample for sample in samples if sample.windows]
     by_id = {sample.id: sample for sample in known}
     by_query = {(sample.video, sample.query.strip()): sample for sample in known}
     annotated: list[tuple[Sample, str]] = []
     read = 0
-    for number, row in enumerate(read_jsonl(path), 1):
-        read += 1
-        completion = next(
-            (row[name] for name in ("completion", "response", "output", "text") if isinstance(row.get(name), str)), None
-        )
-        if completion is None:
-            raise Timer1Error(f"{path}, row {number}: no completion (text of the stronger model)")
-        sample = by_id.get(str(row.get("id", row.get("qid", "")))) or by_query.get(
-            (str(row.get("video")), str(row.get("query")).strip())
-        )
-        if sample is not None:
+    for read, row in enumerate(read_jsonl(path), 1):
+        texts = [row[name] for name in ("completion", "response", "output", "text") if isinstance(row.get(name), str)]
+        if not texts:
+            raise Timer1Error(f"{path}, row {read}: no completion (text of the stronger model)")
+        completion, asked = texts[0], (str(row.get("video")), str(row.get("query")).strip())
+        if sample := by_id.get(str(row.get("id", row.get("qid", "")))) or by_query.get(asked):
             annotated.append((sample, completion))
     if not annotated:
         raise Timer1Error(f"{path}: none of its {read} rows belongs to a sample (matched by id, or by video and query)")
+    low, high = rules.min_characters, rules.max_characters
     tests: Mapping[str, Callable[[Sample, str], bool]] = {
         f"IoU >= {rules.min_iou:g}": lambda s, c: best_iou(form.span(c), s.windows) >= rules.min_iou,
         f"form {form.name}": lambda s, c: not rules.require_form or form.fits(c),
-        f"{rules.min_characters} to {rules.max_characters} characters": lambda s, c: (
-            rules.min_characters <= len(c) <= rules.max_characters
-        ),
+        f"{low} to {high} characters": lambda s, c: low <= len(c) <= high,
     }
     left = annotated
     table: dict[str, dict[str, float]] = {"belongs to a sample": {"alone": len(annotated) / read, "left": len(annotated)}}

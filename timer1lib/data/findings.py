@@ -101,11 +101,7 @@ class Finding:
 
 
 def resolve_treatments(given: Mapping[str, str] | None = None) -> dict[str, Treatment]:
-    """The default treatments with some replaced.
-
-    Raises:
-        Timer1Error: no such code, or a treatment that this code does not have.
-    """
+    """The default treatments with some replaced; a Timer1Error where a code is unknown or does not have a treatment."""
     treatments = {code: entry.default for code, entry in CODES.items()}
     for code, treatment in (given or {}).items():
         if code not in CODES:

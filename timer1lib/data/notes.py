@@ -54,7 +54,7 @@ def _window(value: Any, where: str) -> Window | None:
 
 
 def notes_by_sample(path: Path) -> dict[str, Note]:
-    """Notes by sample id, as `read_notes`; no file means no notes. Of several notes on a sample the last counts."""
+    """`read_notes` by sample id; no file means no notes. Of several notes on a sample the last counts."""
     return {note.id: note for note in read_notes(path)} if path.is_file() else {}
 
 
@@ -80,7 +80,8 @@ def save_note(path: Path, sample_id: str, label: str, text: str = "", window: An
 def apply_notes(records: Sequence[Record], notes: Sequence[Note]) -> list[str]:
     """Turn notes into findings. A wrong label with a proposed window takes that window under treatment `clip`, and also
     under `drop`: dropping is for labels that nobody corrected. Under `keep` the note is listed and changes nothing.
-    Returns the ids of notes that no row has.
+
+    Returns ids of notes that no row has.
     """
     by_id: dict[str, list[Record]] = {}
     for record in records:

@@ -166,17 +166,12 @@ class BlindModel:
     centre: Floats
     mean: Floats
     slopes: Floats
-    ridge: float
 
     @property
     def prior(self) -> tuple[float, float]:
         """The relative window with the highest mean IoU over the training windows."""
         best = candidates()[int(np.argmax(self.mean))]
         return float(best[0]), float(best[1])
-
-    def answer(self, samples: Sequence[Sample]) -> Floats:
-        """(N, 2) relative windows."""
-        return np.asarray(candidates()[self.picks(features(samples, self.words))], dtype=np.float64)
 
     def picks(self, x: Floats) -> NDArray[np.int64]:
         """(N,) the candidates of highest predicted IoU for `features` x."""
@@ -201,30 +196,18 @@ def tokens(query: str) -> set[str]:
     return {*found, *(f"^{word}" for word in found[:1])}
 
 
-@dataclass(slots=True)
-class _Sums:
-    """What a ridge regression needs of some rows; sums of disjoint rows add and subtract."""
+def _sums(x: Floats, t: Floats) -> list[Any]:
+    """What a ridge regression needs of some rows: n and the sums of x, t, x'x, x't; those of disjoint rows subtract."""
+    return [len(x), x.sum(axis=0), t.sum(axis=0), x.T @ x, x.T @ t]
 
-    n: float
-    x: Floats
-    t: Floats
-    xx: Floats
-    xt: Floats
 
-    @classmethod
-    def of(cls, x: Floats, t: Floats) -> _Sums:
-        return cls(len(x), x.sum(axis=0), t.sum(axis=0), x.T @ x, x.T @ t)
-
-    def without(self, other: _Sums) -> _Sums:
-        return _Sums(self.n - other.n, self.x - other.x, self.t - other.t, self.xx - other.xx, self.xt - other.xt)
-
-    def solve(self, words: dict[str, int], ridge: float) -> BlindModel:
-        """Centred ridge regression."""
-        centre, mean = self.x / self.n, self.t / self.n
-        gram = self.xx - self.n * np.outer(centre, centre)
-        right = self.xt - self.n * np.outer(centre, mean)
-        slopes = np.asarray(np.linalg.solve(gram + ridge * np.eye(len(gram)), right), dtype=np.float64)
-        return BlindModel(words, centre, mean, slopes, ridge)
+def _solve(sums: Sequence[Any], words: dict[str, int], ridge: float, less: Sequence[Any] = (0,) * 5) -> BlindModel:
+    """Centred ridge regression on the rows of `sums` without those of `less`."""
+    n, x, t, xx, xt = (whole - part for whole, part in zip(sums, less, strict=True))
+    centre, mean = x / n, t / n
+    gram, right = xx - n * np.outer(centre, centre), xt - n * np.outer(centre, mean)
+    slopes = np.asarray(np.linalg.solve(gram + ridge * np.eye(len(gram)), right), dtype=np.float64)
+    return BlindModel(words, centre, mean, slopes)
 
 
 def _common_words(samples: Sequence[Sample]) -> dict[str, int]:
@@ -239,7 +222,7 @@ def _targets(samples: Sequence[Sample]) -> Floats:
 
 
 def _folds(samples: Sequence[Sample], count: int) -> NDArray[np.int64]:
-    """A fold number for each sample, the same for all of one video."""
+    """(N,) fold numbers, the same for all samples of one video."""
     which, videos = _numbered([sample.video for sample in samples])
     return (np.random.default_rng(0).permutation(videos) % count)[which]
 
@@ -253,15 +236,15 @@ def _numbered(videos: Sequence[str]) -> tuple[NDArray[np.int64], int]:
 def _best_ridge(samples: Sequence[Sample], x: Floats, t: Floats, words: dict[str, int]) -> float:
     """The ridge whose answers reach the most IoU on videos that it was not fitted on: 3 folds of at most `TUNED` samples."""
     x, t, fold = x[:TUNED], t[:TUNED], _folds(samples, 3)[:TUNED]
-    total = _Sums.of(x, t)
+    total = _sums(x, t)
     reached = np.zeros(len(RIDGES))
     for k in np.unique(fold):
         here = fold == k
         if here.all():
             return RIDGES[-1]
-        rest = total.without(_Sums.of(x[here], t[here]))
+        part = _sums(x[here], t[here])
         for i, ridge in enumerate(RIDGES):
-            picks = rest.solve(words, ridge).picks(x[here])
+            picks = _solve(total, words, ridge, part).picks(x[here])
             reached[i] += float(t[here][np.arange(len(picks)), picks].sum())
     return RIDGES[int(np.argmax(reached))]
 
@@ -270,7 +253,7 @@ def fit_blind(samples: Sequence[Sample]) -> BlindModel:
     """Fit on a training split."""
     words = _common_words(samples)
     x, t = features(samples, words), _targets(samples)
-    return _Sums.of(x, t).solve(words, _best_ridge(samples, x, t, words))
+    return _solve(_sums(x, t), words, _best_ridge(samples, x, t, words))
 
 
 def blind_answers(samples: Sequence[Sample], train: Sequence[Sample] | None = None) -> dict[str, Floats]:
@@ -284,14 +267,14 @@ def blind_answers(samples: Sequence[Sample], train: Sequence[Sample] | None = No
     if train:
         model = fit_blind(usable(train))
         answers["window prior"][:] = model.prior
-        answers["query words + prior"] = model.answer(samples)
+        answers["query words + prior"] = candidates()[model.picks(features(samples, model.words))]
     elif len({sample.video for sample in samples}) >= 2:
         words = _common_words(samples)
         x, t, fold = features(samples, words), _targets(samples), _folds(samples, FOLDS)
-        total, ridge = _Sums.of(x, t), _best_ridge(samples, x, t, words)
+        total, ridge = _sums(x, t), _best_ridge(samples, x, t, words)
         for k in np.unique(fold):
             here = fold == k
-            model = total.without(_Sums.of(x[here], t[here])).solve(words, ridge)
+            model = _solve(total, words, ridge, _sums(x[here], t[here]))
             answers["window prior"][here] = model.prior
             answers["query words + prior"][here] = candidates()[model.picks(x[here])]
     else:

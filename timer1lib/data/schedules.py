@@ -29,6 +29,10 @@ class Epoch:
     ids: list[str]
     note: str
 
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise Timer1Error(f"this epoch has no sample to train on ({self.note}); widen the bounds or stop earlier")
+
 
 def plan_epoch(
     schedule: str,
@@ -77,7 +81,7 @@ def plan_epoch(
     part = slice_of(ranked, epoch, epochs)
     ids = [part[int(i)] for _ in range(epochs) for i in rng.permutation(len(part))]
     name = "easiest" if schedule == "easy_to_hard" else "hardest"
-    return _checked(Epoch(ids, f"slice {epoch + 1} of {epochs}, {name} first: {len(part)} samples, {epochs} times"))
+    return Epoch(ids, f"slice {epoch + 1} of {epochs}, {name} first: {len(part)} samples, {epochs} times")
 
 
 def filter_epoch(
@@ -94,10 +98,8 @@ def filter_epoch(
         iou = ious.get(name)
         if iou is None:
             reason = SILENT
-        elif iou <= low:
-            reason = HOPELESS
         else:
-            reason = SOLVED if iou > high else KEPT
+            reason = HOPELESS if iou <= low else SOLVED if iou > high else KEPT
         rows.append({"id": name, "iou": iou, "kept": reason == KEPT, "reason": reason})
     return rows
 
@@ -108,10 +110,4 @@ def slice_of(ids: Sequence[str], k: int, count: int) -> list[str]:
 
 
 def _shuffled(ids: list[str], rng: np.random.Generator, note: str) -> Epoch:
-    return _checked(Epoch([ids[int(i)] for i in rng.permutation(len(ids))], note))
-
-
-def _checked(epoch: Epoch) -> Epoch:
-    if not epoch.ids:
-        raise Timer1Error(f"this epoch has no sample to train on ({epoch.note}); widen the bounds or stop earlier")
-    return epoch
+    return Epoch([ids[int(i)] for i in rng.permutation(len(ids))], note)

@@ -67,10 +67,8 @@ def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 
             `mean`, `std`, and `low` for another bound than 0.
         uniform: as many from each of `bins` equal steps of IoU in (`low`, 1], as far as there are.
         band: any with `low` < IoU <= `high`.
-        random: any that was answered.
-        top_variance: those whose reward varies most between sampled answers, since a group without spread teaches
-            GRPO nothing; needs `reward_std` in the rows.
-        all: every row that was answered.
+        random, all: any, or every one, that was answered.
+        top_variance: those whose reward varies most (`reward_std`): a group without spread teaches GRPO nothing.
 
     Raises:
         Timer1Error: an unknown rule or bound, a bound out of range, a pool without `reward_std`, nothing to choose from.
@@ -108,9 +106,8 @@ _DEFAULTS: dict[str, dict[str, float]] = {
 
 def _settings(rule: str, bounds: Mapping[str, float]) -> dict[str, float]:
     settings = dict(_DEFAULTS[rule])
-    for name in bounds:
-        if name not in settings:
-            raise Timer1Error(f"selection {rule!r} has no bound {name!r}; it has {', '.join(settings) or 'none'}")
+    if unknown := [name for name in bounds if name not in settings]:
+        raise Timer1Error(f"selection {rule!r} has no bound {unknown[0]!r}; it has {', '.join(settings) or 'none'}")
     settings.update(bounds)
     if settings.get("std", 1) <= 0:
         raise Timer1Error(f"selection gaussian: std {settings['std']} must be above 0")
@@ -233,12 +230,9 @@ log = logging.getLogger(__name__)
 def difficulty_rows(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
     """Rows {id, iou, start, end, completion}; `iou` is None where the video could not be read."""
     by_id = {prediction.id: prediction for prediction in predictions}
-    rows = []
-    for sample in samples:
-        if sample.id not in by_id:
-            raise Timer1Error(f"no answer to sample {sample.id!r}: difficulty needs one for every sample of the pool")
-        rows.append(_difficulty_row(sample, by_id[sample.id]))
-    return rows
+    if missing := next((sample for sample in samples if sample.id not in by_id), None):
+        raise Timer1Error(f"no answer to sample {missing.id!r}: difficulty needs one for every sample of the pool")
+    return [_difficulty_row(sample, by_id[sample.id]) for sample in samples]
 
 
 def _difficulty_row(sample: Sample, answer: Prediction) -> dict[str, Any]:
@@ -248,18 +242,13 @@ def _difficulty_row(sample: Sample, answer: Prediction) -> dict[str, Any]:
 
 
 def published_rows(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Difficulty recomputed from the answers that TimeRFT publishes with its rows (`pred`).
-
-    Raises:
-        Timer1Error: a sample without a published answer.
-    """
+    """Difficulty recomputed from the answers that TimeRFT publishes with its rows (`pred`): a Timer1Error without one."""
     rows = []
     for sample in samples:
         pred = sample.extra.get("pred")
         if not isinstance(pred, (list, tuple)) or len(pred) != 2:
-            raise Timer1Error(
-                f"sample {sample.id!r} brings no published answer (pred); difficulty_model=published needs TimeRFT's file"
-            )
+            needed = "difficulty_model=published needs TimeRFT's file"
+            raise Timer1Error(f"sample {sample.id!r} brings no published answer (pred); {needed}")
         rows.append(_difficulty_row(sample, Prediction(sample.id, float(pred[0]), float(pred[1]))))
     return rows
 

@@ -19,14 +19,7 @@ POSES: tuple[str, ...] = ("sit", "lie")
 NUMBER_WORDS: tuple[str, ...] = ("no", "one", "two", "three", "four")
 
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("red", "triangle"),
-        ("green", "circle"),
-        ("blue", "cross"),
-        ("yellow", "square"),
-        ("purple", "circle"),
-        ("white", "triangle"),
-    }
+    zip(COLOURS, ("triangle", "circle", "cross", "square", "circle", "triangle"), strict=True)
 )
 """Colour-shape pairs that only the out-of-distribution split shows."""
 

@@ -107,11 +107,8 @@ def _existence(scene: Scene) -> list[Query]:
             queries.append(_query("OES", shown[0], thing=thing.name))
         else:
             queries += [_query("OEC.nth", w, thing=thing.name, nth=n) for w, n in zip(shown, ("first", "second"), strict=False)]
-    for a, b in combinations(plain_things(scene), 2):
-        both = _only(intersect(a.visible, b.visible))
-        if both:
-            queries.append(_query("OEC", both, thing=a.name, thing2=b.name))
-    return queries
+    pairs = [(a, b, _only(intersect(a.visible, b.visible))) for a, b in combinations(plain_things(scene), 2)]
+    return queries + [_query("OEC", both, thing=a.name, thing2=b.name) for a, b, both in pairs if both]
 
 
 def _attributes(scene: Scene) -> list[Query]:
@@ -136,22 +133,16 @@ def _counting(scene: Scene) -> list[Query]:
     for start, end in _pieces(scene):
         count = sum(thing.is_there((start + end) / 2) for thing in scene.things)
         spans.setdefault(count, []).append((start, end))
-    queries = []
-    for count, pieces in spans.items():
-        window = _only(merge(pieces))
-        if window and 2 <= count < len(NUMBER_WORDS):
-            queries.append(_query("OC", window, count=NUMBER_WORDS[count]))
-    return queries
+    counted = [(count, _only(merge(pieces))) for count, pieces in spans.items() if 2 <= count < len(NUMBER_WORDS)]
+    return [_query("OC", window, count=NUMBER_WORDS[count]) for count, window in counted if window]
 
 
 def _surroundings(scene: Scene) -> list[Query]:
     queries = []
-    if scene.wall:
-        queries.append(_query("EC", (scene.wall.start, scene.wall.full), wall=scene.wall.to))
-        queries.append(_query("ES", (scene.wall.full, scene.wall.end), wall=scene.wall.to))
-    if scene.light:
-        queries.append(_query("EC.light", (scene.light.start, scene.light.full)))
-        queries.append(_query("ES.light", (scene.light.full, scene.light.end)))
+    if wall := scene.wall:
+        queries += [_query("EC", (wall.start, wall.full), wall=wall.to), _query("ES", (wall.full, wall.end), wall=wall.to)]
+    if light := scene.light:
+        queries += [_query("EC.light", (light.start, light.full)), _query("ES.light", (light.full, light.end))]
     return queries
 
 
@@ -179,15 +170,15 @@ def long_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
         return []
     texts = {q: q.text(rng) for q in events}
     by_start = sorted(events, key=lambda q: q.window[0])
-    longest = max(events, key=_length)
-    made = []
-    for kind, text, right, among in (
+    asked = [
         ("first", "which comes first", by_start[0], by_start),
         ("last", "which comes last", by_start[-1], by_start),
-        ("longest", "which is seen longest", longest, events),
-    ):
-        wrong = [texts[q] for q in among if q is not right]
-        made.append(_choice(kind, text, texts[right], wrong, right.window, rng))
+        ("longest", "which is seen longest", max(events, key=_length), events),
+    ]
+    made = [
+        _choice(kind, text, texts[right], [texts[q] for q in among if q is not right], right.window, rng)
+        for kind, text, right, among in asked
+    ]
     return [question for question in made if question is not None]
 
 

@@ -1,9 +1,8 @@
 """From a scene to pixels at any times and any size, and to a video file.
 
 Drawing is pure: the same scene, times and size give the same frames. The same library versions on the same kind of machine
-give the same file too, byte for byte, whatever else runs there and however many processes draw. On another kind of processor
-x264 picks other algorithms, so the mp4's bytes may differ there, and with them the pixels that are decoded and the last digits
-of everything that is trained or measured on them.
+give the same file too, byte for byte, however many processes draw. On another kind of processor x264 picks other algorithms:
+the mp4's bytes may differ there, and with them the last digits of everything that is trained or measured on them.
 """
 
 from __future__ import annotations
@@ -63,15 +62,9 @@ _FIGURE = 0.38  # height of the figure as a fraction of the picture's side
 
 
 def render(scene: Scene, times: NDArray[np.float64], side: int = SIDE, *, burn_clock: bool = False) -> Frames:
-    """Frames of a scene.
+    """Frames of a scene at `times` (N,) in seconds: uint8 RGB of shape (N, side, side, 3).
 
-    Args:
-        times: seconds, shape (N,).
-        side: pixels; frames are square.
-        burn_clock: write the whole second into the lower left corner, for tests of the clock.
-
-    Returns:
-        uint8 RGB of shape (N, side, side, 3).
+    `burn_clock` writes the whole second into the lower left corner, for tests of the clock.
     """
     times = np.asarray(times, np.float64)
     frames = np.full((len(times), side, side, 3), scene.grey, np.uint8)
@@ -149,7 +142,8 @@ def _coverage(shape: str, y: Floats, x: Floats, radius: float, side: int) -> Flo
 
 def _covered(distance: Floats, side: int) -> Floats:
     """Share of each pixel that is covered, in [0, 1], by its distance to the outline."""
-    return np.clip(0.5 - distance * side, 0, 1).astype(np.float32)
+    covered: Floats = np.clip(0.5 - distance * side, 0, 1).astype(np.float32)
+    return covered
 
 
 def _paint_thing(frames: Frames, times: NDArray[np.float64], thing: Thing, duration: float) -> None:
@@ -264,10 +258,7 @@ def digit(value: int) -> Floats:
 
 
 def write_video(scene: Scene, path: Path, *, side: int = SIDE, fps: int = FPS, burn_clock: bool = False) -> None:
-    """Encode a scene as mp4 (H.264, `side` x `side` pixels, `fps` frames a second).
-
-    The file appears under its name only when it is complete.
-    """
+    """Encode a scene as mp4 (H.264, `side` x `side` pixels, `fps` frames a second), under its name when it is complete."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)

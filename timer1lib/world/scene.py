@@ -140,9 +140,14 @@ def _segment(rng: np.random.Generator, scene: Scene, low: float = 0.0, high: flo
     return round(start, 1), round(min(start + length, scene.duration), 1)
 
 
-def _pair(rng: np.random.Generator, scene: Scene, held_out: bool) -> tuple[str, str]:
+def _free(scene: Scene, held_out: bool) -> list[tuple[str, str]]:
+    """Pairs of colour and shape that no thing of the scene has yet."""
     taken = {(t.colour, t.shape) for t in scene.things}
-    allowed = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in taken and ((c, s) in HELD_OUT) == held_out]
+    return [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in taken and ((c, s) in HELD_OUT) == held_out]
+
+
+def _pair(rng: np.random.Generator, scene: Scene, held_out: bool) -> tuple[str, str]:
+    allowed = _free(scene, held_out)
     colour, shape = allowed[int(rng.integers(len(allowed)))]
     return colour, shape
 
@@ -193,12 +198,6 @@ def _change(rng: np.random.Generator, scene: Scene, to: str) -> Change:
 def _distract(rng: np.random.Generator, scene: Scene, cell: int) -> None:
     """Add a thing that shares its colour or its shape with one that is already there."""
     model = scene.things[int(rng.integers(len(scene.things)))] if scene.things else None
-    taken = {(t.colour, t.shape) for t in scene.things}
-    allowed = [
-        (c, s)
-        for c in COLOURS
-        for s in SHAPES
-        if (c, s) not in taken and (c, s) not in HELD_OUT and (model is None or (c == model.colour) != (s == model.shape))
-    ]
+    allowed = [(c, s) for c, s in _free(scene, False) if model is None or (c == model.colour) != (s == model.shape)]
     colour, shape = allowed[int(rng.integers(len(allowed)))]
     scene.things.append(_thing(rng, scene, cell, colour, shape, "appear"))

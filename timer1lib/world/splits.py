@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,8 +81,7 @@ def build_splits(
     """Make the splits' videos below `out_dir` and return their samples; videos that are there are kept.
 
     Args:
-        questions: multiple-choice questions in each of `qa_short` and `qa_long`; 0 leaves both out.
-        train_questions: those in `train_qa`.
+        questions: multiple-choice questions in each of `qa_short` and `qa_long`, as `train_questions` in `train_qa`; 0: no split.
         seed: another seed gives other videos in every split.
 
     Returns:
@@ -91,8 +91,8 @@ def build_splits(
     counts |= {"qa_short": questions, "qa_long": questions, "train_qa": train_questions}
     samples: dict[str, list[Sample]] = {}
     scenes: list[tuple[Scene, Path]] = []
-    for name, count in counts.items():
-        if count == 0:
+    for name, wanted in counts.items():
+        if wanted == 0:
             continue
         rows: list[Sample] = []
         for scene in split_scenes(SPLITS[name], seed):
@@ -100,9 +100,9 @@ def build_splits(
             if made:
                 rows += made
                 scenes.append((scene, Path(out_dir) / made[0].video))
-            if (len({row.video for row in rows}) if SPLITS[name].kind == "grounding" else len(rows)) >= count:
+            if (len({row.video for row in rows}) if SPLITS[name].kind == "grounding" else len(rows)) >= wanted:
                 break
-        samples[name] = rows if SPLITS[name].kind == "grounding" else rows[:count]
+        samples[name] = rows if SPLITS[name].kind == "grounding" else rows[:wanted]
     write_videos(scenes, workers)
     return samples
 
@@ -123,11 +123,7 @@ def scene_number(spec: SplitSpec, seed: int, i: int) -> int:
 
 
 def scene_samples(scene: Scene, split: str, queries_a_video: int = 4, phrases: Phrases | None = None) -> list[Sample]:
-    """A scene's samples in a split: up to `queries_a_video` queries, or two questions.
-
-    Args:
-        phrases: how queries are worded; None is the split's own way.
-    """
+    """A scene's samples in a split: up to `queries_a_video` queries, worded in the split's own `phrases`, or two questions."""
     spec = SPLITS[split]
     rng = np.random.default_rng([scene.seed, 5])
     if spec.kind == "grounding":
@@ -183,6 +179,8 @@ def synth(
 ) -> dict[str, Any]:
     """Write `videos` mp4 files to `out_dir/videos` and their queries to `out_dir/annotations.jsonl`.
 
+    A Timer1Error says which number is out of range.
+
     Args:
         difficulty: 0 to 1 for all videos; None draws it for each.
         shortest, longest: seconds.
@@ -190,9 +188,6 @@ def synth(
 
     Returns:
         `videos`, `samples` (counts), `annotations`, `folder` (paths).
-
-    Raises:
-        Timer1Error: a number is out of range.
     """
     if videos < 1:
         raise Timer1Error(f"--videos {videos}: at least 1")
@@ -203,9 +198,10 @@ def synth(
     folder = Path(out_dir)
     if folder.exists() and not folder.is_dir():
         raise Timer1Error(f"{folder}: not a folder")
-    scenes = []
-    rows = []
-    for scene in _scenes(seed, difficulty, (shortest, longest)):
+    scenes, rows = [], []
+    for number in count(SYNTH_SEEDS + seed * 100_000):
+        drawn = float(np.random.default_rng([number, 3]).uniform(0, 1)) if difficulty is None else difficulty
+        scene = sample_scene(number, round(drawn, 3), (shortest, longest))
         samples = scene_samples(scene, "train")
         for sample in samples:
             sample.video, sample.split = f"videos/{scene.seed}.mp4", ""
@@ -218,11 +214,3 @@ def synth(
     annotations = folder / "annotations.jsonl"
     atomic_write_jsonl(annotations, rows)
     return {"videos": len(scenes), "samples": len(rows), "annotations": str(annotations), "folder": str(folder)}
-
-
-def _scenes(seed: int, difficulty: float | None, durations: tuple[float, float]) -> Iterator[Scene]:
-    number = SYNTH_SEEDS + seed * 100_000
-    while True:
-        drawn = float(np.random.default_rng([number, 3]).uniform(0, 1)) if difficulty is None else difficulty
-        yield sample_scene(number, round(drawn, 3), durations)
-        number += 1

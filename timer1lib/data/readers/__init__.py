@@ -27,9 +27,6 @@ def read_annotations(path: str | Path, format: str | None = None) -> ReadResult:
     Args:
         format: a name in `FORMATS`; None recognises it from the file's content.
 
-    Returns:
-        `samples`, with what was wrong in `problems`; `rows_in` = samples + rows that could not be read.
-
     Raises:
         Timer1Error: no such file, empty, binary, no such format, or none that fits.
     """
@@ -51,8 +48,7 @@ def hub_samples(
 ) -> ReadResult:
     """Read a data set of the hub, streaming; nothing in it is run.
 
-    Args:
-        id: such as "lmms-lab/Video-MME"; `config` is its configuration, `revision` a commit or tag to pin.
+    `id` is such as "lmms-lab/Video-MME", `revision` a commit or tag to pin.
 
     Raises:
         Timer1Error: offline, no such data set or split, or no known format.
@@ -87,11 +83,7 @@ def hub_samples(
 
 
 def recognise(source: Source) -> str:
-    """The format that most of the first rows look like.
-
-    Raises:
-        Timer1Error: no format fits; says what the rows look like.
-    """
+    """The format that most of the first rows look like; where none fits, a Timer1Error says what they look like."""
     entries = list(islice(source.items(), 50))
     rows = [item for item in entries if isinstance(item, Item)]
     votes = {name: sum(reader.matches(row.value) for row in rows) for name, reader in FORMATS.items() if _fits(source, reader)}

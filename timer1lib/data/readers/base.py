@@ -154,7 +154,7 @@ class Row:
         return {name: self.data[name] for name in names if self.data.get(name) is not None and is_plain(self.data[name])}
 
 
-def letter_answer(row: Row, name: str, value: Any, options: Sequence[str]) -> int | None:
+def as_index(row: Row, name: str, value: Any, options: Sequence[str]) -> int | None:
     """Index of the right option from "(C)", "C", "C. text", an index, or the option's own text.
 
     Returns None, with a remark, where it is none of the options: the audit names it `bad_answer`.
@@ -177,11 +177,11 @@ def letter_answer(row: Row, name: str, value: Any, options: Sequence[str]) -> in
 
 
 def answered(row: Row, name: str, options: Sequence[str]) -> int | None:
-    """`letter_answer` of a field; its absence is noted, not refused: some test splits keep their answers to themselves."""
+    """`as_index` of a field; its absence is noted, not refused: some test splits keep their answers to themselves."""
     if row.data.get(name) is None:
         row.note("missing_field", "info", f"no {name}")
         return None
-    return letter_answer(row, name, row.data[name], options)
+    return as_index(row, name, row.data[name], options)
 
 
 def strip_letter(option: str) -> str:
@@ -230,6 +230,48 @@ Companions = dict[str, Any]
 Build = Callable[[Row, Companions], Sample]
 
 
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A `Build` for flat rows: under which name each value of a sample stands ("id qid": the first of them that is there)."""
+
+    video: str
+    query: str
+    windows: str = ""
+    id: str = ""
+    duration: str = "duration"
+    type: str = ""
+    source: str = ""
+    origin: str = ""
+    """The source where the row names none."""
+    clip: tuple[str, ...] = ()
+    options: str = ""
+    lettered: bool = False
+    """Options carry their letters, which are taken off."""
+    answer: str = "answer"
+    extra: str = ""
+    expect: str = ""
+    """What rows usually have; its absence is noted with this `severity`."""
+    severity: Severity = "warning"
+
+    def __call__(self, row: Row, _: Companions) -> Sample:
+        row.expect(*self.expect.split(), severity=self.severity)
+        options = row.options(self.options) if self.options else None
+        return Sample(
+            id=row.text_or("", *self.id.split()),
+            video=row.text(*self.video.split()),
+            query=row.query(self.query),
+            duration=row.number(*self.duration.split()),
+            windows=row.required_windows(self.windows) if self.windows else [],
+            type=row.text_or("", *self.type.split()),
+            source=row.text_or(self.origin, *self.source.split()),
+            video_start=row.number(*self.clip[:1]),
+            video_end=row.number(*self.clip[1:]),
+            options=[strip_letter(option) for option in options] if options and self.lettered else options,
+            answer=answered(row, self.answer, options) if options else None,
+            extra=row.extra(*self.extra.split()),
+        )
+
+
 def one_row(item: Item) -> Iterator[Row | RowError]:
     """The usual case: an item is one row."""
     if isinstance(item.value, Mapping):
@@ -243,13 +285,11 @@ class Reader:
     """One published format.
 
     Args:
-        about: where it is published and what is special in it.
         matches: whether a row looks like this format's (asked of the first rows of a file).
         build: a row to a sample; raises `RowError`.
         explode: an item of the file to its rows, where one record holds several queries.
         container: "rows" for lists of objects (JSON array or JSONL), "map" for a JSON object of records, "text".
         companions: reads what lies beside the annotation file.
-        textual: numbers are text by nature (CSV).
     """
 
     about: str
@@ -265,9 +305,8 @@ class Reader:
 class ReadResult:
     """Everything one file gave.
 
-    `problems` are findings: those with repair `drop` and severity `error` are rows that could not be read
-    (counted in `dropped`), the others remarks on rows in `samples`. `rows_in == len(samples) + dropped`.
-    `rows` and `lines` say for each sample which row (from 1) of the file it is and on which line it starts.
+    `problems` with repair `drop` and severity `error` are rows that could not be read (`dropped`), the others remarks on rows
+    in `samples`; `rows` and `lines` say for each sample which row (from 1) of the file it is and on which line it starts.
     """
 
     file: str

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.readers.base import Companions, Reader, Row, RowError, kind
+from timer1lib.data.readers.base import Companions, Fields, Reader, Row, RowError, kind
 from timer1lib.data.readers.scan import Item
 from timer1lib.schema import Sample
 
@@ -24,40 +24,32 @@ def has(*names: str) -> Callable[[Any], bool]:
 
 
 # TVGBench: a JSON array; the window is the text "13.4-28.1"; start / end cut a clip out of the file.
-def _tvgbench(row: Row, _: Companions) -> Sample:
-    row.expect("duration", "qsemtype", "dataset_name")
-    name = row.first("answer")
-    if name is None:
+_TVGBENCH = Fields(
+    "path", "question", id="qid", type="qsemtype", source="dataset_name", clip=("start", "end"), extra="bins",
+    expect="duration qsemtype dataset_name", severity="info",
+)  # fmt: skip
+
+
+def _tvgbench(row: Row, companions: Companions) -> Sample:
+    if row.first("answer") is None:
         raise RowError("missing_field", "no answer")
-    return Sample(
-        id=row.text_or("", "qid"),
-        video=row.text("path"),
-        query=row.query("question"),
-        duration=row.number("duration"),
-        windows=[row.window("answer", row.data["answer"])],
-        type=row.text_or("", "qsemtype"),
-        source=row.text_or("", "dataset_name"),
-        video_start=row.number("start"),
-        video_end=row.number("end"),
-        extra=row.extra("bins"),
-    )
+    sample = _TVGBENCH(row, companions)
+    sample.windows = [row.window("answer", row.data["answer"])]
+    return sample
 
 
 # TimeRFT (Time-R1's training set): a JSON array; `pred` and `difficulty` are the base model's answer and IoU in percent.
-def _timerft(row: Row, _: Companions) -> Sample:
-    row.expect("duration", "qid")
-    qid = str(row.data.get("qid")).split("|")
-    return Sample(
-        id=row.text_or("", "qid"),
-        video=row.text("video"),
-        query=row.query("sentence"),
-        duration=row.number("duration"),
-        windows=row.required_windows("timestamp"),
-        source=qid[1] if len(qid) >= 4 and qid[0] == "my" else "",
-        video_start=row.number("video_start"),
-        video_end=row.number("video_end"),
-        extra=row.extra("difficulty", "pred"),
-    )
+_TIMERFT = Fields(
+    "video", "sentence", "timestamp", id="qid", clip=("video_start", "video_end"), extra="difficulty pred",
+    expect="duration qid", severity="info",
+)  # fmt: skip
+
+
+def _timerft(row: Row, companions: Companions) -> Sample:
+    sample = _TIMERFT(row, companions)
+    qid = sample.id.split("|")
+    sample.source = qid[1] if len(qid) >= 4 and qid[0] == "my" else ""
+    return sample
 
 
 # {video: {duration, timestamps, sentences}}: ActivityNet Captions, and Charades-STA in its JSON form.
@@ -141,15 +133,7 @@ def charades_durations(path: Path) -> Companions:
 
 
 # Moment-DETR's JSONL, which lighthouse uses for TACoS, Charades and ActivityNet too: several windows a query.
-def _lighthouse(row: Row, _: Companions) -> Sample:
-    row.expect("duration", severity="warning")
-    return Sample(
-        id=row.text_or("", "qid"),
-        video=row.text("vid"),
-        query=row.query("query"),
-        duration=row.number("duration"),
-        windows=row.required_windows("relevant_windows"),
-    )
+_lighthouse = Fields("vid", "query", "relevant_windows", id="qid", expect="duration")
 
 
 def _qvhighlights(row: Row, companions: Companions) -> Sample:
@@ -202,16 +186,7 @@ def _hirest_rows(item: Item) -> Iterator[Row | RowError]:
             yield Row({**record, "video": video, "prompt": item.key}, item.line)
 
 
-def _hirest(row: Row, _: Companions) -> Sample:
-    row.expect("v_duration", severity="warning")
-    return Sample(
-        id="",
-        video=row.text("video"),
-        query=row.query("prompt"),
-        duration=row.number("v_duration"),
-        windows=row.required_windows("bounds"),
-        source="hirest",
-    )
+_hirest = Fields("video", "prompt", "bounds", duration="v_duration", origin="hirest", expect="v_duration")
 
 
 def _is_hirest(value: Any) -> bool:

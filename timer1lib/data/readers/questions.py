@@ -7,64 +7,29 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timer1lib.data.readers.base import Companions, Reader, Row, RowError, answered, kind, letter_answer, one_row, strip_letter
+from timer1lib.data.readers.base import Companions, Fields, Reader, Row, RowError, answered, as_index, kind, one_row, strip_letter
 from timer1lib.data.readers.grounding import has
 from timer1lib.data.readers.scan import Item
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json
 from timer1lib.schema import Sample
 
-
 # ReXTime: a JSON array; `span` is the ground-truth window and `ans` the letter.
-def _rextime(row: Row, _: Companions) -> Sample:
-    row.expect("duration", severity="warning")
-    options = row.options("options")
-    return Sample(
-        id=row.text_or("", "qid"),
-        video=row.text("vid"),
-        query=row.query("question"),
-        duration=row.number("duration"),
-        windows=row.required_windows("span"),
-        type=row.text_or("", "category"),
-        source=row.text_or("rextime", "source"),
-        options=options,
-        answer=answered(row, "ans", options),
-    )
-
+_rextime = Fields(
+    "vid", "question", "span", id="qid", type="category", source="source", origin="rextime", options="options", answer="ans",
+    expect="duration",
+)  # fmt: skip
 
 # NExT-GQA in VideoChat-R1's layout: `glue` holds one or several windows, options and answer carry their letters.
-def _nextgqa(row: Row, _: Companions) -> Sample:
-    row.expect("duration", severity="warning")
-    options = row.options("options")
-    return Sample(
-        id=row.text_or("", "id", "qid"),
-        video=row.text("video"),
-        query=row.query("question"),
-        duration=row.number("duration"),
-        windows=row.required_windows("glue"),
-        type=row.text_or("", "type"),
-        source="nextgqa",
-        options=[strip_letter(option) for option in options],
-        answer=answered(row, "answer", options),
-    )
-
+_nextgqa = Fields(
+    "video", "question", "glue", id="id qid", type="type", origin="nextgqa", options="options", lettered=True, expect="duration"
+)
 
 # MVBench: one JSON array a task; some tasks name a clip of the file in start / end.
-def _mvbench(row: Row, _: Companions) -> Sample:
-    options = row.options("candidates")
-    return Sample(
-        id=row.text_or("", "id", "question_id"),
-        video=row.text("video"),
-        query=row.query("question"),
-        duration=row.number("video_length", "duration"),
-        type=row.text_or("", "task_type", "question_type"),
-        source="mvbench",
-        video_start=row.number("start"),
-        video_end=row.number("end"),
-        options=options,
-        answer=answered(row, "answer", options),
-        extra=row.extra("fps", "subtitle"),
-    )
+_mvbench = Fields(
+    "video", "question", id="id question_id", duration="video_length duration", type="task_type question_type",
+    origin="mvbench", clip=("start", "end"), options="candidates", extra="fps subtitle",
+)  # fmt: skip
 
 
 # TempCompass: {video: {dimension: [{question: "...\nA. ...\nB. ...", answer: "A. ..."}]}}; flat rows on the hub.
@@ -130,20 +95,19 @@ def _videomme_rows(item: Item) -> Iterator[Row | RowError]:
             yield RowError("unreadable", f"a question is {kind(question)}, not an object")
 
 
-def _videomme(row: Row, _: Companions) -> Sample:
-    options = row.options("options")
-    length = row.data.get("duration")
-    return Sample(
-        id=row.text_or("", "question_id"),
-        video=row.text("videoID", "video_id", "video"),
-        query=row.query("question"),
-        duration=row.number("duration") if isinstance(length, (int, float)) else None,
-        type=row.text_or("", "task_type"),
-        source="videomme",
-        options=[strip_letter(option) for option in options],
-        answer=answered(row, "answer", options),
-        extra={**row.extra("domain", "sub_category"), **({"length": length} if isinstance(length, str) else {})},
-    )
+_VIDEOMME = Fields(
+    "videoID video_id video", "question", id="question_id", duration="", type="task_type", origin="videomme",
+    options="options", lettered=True, extra="domain sub_category",
+)  # fmt: skip
+
+
+def _videomme(row: Row, companions: Companions) -> Sample:
+    sample, length = _VIDEOMME(row, companions), row.data.get("duration")
+    if isinstance(length, str):
+        sample.extra["length"] = length
+    elif isinstance(length, (int, float)):
+        sample.duration = row.number("duration")
+    return sample
 
 
 def _is_videomme(value: Any) -> bool:
@@ -166,9 +130,9 @@ def _egoschema(row: Row, companions: Companions) -> Sample:
     answers = companions.get("answers", {})
     name = row.first("truth", "answer")
     if uid in answers:
-        answer = letter_answer(row, "answer", answers[uid], options)
+        answer = as_index(row, "answer", answers[uid], options)
     elif name is not None:
-        answer = letter_answer(row, name, row.data[name], options)
+        answer = as_index(row, name, row.data[name], options)
     else:
         answer = None
         row.note("missing_field", "info", "no public answer (subset_answers.json beside the file holds the 500 public ones)")

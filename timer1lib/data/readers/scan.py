@@ -12,7 +12,7 @@ from typing import Any
 
 from timer1lib.files import NOT_JSON, why_not_json
 
-MAX_ROW_CHARACTERS = 4_000_000
+MAX_ROW = 4_000_000
 """A single row longer than this is no annotation."""
 
 MAX_TOO_DEEP = 50
@@ -32,8 +32,7 @@ _RAW_BYTE = re.compile("[\udc80-\udcff]")
 class Item:
     """A decoded value and the line it starts on.
 
-    `key` is its key where the container is a JSON object of records, `member` the name of the list that it stands in where the
-    container is an object of lists.
+    `key` is its key in a JSON object of records, `member` the name of the list that it stands in in an object of lists.
     """
 
     value: Any
@@ -78,8 +77,7 @@ NEAR_END = 16
 def _decode_at(text: str, start: int, decode: Decode = _decode) -> tuple[Any, int]:
     """The value at `start`, and its end; positions in errors count from `start`.
 
-    It is decoded out of a window that grows as needed: an error costs time in proportion to the text before it, which would be
-    seconds a thousand broken rows of a large file.
+    It is decoded out of a window that grows as needed: an error costs time in proportion to the text before it.
     """
     size = WINDOW
     while True:
@@ -102,9 +100,11 @@ class Scanner:
     With `fragment` the text is one line: a list may begin or end in another. `like` are the fields of an earlier row.
     """
 
-    def __init__(self, text: str, line_of: Callable[[int], int], *, fragment: bool = False, like: Collection[str] = ()) -> None:
+    def __init__(
+        self, text: str, line_of: Callable[[int], int] | None = None, *, fragment: bool = False, like: Collection[str] = ()
+    ) -> None:
         self.text = text
-        self.line_of = line_of
+        self.line_of = line_of or line_numbers(text)
         self.fragment = fragment
         self.like = like
         self.at = 0
@@ -203,7 +203,7 @@ class Scanner:
         return self._checked(value, start, member=member), True
 
     def _checked(self, value: Any, start: int, key: str | None = None, member: str = "") -> Item | Broken:
-        if self.at - start > MAX_ROW_CHARACTERS:
+        if self.at - start > MAX_ROW:
             return self._broken(start, f"a row of {self.at - start:,} characters")
         if not is_valid(self.text[start : self.at]):
             return self._broken(start, "not UTF-8 text")

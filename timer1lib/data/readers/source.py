@@ -1,8 +1,7 @@
 """A file as a stream of raw rows with line numbers, whatever container it is: JSON array, JSON object, JSONL, CSV, text.
 
-One row is decoded at a time. Nothing in a file is passed over: what cannot be decoded becomes a `Broken` item that says from
-which line to which it reaches, and reading goes on after it. JSON values are read (`scan.Scanner`) one after the other to the
-file's end, so that a second list behind the first is read as well.
+Nothing in a file is passed over: what cannot be decoded becomes a `Broken` item, and reading goes on after it, to the file's
+end, so that a second list behind the first is read as well.
 """
 
 from __future__ import annotations
@@ -18,18 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from timer1lib.data.readers.scan import (
-    MAX_ROW_CHARACTERS,
-    Broken,
-    Item,
-    Scanner,
-    first_value,
-    holds_objects,
-    is_valid,
-    line_numbers,
-    lines_of,
-    similar,
-)
+from timer1lib.data.readers.scan import MAX_ROW, Broken, Item, Scanner, first_value, holds_objects, is_valid, lines_of, similar
 from timer1lib.errors import Timer1Error
 
 Container = Literal["array", "object", "lines", "csv", "text"]
@@ -62,9 +50,9 @@ class Source:
         if self.container == "lines":
             yield from _json_lines(self.text)
         elif self.container == "array":
-            yield from Scanner(self.text, line_numbers(self.text)).rows()
+            yield from Scanner(self.text).rows()
         elif self.container == "object":
-            yield from Scanner(self.text, line_numbers(self.text)).objects(self.row_lists)
+            yield from Scanner(self.text).objects(self.row_lists)
         elif self.container == "csv":
             yield from _csv(self.text, self.delimiter)
         else:
@@ -112,8 +100,7 @@ codecs.register_error("timer1_raw", _raw)
 
 
 def _text(path: Path, raw: bytes) -> str:
-    wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    text = raw.decode("utf-16", "timer1_raw") if wide else raw.decode("utf-8", "surrogateescape")
+    text = raw.decode("utf-16", "timer1_raw") if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else raw.decode("utf-8", "surrogateescape")
     head = text[:4096]
     # A few NULs in a text file are damage, and cost the rows that hold them.
     zeros = head.count("\x00")
@@ -127,8 +114,7 @@ def _container(text: str, suffix: str, first: Any) -> tuple[Container, str]:
     if start == "[" and suffix != ".jsonl":
         return "array", ","
     head = [line for _, line in lines_of(text[:200_000]) if line.strip()][:200]
-    if len(text) > 200_000 and len(head) > 1:
-        head = head[:-1] if len(head) < 200 else head
+    head = head[:-1] if len(text) > 200_000 and 1 < len(head) < 200 else head
     braces = sum(line.lstrip().startswith("{") and line.rstrip().rstrip(",").endswith("}") for line in head)
     if start == "[":
         return ("lines", ",") if braces > len(head) / 2 else ("array", ",")
@@ -174,7 +160,7 @@ def _json_lines(text: str) -> Iterator[Item | Broken]:
         body = line.strip(" \t\ufeff")
         if body.strip(" \t,") in ("", "[", "]"):
             continue
-        if len(body) > MAX_ROW_CHARACTERS:
+        if len(body) > MAX_ROW:
             yield Broken(number, f"a row of {len(body):,} characters")
             continue
         scanner = Scanner(body, lambda _, number=number: number, fragment=True, like=fields)  # type: ignore[misc]

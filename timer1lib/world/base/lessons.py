@@ -115,31 +115,24 @@ def _turns(scene: Scene, told: list[float], rng: np.random.Generator, mix: Mix) 
             letter, plain = LETTERS[picked.answer], draw < mix.question
             text = FORMS["brief"].ask(picked.text, None, picked.options, grounded=not plain).text
             turns.append((text, letter if plain else grounded(seen(picked.window, told), letter)))
-            continue
-        if draw > 1 - mix.describe:
+        elif draw > 1 - mix.describe:
             told_of = [(q.text(rng), seen(q.window, told)) for q in sorted(queries, key=lambda q: q.window)]
             turns.append(("describe", ", ".join(f"{text} from {s:.1f} to {e:.1f}" for text, (s, e) in told_of)))
-            continue
-        if draw > 1 - mix.describe - mix.moment:
+        elif draw > 1 - mix.describe - mix.moment:
             moment = told[int(rng.integers(len(told)))]
             turns.append((f"at {moment:.1f} seconds", shown_at(scene, moment)))
-            continue
-        thinking = rng.random() < mix.chain_of_thought
-        answer = chain_of_thought(window) if thinking else direct(window)
-        turns.append((FORMS["brief"].ask(query.text(rng), None).text, answer))
+        else:
+            answer = chain_of_thought(window) if rng.random() < mix.chain_of_thought else direct(window)
+            turns.append((FORMS["brief"].ask(query.text(rng), None).text, answer))
     return turns
 
 
 def shown_at(scene: Scene, moment: float) -> str:
     """What is to be seen at a moment (seconds): the lookup that questions need, taught with more words than a letter."""
     seen = []
-    for thing in sorted(scene.things, key=lambda t: t.cell):
-        if not thing.is_there(moment):
-            continue
-        name = thing.name
-        if thing.recolour and moment >= (thing.recolour[0] + thing.recolour[1]) / 2:
-            name = f"{thing.recolour[2]} {thing.shape}"
-        seen.append(f"the {name}")
+    for thing in sorted((t for t in scene.things if t.is_there(moment)), key=lambda t: t.cell):
+        turned = thing.recolour and moment >= (thing.recolour[0] + thing.recolour[1]) / 2
+        seen.append(f"the {thing.recolour[2]} {thing.shape}" if thing.recolour and turned else f"the {thing.name}")
     if scene.person is not None:
         seen += [f"the person {VERBS[name][0]}" for name, start, end in scene.person.acts if start <= moment < end]
     return ", ".join(seen) or "no objects"
@@ -168,5 +161,5 @@ def chain_of_thought(window: Window) -> str:
 
 def grounded(window: Window, letter: str) -> str:
     """Grounded question answering in TVG-R1's form: thinking, time, boxed letter."""
-    span = f"{window[0]:.1f} to {window[1]:.1f}"
-    return f"<think>seen from {span}</think> <time>[{window[0]:.1f}, {window[1]:.1f}]</time> \\boxed{{{letter}}}"
+    start, end = (f"{edge:.1f}" for edge in window)
+    return f"<think>seen from {start} to {end}</think> <time>[{start}, {end}]</time> \\boxed{{{letter}}}"

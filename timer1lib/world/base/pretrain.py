@@ -62,13 +62,10 @@ def pretrain(
     """Train a tiny model from random weights into `out_dir`; a killed run goes on where it stopped.
 
     Args:
-        textual: the model is told times as text; else by temporal positions, which only Qwen2.5-VL has in seconds.
+        textual: the model is told times as text; else by positions (a Timer1Error but for Qwen2.5-VL).
 
     Returns:
         The model folder, with `training.json` (data, recipe, time) and `curve.jsonl` (loss by step).
-
-    Raises:
-        Timer1Error: positions for a family that has none in seconds.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -119,9 +116,8 @@ def pretrain(
 def batch_indices(step: int, recipe: Recipe, rng: np.random.Generator) -> list[int]:
     """Scene numbers of a step: `fresh` new ones and some of the latest `pool`."""
     newest = (step + 1) * recipe.fresh
-    fresh = list(range(newest - recipe.fresh, newest))
-    oldest = max(0, newest - recipe.pool)
-    return fresh + [int(i) for i in rng.integers(oldest, newest, recipe.batch - recipe.fresh)]
+    older = rng.integers(max(0, newest - recipe.pool), newest, recipe.batch - recipe.fresh)
+    return [*range(newest - recipe.fresh, newest), *map(int, older)]
 
 
 def lesson_videos(mix: Mix, keep: int) -> Callable[[int], tuple[Scene, NDArray[np.uint8]]]:
@@ -137,9 +133,8 @@ def lesson_videos(mix: Mix, keep: int) -> Callable[[int], tuple[Scene, NDArray[n
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks and the merger, AdamW for embeddings, norms and the patch embedding."""
-    inner = [
-        p for n, p in model.named_parameters() if p.ndim == 2 and any(part in n for part in ("layers.", "blocks.", "merger"))
-    ]
+    parts = ("layers.", "blocks.", "merger")
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and any(part in n for part in parts)]
     chosen = {id(p) for p in inner}
     outer = [p for p in model.parameters() if id(p) not in chosen]
     rate = recipe.learning_rate
@@ -238,28 +233,16 @@ def _restore(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimize
 
 def _save(out_dir: Path, model: Any, optimizers: list[torch.optim.Optimizer], step: int, seconds: float) -> None:
     model.save_pretrained(out_dir)
-    temporary = out_dir / (STATE + ".new")
-    torch.save(
-        {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "seconds": seconds},
-        temporary,
-    )
+    temporary, moments = out_dir / (STATE + ".new"), [optimizer.state_dict() for optimizer in optimizers]
+    torch.save({"model": model.state_dict(), "optimizers": moments, "step": step, "seconds": seconds}, temporary)
     temporary.replace(out_dir / STATE)
 
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-
-
 class BatchedMuon(torch.optim.Optimizer):
-    """Muon for 2-D parameters, matrices of one shape at once.
+    """Muon for 2-D parameters, matrices of one shape at once; updates have a root mean square of 0.2 lr.
 
     torch's own casts to bfloat16, which a processor without such units is slow at: 1,317 ms a step against 67 (measured on two
-    cores of an AMD EPYC without AVX-512).
-
-    Args:
-        params: matrices.
-        lr: as for AdamW; updates have a root mean square of 0.2 lr.
-        momentum: of the gradient, Nesterov style.
-        weight_decay: decoupled.
+    cores of an AMD EPYC without AVX-512). Momentum is Nesterov's, weight decay decoupled.
     """
 
     def __init__(
@@ -297,7 +280,7 @@ class BatchedMuon(torch.optim.Optimizer):
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Newton-Schulz iteration towards the nearest orthogonal matrix, (n, rows, columns) in and out."""
-    a, b, c = COEFFICIENTS
+    a, b, c = 3.4445, -4.7750, 2.0315
     flip = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if flip else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

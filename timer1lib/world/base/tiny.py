@@ -1,5 +1,4 @@
-"""Tiny models of the real classes: ordinary Hugging Face folders that `AutoModelForImageTextToText` and
-`AutoProcessor` load, small enough to train on two cores.
+"""Tiny models of the real classes: ordinary Hugging Face folders, small enough to train on two cores.
 
 The tokenizer knows whole words, whole numbers and `.d` decimals as one token each, so that a time is copied in two
 tokens, and falls back to bytes, so that any text can be asked.
@@ -17,7 +16,6 @@ from timer1lib.world.lexicon import vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
 
 _NAMES = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")
 SPECIAL = tuple(f"<|{name}|>" for name in _NAMES)
@@ -55,8 +53,6 @@ def build_tiny(
     """Write a randomly initialised tiny model with its processor and return the folder.
 
     Args:
-        family: which classes; both give one visual token a frame pair.
-        seed: of the weights.
         hidden: width of the text model; heads are 32 wide, the MLP is three times as wide.
         textual: tell times as text although the family has positions for them; the `config.json` says so.
     """
@@ -128,8 +124,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [w for word in (*vocabulary(), "user", "assistant", "system") for w in (word, space + word)]
     numbers = [w for n in range(LARGEST_NUMBER + 1) for w in (str(n), f"{space}{n}")]
-    decimals = [f".{d}" for d in range(10)]
-    letters = [f"{space}{letter}" for letter in "ABCD"]
+    decimals, letters = [f".{d}" for d in range(10)], [f"{space}{letter}" for letter in "ABCD"]
     marks = [mark.replace(" ", space) for mark in MARKS]
     pieces = dict.fromkeys([*SPECIAL, *alphabet, *numbers, *decimals, *words, *letters, *marks, newline])
     vocab = {piece: i for i, piece in enumerate(pieces)}
