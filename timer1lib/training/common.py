@@ -83,8 +83,9 @@ def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | 
     shutil.rmtree(temporary, ignore_errors=True)
     merged.save_pretrained(temporary)
     processor.save_pretrained(temporary)
-    for name in OPTIMIZER if optimizer_from else ():
-        shutil.copyfile(optimizer_from / name, temporary / name)
+    if optimizer_from is not None:
+        for name in OPTIMIZER:
+            shutil.copyfile(optimizer_from / name, temporary / name)
     if folder.exists():
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
