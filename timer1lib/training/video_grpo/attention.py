@@ -173,8 +173,7 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bo
     if repeats > 1 and query.is_cuda and mask is not None:  # masked grouped heads would fall back to the slow kernel
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         repeats = 1
-    repeated = repeats > 1
     out: Tensor = scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=repeated
+        query, key, value, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=repeats > 1
     )
     return out
