@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from datasets import Dataset
+from transformers import PrinterCallback
 
 from timer1lib.clock.frames import Sampling
 from timer1lib.files import read_jsonl
@@ -32,7 +33,7 @@ from timer1lib.models.load import LoadedModel, load_model
 from timer1lib.params.load import load_params
 from timer1lib.rewards import RewardInput, tiou_reward
 from timer1lib.schema import Sample
-from timer1lib.training.common import freeze_vision_tower, no_printing
+from timer1lib.training.common import freeze_vision_tower
 from timer1lib.training.video_grpo import VideoGRPOConfig
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 from timer1lib.video.decode import read_frames
@@ -68,7 +69,7 @@ def trained(folder: Path, samples: dict[str, Sample], prompts: int, *, caches: b
             train_dataset=Dataset.from_list([{"sample_id": s.id, "prompt": s.query} for s in samples.values()]),
             processing_class=loaded.processor,
         )  # fmt: skip
-        no_printing(trainer)
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     history = [row for row in trainer.state.log_history if "step_time" in row]
     half = len(history) // 2

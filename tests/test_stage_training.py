@@ -198,7 +198,7 @@ def test_sft_killed_after_its_last_checkpoint_trains_no_further_step(material, t
     sft.train(open_stage("sft", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
     with monkeypatch.context() as patch:
-        patch.setattr(trained_sft, "save_model", killed)
+        patch.setattr(trained_sft.common, "save_model", killed)
         with pytest.raises(Killed):
             sft.train(open_stage("sft", run))
     assert (tmp_path / "cut" / "work" / "sft" / "checkpoint-3").is_dir()
@@ -218,7 +218,7 @@ def test_grpo_killed_after_an_epochs_last_checkpoint_trains_no_further_step(
     base = GRPO | {"phase_policy": policy}
     grpo.train(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
-    real, calls = trained_grpo.save_model, []
+    real, calls = trained_grpo.common.save_model, []
 
     def dies_once(*arguments: object) -> None:
         calls.append(1)
@@ -227,7 +227,7 @@ def test_grpo_killed_after_an_epochs_last_checkpoint_trains_no_further_step(
         real(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(trained_grpo, "save_model", dies_once)
+        patch.setattr(trained_grpo.common, "save_model", dies_once)
         with pytest.raises(Killed):
             grpo.train(open_stage("grpo", run))
     work = tmp_path / "cut" / "work" / "grpo"
@@ -267,7 +267,7 @@ def test_a_torn_file_of_a_killed_training_heals_itself(material, tmp_path, monke
     sft.train(open_stage("sft", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
     with monkeypatch.context() as patch:
-        patch.setattr(trained_sft, "save_model", killed)
+        patch.setattr(trained_sft.common, "save_model", killed)
         with pytest.raises(Killed):
             sft.train(open_stage("sft", run))
     work = tmp_path / "cut" / "work" / "sft"

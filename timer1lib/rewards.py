@@ -16,17 +16,12 @@ from timer1lib.spans import best_iou, best_window, iou
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """What a reward may look at. Times in seconds from the start of the video or clip.
-
-    Attributes:
-        windows: every window of the query; `window` is the one that counts.
-        form: how the completion was asked for, and so how it is read.
-    """
+    """What a reward may look at. Times in seconds from the start of the video or clip."""
 
     completion: str
-    windows: tuple[Window, ...]
+    windows: tuple[Window, ...]  # every one of the query; `window` is the one that counts
     duration: float
-    form: AnswerForm = FORMS["timer1"]
+    form: AnswerForm = FORMS["timer1"]  # how the completion was asked for, and so how it is read
     options: tuple[str, ...] | None = None
     answer: int | None = None
 
@@ -105,11 +100,7 @@ REWARDS: dict[str, Reward] = {
 
 
 def parse_rewards(text: str) -> dict[str, float]:
-    """`"tiou:1.0, format:0.5"` -> {"tiou": 1.0, "format": 0.5}.
-
-    Raises:
-        Timer1Error: an unknown reward, one that stands twice, a weight that is no number.
-    """
+    """`"tiou:1.0, format:0.5"` -> {"tiou": 1.0, "format": 0.5}; a Timer1Error names what is wrong."""
     weights: dict[str, float] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         name, colon, weight = map(str.strip, part.partition(":"))

@@ -70,14 +70,9 @@ class AnswerForm:
     decimals: int = 2
 
     def ask(self, query: str, duration: float | None, options: Sequence[str] | None = None, *, grounded: bool = False) -> Prompt:
-        """What is asked about a query, or about a question with options.
+        """What is asked about a query, or about a question with options (`grounded`: for its time span as well).
 
-        Args:
-            duration: seconds of the video, None where it is not known.
-            grounded: ask a question for the time span as well, the letter in `\\boxed{}`.
-
-        Raises:
-            Timer1Error: the form asks for options, and there are none.
+        `duration` is in seconds, None where it is not known. A form that asks for options needs them: Timer1Error.
         """
         shown = "unknown" if duration is None else f"{duration:.1f}"
         if options is None:
@@ -109,11 +104,7 @@ class AnswerForm:
         return self.reading.fits(text)
 
     def write(self, sample: Sample, window: Window) -> str:
-        """A completion that answers `window` (seconds), for SFT to imitate.
-
-        Raises:
-            Timer1Error: the form does not say how an answer is written.
-        """
+        """A completion that answers `window` (seconds), for SFT to imitate; a Timer1Error where the form has no `write`."""
         if not self.written:
             raise Timer1Error(f"form {self.name!r} has no `write`: give it one, or set curate.cold_start to annotations or none")
 
@@ -141,10 +132,8 @@ class AnswerForm:
 
     def _query(self, query: str) -> str:
         text = query.strip()
-        if self.full_stop == "all":
-            text = text.rstrip(".")
-        elif self.full_stop == "last":
-            text = text.removesuffix(".")
+        if self.full_stop != "keep":
+            text = text.rstrip(".") if self.full_stop == "all" else text.removesuffix(".")
         return text.lower() if self.lower_case else text
 
 
@@ -213,11 +202,7 @@ FORMS: dict[str, AnswerForm] = {
 
 
 def load(name: str) -> AnswerForm:
-    """A named form, or one from a file: YAML (.yaml, .yml), else plain text that is asked and read as `timer1` is.
-
-    Raises:
-        Timer1Error: neither a name nor a file; an unknown field (with the nearest right one); a field of a wrong type.
-    """
+    """A named form, or one from a file: YAML (.yaml, .yml), else plain text that is asked and read as `timer1` is."""
     if name in FORMS:
         return FORMS[name]
     try:
@@ -236,11 +221,7 @@ def load(name: str) -> AnswerForm:
 
 
 def from_identity(name: str, identity: Mapping[str, Any]) -> AnswerForm:
-    """The form that `AnswerForm.identity` was taken of; `metrics.json` holds one, so that its file may be gone.
-
-    Raises:
-        Timer1Error: fields of another version.
-    """
+    """The form that `AnswerForm.identity` was taken of; `metrics.json` holds one, so that its file may be gone."""
     try:
         return AnswerForm(name=name, **{**identity, "reading": Reading(**identity["reading"])})
     except (TypeError, KeyError) as error:
@@ -248,18 +229,9 @@ def from_identity(name: str, identity: Mapping[str, Any]) -> AnswerForm:
 
 
 _FIELDS: dict[str, type | tuple[str, ...]] = {
-    "ask": str,
-    "system": str,
-    "text_first": bool,
-    "lower_case": bool,
-    "full_stop": get_args(FullStop),
-    "question": str,
-    "grounded": str,
-    "write": str,
-    "decimals": int,
-    "read": tuple(FORMS),
-    "counts": get_args(Counts),
-    "loose": bool,
+    **dict.fromkeys(("ask", "system", "question", "grounded", "write"), str),
+    **dict.fromkeys(("text_first", "lower_case", "loose"), bool),
+    **{"decimals": int, "read": tuple(FORMS), "full_stop": get_args(FullStop), "counts": get_args(Counts)},
 }
 """Fields of a form file. What it leaves out is as in the form that `read` names (timer1 where that is left out too)."""
 
@@ -270,7 +242,8 @@ def _from_fields(name: str, fields: Any, path: Path) -> AnswerForm:
     for field, value in fields.items():
         if field not in _FIELDS:
             near = difflib.get_close_matches(str(field), _FIELDS, n=1, cutoff=0.4)
-            raise Timer1Error(f"{path}: unknown field {field!r}; " + (f"did you mean {near[0]!r}?" if near else _all_fields()))
+            hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(_FIELDS)}"
+            raise Timer1Error(f"{path}: unknown field {field!r}; {hint}")
         _check_type(path, field, value)
     base = FORMS[fields.get("read", "timer1")]
     reading = replace(base.reading, **{key: fields[key] for key in ("counts", "loose") if key in fields})
@@ -311,12 +284,4 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 def _fill(values: Mapping[str, str]) -> Callable[[str], str]:
     """A function that puts the values in the place of their fields, and touches nothing else."""
-
-    def filled(text: str) -> str:
-        return _FIELD.sub(lambda match: values.get(match[1], match[0]), text)
-
-    return filled
-
-
-def _all_fields() -> str:
-    return f"the fields are {', '.join(_FIELDS)}"
+    return lambda text: _FIELD.sub(lambda match: values.get(match[1], match[0]), text)

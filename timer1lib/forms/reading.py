@@ -42,16 +42,14 @@ _ANY_SIGN = re.compile(r"(?:to|and)\s{1,4}|(?:[-–—]|,(?!\d)|,(?=\d{1,7}(?:\.
 
 _THINK = r"\s*<think>(?:(?!</?think>|</?{tag}>).)*</think>\s*"
 _ANSWER = r"<answer>(?:(?!</?answer>|</?think>).)*</answer>\s*"
+_THOUGHT_ANSWER = re.compile(_THINK.format(tag="answer") + _ANSWER, re.DOTALL)
 _BOXED = r"(?:\\boxed\{[^{}]*\}\s*)?"
 _ANYTHING = re.compile(r".*", re.DOTALL)
 _BRACKETS = rf"<time>\s*\[\s*{_BRACKET_NUMBER}\s*,\s*{_BRACKET_NUMBER}\s*\]\s*</time>\s*"
 
 
 def _matched(pattern: re.Pattern[str]) -> Callable[[str], Iterator[Window | None]]:
-    def pairs(text: str) -> Iterator[Window | None]:
-        return ((float(start), float(end)) for start, end in pattern.findall(text))
-
-    return pairs
+    return lambda text: ((float(start), float(end)) for start, end in pattern.findall(text))
 
 
 def _said(separator: re.Pattern[str]) -> Callable[[str], Iterator[Window | None]]:
@@ -104,12 +102,8 @@ def _number(text: str | None) -> float:
 Pairs = Callable[[str], Iterator[Window | None]]
 
 _WAYS: dict[str, tuple[str, Pairs, re.Pattern[str]]] = {
-    "plain": ("answer", _said(_WORDS), re.compile(_THINK.format(tag="answer") + _ANSWER, re.DOTALL)),
-    "timer1": (
-        "answer",
-        _matched(re.compile(_PUBLISHED_PAIR, re.IGNORECASE)),
-        re.compile(_THINK.format(tag="answer") + _ANSWER, re.DOTALL),
-    ),
+    "plain": ("answer", _said(_WORDS), _THOUGHT_ANSWER),
+    "timer1": ("answer", _matched(re.compile(_PUBLISHED_PAIR, re.IGNORECASE)), _THOUGHT_ANSWER),
     "timer1_direct": ("answer", _said(_WORDS), re.compile(r"\s*" + _ANSWER, re.DOTALL)),
     "timer1_eval": ("", _matched(re.compile(_PUBLISHED_PAIR)), _ANYTHING),
     "tvg_r1": (
@@ -172,9 +166,9 @@ class Reading:
             return False
         if not self.loose:
             return form.fullmatch(text) is not None
+        names = () if not tag else (tag,) if self.way == "timer1_direct" else ("think", tag)
         at = 0
-        tags = [f"{slash}{name}>" for name in _tags(self.way, tag) for slash in ("<", "</")]
-        for mark in tags:
+        for mark in (f"{slash}{name}>" for name in names for slash in ("<", "</")):
             at = text.find(mark, at)
             if at < 0:
                 return False
@@ -183,12 +177,6 @@ class Reading:
 
 
 READINGS: dict[str, Reading] = {way: Reading(way) for way in _WAYS}
-
-
-def _tags(way: str, tag: str) -> tuple[str, ...]:
-    if not tag:
-        return ()
-    return (tag,) if way == "timer1_direct" else ("think", tag)
 
 
 def _blocks(text: str, tag: str) -> list[str]:

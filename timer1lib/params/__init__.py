@@ -50,11 +50,7 @@ def split_list(text: str) -> list[str]:
 
 
 def parse_bands(text: str) -> list[tuple[float, float]]:
-    """`"0.5:1, 0.2:0.7"` -> `[(0.5, 1.0), (0.2, 0.7)]`.
-
-    Raises:
-        Timer1Error: a part that is no range of IoU.
-    """
+    """`"0.5:1, 0.2:0.7"` -> `[(0.5, 1.0), (0.2, 0.7)]`; anything else is a Timer1Error."""
     bands = []
     for part in map(str.strip, text.split(",")):
         try:
@@ -68,11 +64,7 @@ def parse_bands(text: str) -> list[tuple[float, float]]:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """`"2/4"` -> (2, 4): the second of four, counted from 1.
-
-    Raises:
-        Timer1Error: not of that form, or out of range.
-    """
+    """`"2/4"` -> (2, 4): the second of four, counted from 1; anything else is a Timer1Error."""
     match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
     if match and 1 <= int(match[1]) <= int(match[2]):
         return int(match[1]), int(match[2])

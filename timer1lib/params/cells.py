@@ -18,8 +18,7 @@ from timer1lib.params import SHARED_READ, Section
 from timer1lib.params.load import load_params
 from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
 
-TAG = "parameters"
-CELL_ID = "parameters"
+TAG = CELL_ID = "parameters"
 
 
 def cell_source(params: Params, section: str) -> str:
@@ -35,22 +34,18 @@ def section_lines(values: Section, wanted: Collection[str] | None = None) -> lis
     """`name: type = value  # help` for every field (or the wanted ones); text that is one of a few says which."""
     lines = []
     for name, field in type(values).model_fields.items():
-        if wanted is not None and name not in wanted:
-            continue
-        value = getattr(values, name)
-        help_text = " ".join((field.description or "").split())
-        lines.append(f"{name}: {_type_name(value)} = {_literal(value)}  # {help_text}{_choices(field.annotation)}")
+        if wanted is None or name in wanted:
+            value, text = getattr(values, name), field.description
+            lines.append(f"{name}: {type(value).__name__} = {_literal(value)}  # {text}{_choices(field.annotation)}")
     return lines
 
 
 def with_cell(notebook: dict[str, Any], source: str) -> dict[str, Any]:
     """The notebook with its parameters cell holding `source`; a missing cell goes before the first code cell."""
-    cells = list(notebook["cells"])
-    lines = source.splitlines(keepends=True)
-    for i, cell in enumerate(cells):
-        if TAG in cell.get("metadata", {}).get("tags", []):
-            cells[i] = {**cell, "source": lines}
-            break
+    cells, lines = list(notebook["cells"]), source.splitlines(keepends=True)
+    at = _index(notebook)
+    if at is not None:
+        cells[at] = {**cells[at], "source": lines}
     else:
         first = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
         new = {"cell_type": "code", "execution_count": None, "metadata": {"tags": [TAG]}, "outputs": [], "source": lines}
@@ -62,28 +57,22 @@ def with_cell(notebook: dict[str, Any], source: str) -> dict[str, Any]:
 
 def current_source(notebook: dict[str, Any]) -> str | None:
     """The text of the parameters cell as it stands; None where there is none."""
-    for cell in notebook["cells"]:
-        if TAG in cell.get("metadata", {}).get("tags", []):
-            return "".join(cell["source"])
-    return None
+    at = _index(notebook)
+    return None if at is None else "".join(notebook["cells"][at]["source"])
+
+
+def _index(notebook: dict[str, Any]) -> int | None:
+    return next((i for i, cell in enumerate(notebook["cells"]) if TAG in cell.get("metadata", {}).get("tags", [])), None)
 
 
 def outdated(folder: Path, params: Params) -> list[Path]:
     """Notebooks whose parameters cell is not what the models say."""
-    wrong = []
-    for section, name in zip(SECTIONS, NOTEBOOKS, strict=True):
-        path = folder / f"{name}.ipynb"
-        if not path.is_file() or current_source(read_json(path)) != cell_source(params, section):
-            wrong.append(path)
-    return wrong
+    sources = {folder / f"{name}.ipynb": cell_source(params, section) for section, name in zip(SECTIONS, NOTEBOOKS, strict=True)}
+    return [path for path, source in sources.items() if not path.is_file() or current_source(read_json(path)) != source]
 
 
 def rewrite(folder: Path, params: Params) -> list[Path]:
-    """Bring every notebook's parameters cell up to date; the files that this changed.
-
-    Raises:
-        Timer1Error: a notebook is missing or is not a notebook.
-    """
+    """Bring every notebook's parameters cell up to date; the files that this changed."""
     changed = []
     for section, name in zip(SECTIONS, NOTEBOOKS, strict=True):
         path = folder / f"{name}.ipynb"
@@ -103,21 +92,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         root = project_root()
         params = load_params(root / "params" / "tiny.yaml")
-        if "--check" in arguments:
-            wrong = outdated(root / "notebooks", params)
-            for path in wrong:
-                sys.stderr.write(f"{path.relative_to(root)}: parameters cell is not what the models say; run `make params`\n")
-            return 1 if wrong else 0
-        for path in rewrite(root / "notebooks", params):
-            sys.stderr.write(f"{path.relative_to(root)}: parameters cell written\n")
-        return 0
+        check = "--check" in arguments
+        paths = (outdated if check else rewrite)(root / "notebooks", params)
+        what = "is not what the models say; run `make params`" if check else "written"
+        for path in paths:
+            sys.stderr.write(f"{path.relative_to(root)}: parameters cell {what}\n")
+        return int(check and bool(paths))
     except Timer1Error as error:
         sys.stderr.write(f"{error}\n")
         return 2
-
-
-def _type_name(value: Any) -> str:
-    return type(value).__name__
 
 
 def _literal(value: Any) -> str:
@@ -126,9 +109,7 @@ def _literal(value: Any) -> str:
 
 def _choices(annotation: Any) -> str:
     choices = getattr(annotation, "__args__", ())
-    if not choices or not all(isinstance(choice, str) for choice in choices):
-        return ""
-    return f" ({' | '.join(choices)})"
+    return f" ({' | '.join(choices)})" if choices and all(isinstance(choice, str) for choice in choices) else ""
 
 
 if __name__ == "__main__":

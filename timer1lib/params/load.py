@@ -20,12 +20,7 @@ T = TypeVar("T", bound=Section)
 
 
 def load_params(path: str | Path, overrides: Sequence[str] = ()) -> Params:
-    """Read a params file and apply `section.key=value` overrides.
-
-    Raises:
-        Timer1Error: no such file, not YAML, an unknown key (with the nearest right one), a wrong type, a value
-            out of range.
-    """
+    """Read a params file and apply `section.key=value` overrides; every mistake is a Timer1Error."""
     tree = read_yaml(path, "params file")
     if not isinstance(tree, dict):
         raise Timer1Error(f"{path}: a params file is a mapping with sections such as shared, curate, grpo")
@@ -86,10 +81,10 @@ def _gone(tree: Mapping[str, Any]) -> str:
     sections = {name: section for name, section in tree.items() if isinstance(section, Mapping)}
     flat = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
     found = [key for key in _BEFORE_FORMS if key in flat]
-    if not found and "curate.cold_start_decimals" in flat:
-        return "curate.cold_start_decimals is gone: shared.form says how many digits are written (`decimals` in a form file)"
     if not found:
-        return ""
+        gone = "curate.cold_start_decimals"
+        advice = "is gone: shared.form says how many digits are written (`decimals` in a form file)"
+        return f"{gone} {advice}" if gone in flat else ""
     asked, read, written = (str(flat.get(key, default)) for key, default in _BEFORE_FORMS.items())
     name = "timer1_eval" if (asked, read) == ("timer1", "timer1_eval") else asked
     known = FORMS.get(name)
@@ -118,11 +113,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
 
 
 def set_value(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Put a value at `section.key` of a tree of parameters.
-
-    Raises:
-        Timer1Error: the key stands in what is no section, or the value would replace a section as a whole.
-    """
+    """Put a value at `section.key` of a tree of parameters; a Timer1Error where that would replace a whole section."""
     node = tree
     *parents, last = path
     for parent in parents:

@@ -54,6 +54,7 @@ def _hub_sets(text: str) -> None:
 
 
 Named = Annotated[str, _read_by(_not_empty)]
+HubSets = Annotated[str, _read_by(_hub_sets)]
 KeepDrop = Literal["keep", "drop"]
 KeepClipDrop = Literal["keep", "clip", "drop"]
 
@@ -82,13 +83,9 @@ class SharedParams(Section):
         description="how times are told: text before each frame pair, or temporal positions (Qwen2.5-VL alone); "
         "auto is what the model's config.json or its family says",
     )
-    time_scale: float = Field(
-        1.0, gt=0, le=10, description="told times are this times the true ones; 1.0 but in the wrong-clock experiment"
-    )
+    time_scale: float = Field(1.0, gt=0, le=10, description="factor on the times told; 1.0 but in the wrong-clock experiment")
     dtype: Literal["float32", "bfloat16", "float64"] = Field("float32", description="number type of weights and activations")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        "sdpa", description="attention implementation of the text model"
-    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention of the text model")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
@@ -101,10 +98,7 @@ class CurateParams(Section):
 
     source: Literal["world", "files"] = Field("world", description="the embedded world, or annotation files")
     world_seed: int = Field(
-        0,
-        ge=0,
-        le=LARGEST_SEED,
-        description="world: another seed gives other videos; apart from the run's seed, so that runs share them",
+        0, ge=0, le=LARGEST_SEED, description="world: another seed, other videos; runs of any seed share them"
     )
     train_videos: int = Field(600, ge=1, description="world: videos of the training pool")
     test_videos: int = Field(100, ge=1, description="world: videos of the test in distribution")
@@ -116,12 +110,8 @@ class CurateParams(Section):
     test_files: str = Field("", description="files: test sets, comma-separated; a name and an equals sign may come before each")
     videos: str = Field("", description="files: folder that holds all videos")
     format: str = Field("auto", description="files: a reader's name; auto recognises it from each file's content")
-    hub_train: Annotated[str, _read_by(_hub_sets)] = Field(
-        "", description="files: a hub data set as id:split, read instead of train_files"
-    )
-    hub_test: Annotated[str, _read_by(_hub_sets)] = Field(
-        "", description="files: hub data sets as id:split, comma-separated, besides test_files"
-    )
+    hub_train: HubSets = Field("", description="files: a hub data set as id:split, read instead of train_files")
+    hub_test: HubSets = Field("", description="files: hub data sets as id:split, comma-separated, besides test_files")
     check_videos: bool = Field(True, description="open every video file: missing, undecodable, other duration, same content")
     deep_check: bool = Field(True, description="files: decode every video whole, once, to find damage behind its first frame")
     repair_test: bool = Field(False, description="treat test sets too; else their rows stay as published")
@@ -164,9 +154,7 @@ class CurateParams(Section):
         "template", description="SFT's completions: written as shared.form says (template), or a stronger model's"
     )
     cold_start_n: int = Field(0, ge=0, description="template: samples, drawn at random; 0 takes the whole training pool")
-    cold_start_times: Literal["told", "exact"] = Field(
-        "told", description="template: times the model was told, or the window's own"
-    )
+    cold_start_times: Literal["told", "exact"] = Field("told", description="template: times the model is told, or the window's")
     cold_start_file: str = Field("", description="annotations: JSONL of {id, completion} from a stronger model")
     cold_start_min_iou: float = Field(0.5, ge=0, le=1, description="annotations: IoU their answer must reach")
     cold_start_form: bool = Field(True, description="annotations: keep only those that have shared.form's form")
@@ -198,9 +186,7 @@ class SftParams(Section):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    lora_rank: int = Field(
-        0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights themselves"
-    )
+    lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
@@ -220,9 +206,7 @@ class DifficultyParams(Section):
     batch_size: int = Field(32, ge=1, le=1024, description="answers generated together")
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
-    rollout_reward: Annotated[str, _names(*REWARDS)] = Field(
-        "tiou, format", description="rewards added up for them (names of timer1lib/rewards.py)"
-    )
+    rollout_reward: Annotated[str, _names(*REWARDS)] = Field("tiou, format", description="rewards added up (names of rewards.py)")
     rule: Literal["gaussian", "uniform", "band", "random", "top_variance", "all"] = Field("all", description="selection rule")
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
@@ -288,17 +272,13 @@ class GrpoParams(Section):
     )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of an entropy bonus (TVG-R1 uses 1e-3)")
     dynamic_sampling: int = Field(0, ge=0, description="times that a group of equal rewards is drawn anew (DAPO)")
-    lora_rank: int = Field(
-        0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights themselves"
-    )
+    lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
         "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
     )
-    rollouts: Literal["shared_prefix", "repeated"] = Field(
-        "shared_prefix", description="fast rollouts of a group, or plain generation"
-    )
+    rollouts: Literal["shared_prefix", "repeated"] = Field("shared_prefix", description="fast rollouts, or plain generation")
     cache_features: bool = Field(True, description="keep the frozen vision tower's outputs on disk")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
     log_rollouts_every: int = Field(5, ge=1, description="steps between rollouts kept for inspection")
@@ -335,9 +315,7 @@ class EvaluateParams(Section):
     perturb: Annotated[str, _names("swap", "shuffle", needed=False)] = Field(
         "swap, shuffle", description="changed videos for the signature prior-following: swap, shuffle; empty asks none"
     )
-    perturb_samples: int = Field(
-        160, ge=0, description="samples of each grounding split that are asked about changed videos; 0 asks none"
-    )
+    perturb_samples: int = Field(160, ge=0, description="samples of each grounding split to ask about changed videos; 0: none")
     shard: Annotated[str, _read_by(lambda text: text and parse_shard(text))] = Field(
         "", description="k/n answers only the k-th of n shares of every split; empty answers all and joins the shares"
     )
@@ -348,39 +326,24 @@ class InspectParams(Section):
 
     splits: str = Field("", description="splits to look at, comma-separated; empty: every grounding split that has predictions")
     checkpoints: str = Field("", description="checkpoints to look at, comma-separated; empty: every one that has predictions")
-    compare_from: str = Field(
-        "base", description="checkpoint that differences of IoU start from; the first there is where it has no predictions"
-    )
-    compare_to: str = Field(
-        "grpo", description="checkpoint that differences of IoU go to; the last there is where it has no predictions"
-    )
-    reward: Literal["tiou", "iou", "tiou_centered", "format", "tvg_r1"] = Field(
-        "tiou", description="reward shown while an edge is dragged"
-    )
+    compare_from: str = Field("base", description="checkpoint that IoU differences start from; the first where it is missing")
+    compare_to: str = Field("grpo", description="checkpoint that IoU differences go to; the last where it is missing")
+    reward: Literal["tiou", "iou", "tiou_centered", "format", "tvg_r1"] = Field("tiou", description="shown as an edge is dragged")
     rollout_groups: int = Field(400, ge=1, le=100_000, description="groups of rollouts to look at, the last ones of training")
-    video_mb: float = Field(
-        12.0, gt=0.1, le=200, description="largest video in MB that is handed to the browser; longer ones are encoded smaller"
-    )
-    static_samples: int = Field(
-        6, ge=0, le=100, description="samples drawn where there is no kernel: the executed notebook, its HTML"
-    )
+    video_mb: float = Field(12.0, gt=0.1, le=200, description="MB of a video in the browser at most; larger ones are re-encoded")
+    static_samples: int = Field(6, ge=0, le=100, description="samples drawn without a kernel: the executed notebook and its HTML")
 
 
 class CompareParams(Section):
     """07_compare: which runs stand side by side."""
 
-    runs: str = Field(
-        "",
-        description="runs to compare, folders or names under outputs/, comma-separated; empty: this run alone",
-    )
+    runs: str = Field("", description="runs to compare, folders or names under outputs/, comma-separated; empty: this run alone")
     checkpoint: str = Field("", description="checkpoint of every run that is compared; empty: the last that each has")
     comparison: Literal["reaches", "exceeds"] = Field(
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
     )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
-    benchmark: Literal["all", "TVGBench", "Charades-STA", "ActivityNet"] = Field(
-        "all", description="published results shown below"
-    )
+    benchmark: Literal["all", "TVGBench", "Charades-STA", "ActivityNet"] = Field("all", description="published results shown")
 
 
 class Params(Section):
@@ -397,15 +360,7 @@ class Params(Section):
     compare: CompareParams = CompareParams()
 
 
-SECTIONS: dict[str, type[Section]] = {
-    "curate": CurateParams,
-    "sft": SftParams,
-    "difficulty": DifficultyParams,
-    "grpo": GrpoParams,
-    "evaluate": EvaluateParams,
-    "inspect": InspectParams,
-    "compare": CompareParams,
-}
+SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Params() if name not in ("name", "shared")}
 """Section of each notebook, in the order in which they run: 01_curate, 02_sft, ..."""
 
 NOTEBOOKS: tuple[str, ...] = tuple(f"{i:02d}_{name}" for i, name in enumerate(SECTIONS, 1))

@@ -9,21 +9,20 @@ import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
 from timer1lib.models.config import family_of_model, sampling_for
 from timer1lib.models.family import Family
 from timer1lib.models.inputs import encode_prompt, sample_prompt
-from timer1lib.params.sections import SharedParams
+from timer1lib.params.sections import GrpoParams, SftParams, SharedParams
 from timer1lib.progress import Progress
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Row = dict[str, Any]
 SETTINGS = "settings.json"
 OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 
@@ -56,20 +56,16 @@ def lora_config(rank: int, family: Family) -> Any:
         return None
     from peft import LoraConfig
 
-    return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        lora_dropout=0.0,
-        target_modules=family.lora_targets,
-        task_type="CAUSAL_LM",
-    )
+    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=family.lora_targets, task_type="CAUSAL_LM")
 
 
 def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
     """Train to `steps`, from a checkpoint where there is one; a checkpoint that is there already is taken as it stands.
 
-    `Trainer` looks whether it is finished after a step only, and so takes one too many from such a checkpoint.
+    `Trainer` looks whether it is finished after a step only, and so takes one too many from such a checkpoint. Its own
+    printing of log rows would double `TrainingLog`'s progress.
     """
+    trainer.remove_callback(PrinterCallback)
     if checkpoint is None or step_of(checkpoint) < steps:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return
@@ -80,8 +76,7 @@ def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
 def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | None = None) -> None:
     """Keep a model, adapters merged into it, with its processor as an ordinary folder that appears only when complete.
 
-    Args:
-        optimizer_from: a checkpoint whose optimizer and learning-rate schedule are kept beside the model.
+    Optimizer and learning-rate schedule of the checkpoint `optimizer_from` are kept beside it.
     """
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     temporary = folder.with_name(f".{folder.name}.new")
@@ -162,41 +157,25 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
 
     `Trainer` loads a checkpoint by the names in its file and only warns where they are not the model's. A
     checkpoint may be saved under other names than the modules have (for Qwen2.5-VL 1 of 81 keys agrees), so that a run
-    would go on from its base weights. `from_pretrained` knows the renaming.
-
-    Raises:
-        RuntimeError: a weight is missing.
+    would go on from its base weights. `from_pretrained` knows the renaming. A missing weight raises a RuntimeError.
     """
     fresh: Any = type(model).from_pretrained(str(checkpoint), dtype=next(model.parameters()).dtype)  # type: ignore[attr-defined]
     model.load_state_dict(fresh.state_dict(), strict=True)
 
 
 class TrainingLog(TrainerCallback):
-    """Writes every logged step to a JSONL file and shows progress.
+    """Writes every logged step to a JSONL file and shows progress over `total` steps.
 
     The file is rewritten from the trainer's own history, which a resumed run restores, so that it has each step once.
 
     Args:
-        path: JSONL.
-        label: what progress calls this training.
-        total: steps of this training.
         before: rows of earlier phases, kept in front; their last step is where this phase's steps go on.
         extra: fields added to every row.
-        shown: keys that progress shows.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        label: str,
-        total: int,
-        *,
-        before: list[dict[str, Any]] | None = None,
-        extra: dict[str, Any] | None = None,
-        shown: tuple[str, ...] = ("loss",),
-    ) -> None:
-        self._path, self._label, self._total, self._shown = path, label, total, shown
-        self._before, self._extra = before or [], extra or {}
+    def __init__(self, path: Path, label: str, total: int, before: Sequence[Row] = (), extra: Row | None = None) -> None:
+        self._path, self._label, self._total = path, label, total
+        self._before, self._extra = list(before), extra or {}
         self._offset = self._before[-1]["step"] if self._before else 0
         self._progress: Progress | None = None
 
@@ -206,24 +185,20 @@ class TrainingLog(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._progress is not None:
             last = state.log_history[-1] if state.log_history else {}
-            numbers: dict[str, Any] = {key.split("/")[-1]: float(last[key]) for key in self._shown if key in last}
-            self._progress.update(**numbers)
+            self._progress.update(**{key.split("/")[-1]: float(last[key]) for key in ("reward", "loss") if key in last})
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.write(state.log_history)
 
-    def write(self, history: list[dict[str, Any]]) -> None:
-        atomic_write_jsonl(self._path, self.rows(history))
-
-    def rows(self, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of the log: a step each, counted over all phases, numbers only."""
-        own = []
-        for entry in history:
-            if "loss" not in entry:
-                continue  # the summary at the end of a training
-            numbers = {k: v for k, v in entry.items() if isinstance(v, (int, float)) and v == v and k not in ("step", "epoch")}
-            own.append({"step": self._offset + int(entry["step"]), **self._extra, **numbers})
-        return self._before + own
+    def write(self, history: list[Row]) -> list[Row]:
+        """Write the rows of the log: a step each, counted over all phases, numbers only."""
+        rows = list(self._before)
+        for row in history:
+            if "loss" in row:  # not the summary at the end of a training
+                numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and v == v and k not in ("step", "epoch")}
+                rows.append({"step": self._offset + int(row["step"]), **self._extra, **numbers})
+        atomic_write_jsonl(self._path, rows)
+        return rows
 
 
 class StopAfter(TrainerCallback):
@@ -238,18 +213,24 @@ class StopAfter(TrainerCallback):
             control.should_save = True
 
 
-def precision(dtype: str) -> dict[str, Any]:
-    """The trainer's own flags for a number type: weights are loaded in it already, so no autocast on top."""
-    if dtype not in ("float32", "bfloat16", "float64"):
-        raise Timer1Error(f"dtype {dtype!r}: use float32, bfloat16 or float64")
-    return {"bf16": dtype == "bfloat16", "fp16": False}
-
-
-def no_printing(trainer: Any) -> None:
-    """Progress is shown by `TrainingLog`; the trainer's own printing of log rows would double it."""
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
+def trainer_settings(params: SftParams | GrpoParams, shared: SharedParams, loaded: LoadedModel, work: Path) -> dict[str, Any]:
+    """What SFT and GRPO tell transformers' Trainer alike."""
+    return {
+        **params.model_dump(include={"learning_rate", "weight_decay", "max_grad_norm", "gradient_checkpointing"}),
+        "output_dir": str(work),
+        "logging_steps": 1,
+        "save_steps": params.save_every,
+        "save_total_limit": 2,
+        "seed": shared.seed,
+        "data_seed": shared.seed,
+        "use_cpu": loaded.device.type == "cpu",
+        "bf16": shared.dtype == "bfloat16",
+        "fp16": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+    }
 
 
 class SampleEncoder:
@@ -257,13 +238,12 @@ class SampleEncoder:
 
     def __init__(self, run: RunFolder, shared: SharedParams, *, grounded: bool = False) -> None:
         self._run, self._shared, self._grounded = run, shared, grounded
-        self._sampling = sampling_for(shared)
-        self._store = open_store(shared)
+        self._sampling, self._store = sampling_for(shared), open_store(shared)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._store.close()
 
     def prefetch(self, samples: Mapping[str, Sample]) -> None:
@@ -275,11 +255,7 @@ class SampleEncoder:
         self._store.prefetch(requests)
 
     def encode(self, loaded: LoadedModel, sample: Sample, completion: str | None = None) -> dict[str, Any]:
-        """The model's inputs for a sample, with labels where there is a completion to learn.
-
-        Raises:
-            Timer1Error: the video is missing or broken; names the file.
-        """
+        """The model's inputs for a sample, with labels where there is a completion; a Timer1Error names a broken video."""
         frames = self._store.get(self._run.video(sample), self._sampling, (sample.video_start, sample.video_end))
         prompt = sample_prompt(sample, self._shared, grounded=self._grounded and sample.is_question, duration=frames.duration_s)
         return encode_prompt(loaded, frames, prompt, completion)

@@ -56,19 +56,14 @@ def estimate(params: Params) -> dict[str, Any]:
     fixed = sum(memory.values())
     packed = prompt - 1 + group * length
     repeated = group * (prompt + length)
-    activations = {
-        "shared prefix": forward * sizes.activation_bytes(packed, width, grpo.gradient_checkpointing, repeated) / GB,
-        "plain": forward * sizes.activation_bytes(repeated, width, grpo.gradient_checkpointing) / GB,
-    }
-    keys = {
-        "shared prefix": _sampled_together(grpo.prompts_per_step, prompt) * sizes.key_bytes(prompt + group * length, width) / GB,
-        "plain": _sampled_together(grpo.prompts_per_step, prompt) * sizes.key_bytes(group * (prompt + length), width) / GB,
-    }
-    flops = {
-        "shared prefix": _step_flops(sizes, params, prompt, patches, frame_patches, shared_prefix=True) / 1e12,
-        "plain": _step_flops(sizes, params, prompt, patches, frame_patches, shared_prefix=False) / 1e12,
-    }
-    totals = {name: fixed + max(activations[name], keys[name]) for name in flops}
+    # From here on two values each: of the shared prefix, and of the plain path.
+    kept = ((packed, repeated), (repeated, 0))
+    activations = [forward * sizes.activation_bytes(n, width, grpo.gradient_checkpointing, m) / GB for n, m in kept]
+    # prompts of a rollout call, as the trainer bounds them
+    together = max(1, min(grpo.prompts_per_step, ROLLOUT_TOKENS // prompt))
+    keys = [together * sizes.key_bytes(tokens, width) / GB for tokens in (prompt + group * length, repeated)]
+    flops = [_step_flops(sizes, params, prompt, patches, frame_patches, shared_prefix=once) / 1e12 for once in (True, False)]
+    totals = [fixed + max(pair) for pair in zip(activations, keys, strict=True)]
     return {
         "model": shared.model,
         "parameters (billion)": whole / GB,
@@ -80,16 +75,16 @@ def estimate(params: Params) -> dict[str, Any]:
         "group G": group,
         "groups a forward": forward,
         **memory,
-        "activations GB": activations["shared prefix"],
-        "activations GB, plain path": activations["plain"],
-        "keys and values GB": keys["shared prefix"],
-        "keys and values GB, plain path": keys["plain"],
-        "memory GB": totals["shared prefix"],
-        "memory GB, plain path": totals["plain"],
+        "activations GB": activations[0],
+        "activations GB, plain path": activations[1],
+        "keys and values GB": keys[0],
+        "keys and values GB, plain path": keys[1],
+        "memory GB": totals[0],
+        "memory GB, plain path": totals[1],
         "tower features of a video MB": sizes.feature_bytes(patches, width) / 1e6,
-        "TFLOP a step": flops["shared prefix"],
-        "TFLOP a step, plain path": flops["plain"],
-        "less arithmetic by": flops["plain"] / flops["shared prefix"],
+        "TFLOP a step": flops[0],
+        "TFLOP a step, plain path": flops[1],
+        "less arithmetic by": flops[1] / flops[0],
     }
 
 
@@ -124,32 +119,21 @@ def _lora_parameters(sizes: Architecture, rank: int) -> int:
     return rank * sizes.layers * ((h + q) + 2 * (h + k) + (q + h) + 3 * (h + i))
 
 
-def _sampled_together(prompts: int, prompt: int) -> int:
-    """Prompts of one rollout call, as the trainer bounds them."""
-    return max(1, min(prompts, ROLLOUT_TOKENS // prompt))
-
-
 def seen_pairs(prompt: int, length: int, group: int) -> tuple[float, float]:
     """Pairs of a token and one that it sees: within the prompt, and from G completions to the prompt and themselves."""
     return prompt * (prompt + 1) / 2, group * (length * prompt + length * (length + 1) / 2)
 
 
-def _step_flops(
-    sizes: Architecture, params: Params, prompt: int, patches: int, frame_patches: int, *, shared_prefix: bool
-) -> float:
+def _step_flops(sizes: Architecture, params: Params, prompt: int, patches: int, frame: int, *, shared_prefix: bool) -> float:
     """Rollouts, reference, and policy with backward (twice the forward, and the forward again under checkpointing)."""
     grpo = params.grpo
     group, length = grpo.num_generations, grpo.max_completion_length
     copies = 1 if shared_prefix else group
     within, across = seen_pairs(prompt, length, group)
     rollout = sizes.text_flops(copies * prompt + group * length, copies * within + across, group * length)
-    score = rollout
-    tower = copies * sizes.tower_flops(patches, frame_patches)
-    frozen = grpo.freeze_vision
+    tower = copies * sizes.tower_flops(patches, frame)
     passes = 4 if grpo.gradient_checkpointing else 3
-    reference = score if grpo.beta > 0 else 0.0
-    if frozen and shared_prefix:
-        seen = tower
-    else:
-        seen = tower * (1 + (1 if grpo.beta > 0 else 0) + (1 if frozen else passes))
-    return grpo.prompts_per_step * (rollout + reference + passes * score + seen)
+    reference = rollout if grpo.beta > 0 else 0.0
+    once = grpo.freeze_vision and shared_prefix
+    seen = tower * (1 if once else 1 + (grpo.beta > 0) + (1 if grpo.freeze_vision else passes))
+    return grpo.prompts_per_step * (rollout + reference + passes * rollout + seen)

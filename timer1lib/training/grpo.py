@@ -18,24 +18,17 @@ from timer1lib.models.load import LoadedModel, load_shared
 from timer1lib.params.sections import GrpoParams, SharedParams
 from timer1lib.rewards import REWARDS, RewardInput, parse_rewards
 from timer1lib.schema import Sample
-from timer1lib.training.common import (
-    StopAfter,
-    TrainingLog,
-    freeze_vision_tower,
-    lora_config,
-    no_printing,
-    open_work_folder,
-    precision,
-    resume_point,
-    save_model,
-    step_of,
-    train_on,
-)
+from timer1lib.training import common
 from timer1lib.training.outer_loop import PhasePlan
 from timer1lib.training.video_grpo import VideoGRPOConfig
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 
 Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]
+
+SAME_IN_TRL = {
+    *("num_generations", "max_completion_length", "temperature", "warmup_steps", "beta", "epsilon", "epsilon_high"),
+    *("loss_type", "scale_rewards", "dynamic_sampling", "scoring", "rollouts"),
+}
 
 
 def reward_function(name: str, samples: Mapping[str, Sample], form: AnswerForm) -> Callable[..., list[float]]:
@@ -67,31 +60,24 @@ def train_phase(
 ) -> list[dict[str, Any]]:
     """Train one epoch into `plan.out_dir`; a killed one goes on from its last checkpoint.
 
-    Args:
-        encode: the model's inputs for a sample.
-        log_path, rollouts_path: JSONL of the whole training; the rows of earlier epochs stay.
-
-    Returns:
-        The log's rows, those of earlier epochs first.
+    `log_path` and `rollouts_path` are JSONL of the whole training, in which rows of earlier epochs stay. Returns the log's.
     """
     from datasets import Dataset
 
     settings = {"ids": plan.ids, "start_from": Path(plan.start_from).name, "steps": plan.steps}
-    work = open_work_folder(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
-    checkpoint = resume_point(work)
+    work = common.open_work_folder(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
+    checkpoint = common.resume_point(work)
     loaded = load_shared(plan.start_from, shared)
     if params.freeze_vision:
-        freeze_vision_tower(loaded.model)
+        common.freeze_vision_tower(loaded.model)
     loaded.model.config._name_or_path = str(resolve(plan.reference))  # where trl reads the reference from
     weights = parse_rewards(params.rewards)
     form = load(shared.form)
     before = [row for row in read_jsonl(log_path) if row["epoch"] <= plan.number] if log_path.is_file() else []
     offset = before[-1]["step"] if before else 0
     epoch = plan.number + 1
-    log = TrainingLog(
-        log_path, f"GRPO epoch {epoch}", plan.steps, before=before, extra={"epoch": epoch}, shown=("reward", "loss")
-    )
-    _forget_rollouts(rollouts_path, offset + (step_of(checkpoint) if checkpoint else 0))
+    log = common.TrainingLog(log_path, f"GRPO epoch {epoch}", plan.steps, before, {"epoch": epoch})
+    _forget_rollouts(rollouts_path, offset + (common.step_of(checkpoint) if checkpoint else 0))
     trainer = VideoGRPOTrainer(
         loaded.model,
         [reward_function(name, samples, form) for name in weights],
@@ -101,76 +87,47 @@ def train_phase(
         on_rollouts=_RolloutLog(rollouts_path, samples, form, params.log_rollouts_every, offset),
         train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in plan.ids]),
         processing_class=loaded.processor,
-        peft_config=lora_config(params.lora_rank, loaded.family),
-        callbacks=[log, StopAfter(plan.steps), *([_Carry(plan.carry_from)] if plan.carry_from and not checkpoint else [])],
+        peft_config=common.lora_config(params.lora_rank, loaded.family),
+        callbacks=[log, common.StopAfter(plan.steps), *([_Carry(plan.carry_from)] if plan.carry_from and not checkpoint else [])],
     )
-    no_printing(trainer)
     if trainer.ref_model is not None:
         trainer.ref_model.to(loaded.model.dtype)
         loaded.family.install_rule(trainer.ref_model, shared.clock_rule)
-    train_on(trainer, checkpoint, plan.steps)
-    log.write(trainer.state.log_history)
+    common.train_on(trainer, checkpoint, plan.steps)
+    rows = log.write(trainer.state.log_history)
     carried = work / f"checkpoint-{plan.steps}" if params.phase_policy == "carry" else None
-    save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, plan.out_dir, carried)
+    common.save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, plan.out_dir, carried)
     shutil.rmtree(work)
-    return log.rows(trainer.state.log_history)
+    return rows
 
 
 def trainer_config(
     plan: PhasePlan, params: GrpoParams, shared: SharedParams, loaded: LoadedModel, weights: list[float], work: Path
 ) -> VideoGRPOConfig:
     """trl's configuration from ours; what is not named here is trl's default."""
-    group = params.num_generations
     forward = params.groups_per_forward or params.prompts_per_step
     return VideoGRPOConfig(
-        output_dir=str(work),
         max_steps=plan.schedule_steps,
-        per_device_train_batch_size=forward * group,
+        per_device_train_batch_size=forward * params.num_generations,
         gradient_accumulation_steps=params.prompts_per_step // forward,
         steps_per_generation=params.prompts_per_step // forward,
-        num_generations=group,
         num_iterations=1,
-        max_completion_length=params.max_completion_length,
-        temperature=params.temperature,
-        learning_rate=params.learning_rate,
         lr_scheduler_type=params.lr_schedule if params.lr_schedule != "constant" else "constant_with_warmup",
-        warmup_steps=params.warmup_steps,
-        weight_decay=params.weight_decay,
-        max_grad_norm=params.max_grad_norm,
-        beta=params.beta,
-        epsilon=params.epsilon,
-        epsilon_high=params.epsilon_high,
-        loss_type=params.loss_type,
-        scale_rewards=params.scale_rewards,
         entropy_coef=params.entropy_coefficient,
         mask_truncated_completions=False,
         reward_weights=weights,
-        dynamic_sampling=params.dynamic_sampling,
-        scoring=params.scoring,
-        rollouts=params.rollouts,
         banned_token_ids=banned_token_ids(loaded),
-        gradient_checkpointing=params.gradient_checkpointing,
-        logging_steps=1,
-        save_steps=params.save_every,
-        save_total_limit=2,
-        seed=shared.seed,
-        data_seed=shared.seed,
         shuffle_dataset=False,
-        use_cpu=loaded.device.type == "cpu",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
         log_completions=False,
-        **precision(shared.dtype),
+        **params.model_dump(include=SAME_IN_TRL),
+        **common.trainer_settings(params, shared, loaded, work),
     )
 
 
 def feature_cache(params: GrpoParams, shared: SharedParams) -> FeatureCache | None:
     """The disk cache of the frozen tower's outputs, where it is asked for and possible."""
-    if not (params.cache_features and params.freeze_vision):
-        return None
-    return FeatureCache(resolve(shared.cache_dir) / "features", disk_gb=shared.cache_gb)
+    wanted = params.cache_features and params.freeze_vision
+    return FeatureCache(resolve(shared.cache_dir) / "features", disk_gb=shared.cache_gb) if wanted else None
 
 
 class _RolloutLog:

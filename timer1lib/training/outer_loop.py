@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timer1lib.data.schedules import filter_epoch, plan_epoch
+from timer1lib.data.schedules import Epoch, filter_epoch, plan_epoch
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.params.sections import GrpoParams
@@ -29,27 +29,17 @@ TrainPhase = Callable[["PhasePlan"], None]
 
 @dataclass(frozen=True, slots=True)
 class PhasePlan:
-    """What an epoch trains.
+    """What an epoch trains."""
 
-    Attributes:
-        number: from 0.
-        ids: sample ids in the order of training; one may stand several times.
-        start_from: folder of the policy's weights.
-        reference: folder of the KL reference's weights, read where beta > 0.
-        steps: optimizer steps.
-        schedule_steps: length of the learning-rate schedule, at least `steps`.
-        carry_from: folder whose optimizer and schedule go on; None starts them fresh.
-    """
-
-    number: int
-    ids: list[str]
+    number: int  # from 0
+    ids: list[str]  # of samples, in the order of training; one may stand several times
     note: str
-    start_from: str
-    reference: str
+    start_from: str  # folder of the policy's weights
+    reference: str  # folder of the KL reference's weights, read where beta > 0
     steps: int
-    schedule_steps: int
+    schedule_steps: int  # length of the learning-rate schedule, at least `steps`
     out_dir: Path
-    carry_from: Path | None
+    carry_from: Path | None  # folder whose optimizer and schedule go on; None starts them fresh
 
 
 def run_epochs(
@@ -88,27 +78,26 @@ def run_epochs(
             if number == 0:
                 raise
             break  # everything is solved or hopeless: there is nothing left to learn from
-        plan = _phase(number, epoch.ids, epoch.note, model, first_model, work_dir, params, plans)
+        plan = _phase(epoch, model, first_model, work_dir, params, plans)
         kept = ("optimizer.pt", "scheduler.pt") if params.phase_policy == "carry" else ()
         if not (plan.out_dir.is_dir() and all((plan.out_dir / name).is_file() for name in kept)):
             train(plan)
         plans.append(plan)
         model = str(plan.out_dir)
-        members, current = _after(plan, pool, members, current, filter_path(number + 1), params, measure)
+        path, trained = filter_path(number + 1), list(dict.fromkeys(plan.ids))
+        if params.schedule != "sample_filtering":
+            atomic_write_jsonl(path, ({"id": i, "iou": current.get(i), "kept": True, "reason": plan.note} for i in trained))
+            continue
+        if not path.is_file():
+            rows = filter_epoch(trained, measure(model, trained, number + 1), params.filter_low, params.filter_high)
+            atomic_write_jsonl(path, rows)
+        members, current = trained, {row["id"]: row["iou"] for row in read_jsonl(path)}
     return plans
 
 
-def _phase(
-    number: int,
-    ids: list[str],
-    note: str,
-    model: str,
-    first_model: str,
-    work_dir: Path,
-    params: GrpoParams,
-    before: list[PhasePlan],
-) -> PhasePlan:
-    steps = params.steps_per_epoch or max(1, len(ids) // params.prompts_per_step)
+def _phase(epoch: Epoch, model: str, first_model: str, work_dir: Path, params: GrpoParams, before: list[PhasePlan]) -> PhasePlan:
+    number = len(before)
+    steps = params.steps_per_epoch or max(1, len(epoch.ids) // params.prompts_per_step)
     carry = params.phase_policy == "carry"
     if carry:
         schedule_steps = max(params.epochs * (before[0].steps if before else steps), sum(p.steps for p in before) + steps)
@@ -116,8 +105,8 @@ def _phase(
         schedule_steps = params.epochs * steps if number == 0 else steps
     return PhasePlan(
         number=number,
-        ids=ids,
-        note=note,
+        ids=epoch.ids,
+        note=epoch.note,
         start_from=model,
         reference=first_model if carry else model,
         steps=steps,
@@ -125,25 +114,3 @@ def _phase(
         out_dir=work_dir / f"epoch{number + 1}",
         carry_from=before[-1].out_dir if carry and before else None,
     )
-
-
-def _after(
-    plan: PhasePlan,
-    pool: Sequence[str],
-    members: Sequence[str],
-    current: Mapping[str, float | None],
-    path: Path,
-    params: GrpoParams,
-    measure: Measure,
-) -> tuple[Sequence[str], Mapping[str, float | None]]:
-    """Measure an epoch's samples with the model it left, write the fate of each, and say who may train next."""
-    trained = list(dict.fromkeys(plan.ids))
-    if params.schedule != "sample_filtering":
-        atomic_write_jsonl(path, ({"id": i, "iou": current.get(i), "kept": True, "reason": plan.note} for i in trained))
-        return pool, current
-    if path.is_file():
-        rows = list(read_jsonl(path))
-    else:
-        rows = filter_epoch(trained, measure(str(plan.out_dir), trained, plan.number + 1), params.filter_low, params.filter_high)
-        atomic_write_jsonl(path, rows)
-    return trained, {row["id"]: row["iou"] for row in rows}

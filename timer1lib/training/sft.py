@@ -21,17 +21,7 @@ from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.inputs import collate
 from timer1lib.models.load import LoadedModel, load_shared
 from timer1lib.params.sections import SftParams, SharedParams
-from timer1lib.training.common import (
-    TrainingLog,
-    freeze_vision_tower,
-    lora_config,
-    no_printing,
-    open_work_folder,
-    precision,
-    resume_point,
-    save_model,
-    train_on,
-)
+from timer1lib.training import common
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +38,13 @@ class SftJob:
     out_dir: Path
     work_dir: Path
     log_path: Path
-    settings: dict[str, Any]
-    """What the training depends on; checkpoints of other settings are not believed."""
+    settings: dict[str, Any]  # what the training depends on; checkpoints of other settings are not believed
 
 
 def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict[str, Any]]:
     """Train and keep the model in `job.out_dir`; a killed training goes on from its last checkpoint.
 
-    Returns:
-        The log's rows: step, loss, learning_rate, grad_norm, mean_token_accuracy.
-
-    Raises:
-        Timer1Error: no rows to learn from.
+    Returns the log's rows: step, loss, learning_rate, grad_norm, mean_token_accuracy.
     """
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
@@ -67,55 +52,37 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
 
     if not job.ids:
         raise Timer1Error("SFT has no samples: data/cold_start.jsonl is empty; see 01_curate, or switch sft.enabled off")
-    work = open_work_folder(job.work_dir, job.settings)
-    checkpoint = resume_point(work)
-    resumed = checkpoint is not None and params.lora_rank == 0
+    work = common.open_work_folder(job.work_dir, job.settings)
+    checkpoint = common.resume_point(work)
     # a checkpoint's names are the file's, not the modules': only from_pretrained reads them all
-    loaded = load_shared(checkpoint if resumed and checkpoint else shared.model, shared)
+    loaded = load_shared(checkpoint if checkpoint and params.lora_rank == 0 else shared.model, shared)
     speed_up_vision(loaded.model)
     if params.freeze_vision:
-        freeze_vision_tower(loaded.model)
-    accumulate = max(1, params.batch_size // params.micro_batch_size)
-    log = TrainingLog(job.log_path, "SFT", params.steps)
+        common.freeze_vision_tower(loaded.model)
+    log = common.TrainingLog(job.log_path, "SFT", params.steps)
     trainer = SFTTrainer(
         model=loaded.model,
         args=SFTConfig(
-            output_dir=str(work),
             max_steps=params.steps,
             per_device_train_batch_size=min(params.batch_size, params.micro_batch_size),
-            gradient_accumulation_steps=accumulate,
-            learning_rate=params.learning_rate,
+            gradient_accumulation_steps=max(1, params.batch_size // params.micro_batch_size),
             lr_scheduler_type=params.schedule,
             warmup_steps=math.ceil(params.warmup_share * params.steps),
-            weight_decay=params.weight_decay,
-            max_grad_norm=params.max_grad_norm,
-            gradient_checkpointing=params.gradient_checkpointing,
-            logging_steps=1,
-            save_steps=params.save_every,
-            save_total_limit=2,
-            seed=shared.seed,
-            data_seed=shared.seed,
-            use_cpu=loaded.device.type == "cpu",
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
-            dataloader_pin_memory=False,
-            **precision(shared.dtype),
+            **common.trainer_settings(params, shared, loaded, work),
         ),
         train_dataset=Dataset.from_list([{"id": name} for name in job.ids]),
         data_collator=_Collator(loaded, job.encode),
         processing_class=loaded.processor,
-        peft_config=lora_config(params.lora_rank, loaded.family),
+        peft_config=common.lora_config(params.lora_rank, loaded.family),
         callbacks=[log],
     )
-    no_printing(trainer)
-    train_on(trainer, checkpoint, params.steps)
-    log.write(trainer.state.log_history)
-    save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, job.out_dir)
+    common.train_on(trainer, checkpoint, params.steps)
+    rows = log.write(trainer.state.log_history)
+    common.save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, job.out_dir)
     shutil.rmtree(work)
-    return log.rows(trainer.state.log_history)
+    return rows
 
 
 class _Collator:
@@ -127,11 +94,7 @@ class _Collator:
         self._last: list[dict[str, torch.Tensor]] = []
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Rows whose video cannot be read are left out; where none is left, the last batch is learned once more.
-
-        Raises:
-            Timer1Error: no row of the first batch can be read.
-        """
+        """Rows whose video cannot be read are left out; where none is left, the last batch is learned once more."""
         encoded = []
         for row in rows:
             try:

@@ -23,31 +23,23 @@ class VideoGRPOConfig(GRPOConfig):  # type: ignore[misc]
 
     Let `per_device_train_batch_size` be a multiple of `num_generations`: a group that is split over two forwards has
     its prompt read twice.
+
+    Attributes:
+        scoring: of completions: `shared_prefix` (prompt once a group, registered attention), `packed_mask` (prompt once,
+            one mask on plain sdpa), `repeated` (as trl does, the reference).
+        rollouts: sampling of completions: `shared_prefix` (prompt read once a group) or `repeated` (`generate`).
+        banned_token_ids: never sampled, beside the image and video tokens, which are always banned.
+        dynamic_sampling: tries to replace groups of equal rewards by other samples (DAPO, arXiv 2503.14476); 0 keeps them.
+        fast_vision: speed up the vision tower (same numbers).
+        encode_threads: threads that encode the next step's prompts during this one; 0 encodes in place.
     """
 
-    scoring: str = field(
-        default="shared_prefix",
-        metadata={
-            "help": "How completions are scored: 'shared_prefix' (prompt once a group, registered attention), "
-            "'packed_mask' (prompt once, one mask on plain sdpa), 'repeated' (as trl does, the reference)."
-        },
-    )
-    rollouts: str = field(
-        default="shared_prefix",
-        metadata={"help": "How completions are sampled: 'shared_prefix' (prompt read once a group) or 'repeated' (generate)."},
-    )
-    banned_token_ids: list[int] = field(
-        default_factory=list,
-        metadata={"help": "Tokens never sampled, beside the image and video tokens, which are always banned."},
-    )
-    dynamic_sampling: int = field(
-        default=0,
-        metadata={"help": "Tries to replace groups of equal rewards by other samples (DAPO, arXiv 2503.14476); 0 keeps them."},
-    )
-    fast_vision: bool = field(default=True, metadata={"help": "Speed up the vision tower (same numbers)."})
-    encode_threads: int = field(
-        default=1, metadata={"help": "Threads that encode the next step's prompts during this one; 0 encodes in place."}
-    )
+    scoring: str = "shared_prefix"
+    rollouts: str = "shared_prefix"
+    banned_token_ids: list[int] = field(default_factory=list)
+    dynamic_sampling: int = 0
+    fast_vision: bool = True
+    encode_threads: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

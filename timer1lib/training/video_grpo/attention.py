@@ -76,19 +76,12 @@ def attention_forward(
 
 @dataclass(frozen=True)
 class PackedGroups:
-    """Rows of `prefix (P) | completions (G x C)`, prefixes padded on the right.
+    """Rows of `prefix (P) | completions (G x C)`, prefixes padded on the right."""
 
-    Attributes:
-        prefix: P, the padded length.
-        group: G.
-        length: C.
-        prefix_mask: (B, P), True at real tokens; None where no prefix is padded.
-    """
-
-    prefix: int
-    group: int
-    length: int
-    prefix_mask: Tensor | None = None
+    prefix: int  # P, the padded length
+    group: int  # G
+    length: int  # C
+    prefix_mask: Tensor | None = None  # (B, P), True at real tokens; None where no prefix is padded
 
     def attend(self, layer: int, last: bool, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         batch, heads, _, width = query.shape
@@ -142,14 +135,10 @@ class Rollout:
 
     The first forward gets the prompts, (B, P), padded on the right; every later one (B, G): the newest token of each
     completion. A prompt's keys are kept once, not G times, and all G queries meet them in one product.
-
-    Attributes:
-        prefix_mask: (B, P), True at real tokens; None where no prompt is padded.
-        steps: the most tokens a completion may have.
     """
 
-    prefix_mask: Tensor | None
-    steps: int
+    prefix_mask: Tensor | None  # (B, P), True at real tokens; None where no prompt is padded
+    steps: int  # the most tokens a completion may have
     step: int = -1
     shared: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     own: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)

@@ -6,6 +6,7 @@ way to other samples.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 logger = logging.getLogger(__name__)
 
@@ -30,29 +32,17 @@ _KNOWN = {*_TEXT_KEYS, "pixel_values_videos", "video_grid_thw", "second_per_grid
 
 @dataclass(slots=True)
 class EncodedPrompt:
-    """One prompt, without padding, on the model's device.
-
-    Attributes:
-        sample_id: the row's `sample_id`.
-        input_ids: (P,), the prompt's tokens.
-        token_types: (P,), 2 at video tokens, else 0.
-        positions: (3, P), temporal, height and width positions from the model's own `get_rope_index`.
-        delta: a completion's token t stands at position P + t + delta.
-        video: pixels (patches, width) or cached features (patches, 1, width); None for a prompt without video.
-        grid: (videos, 3).
-        seconds: (videos,), `second_per_grid_ts`.
-        key: names the frames in the feature cache; None where they are told apart by their pixels.
-    """
+    """One prompt of P tokens, without padding, on the model's device."""
 
     sample_id: str
-    input_ids: Tensor
-    token_types: Tensor
-    positions: Tensor
-    delta: int
-    video: Tensor | None
-    grid: Tensor | None
-    seconds: Tensor | None
-    key: str | None = None
+    input_ids: Tensor  # (P,)
+    token_types: Tensor  # (P,), 2 at video tokens, else 0
+    positions: Tensor  # (3, P): temporal, height and width, from the model's own `get_rope_index`
+    delta: int  # a completion's token t stands at position P + t + delta
+    video: Tensor | None  # pixels (patches, width) or cached features (patches, 1, width)
+    grid: Tensor | None  # (videos, 3)
+    seconds: Tensor | None  # (videos,), `second_per_grid_ts`
+    key: str | None = None  # names the frames in the feature cache; None: they are told apart by their pixels
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
@@ -108,6 +98,18 @@ def video_inputs(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
     }
 
 
+def padded(texts: Sequence[tuple[Tensor, Tensor]], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Pairs of tokens (P,) and positions (3, P), padded on the right: ids (B, P), positions (3, B, P), lengths (B,).
+
+    The last is True (B, P) at real tokens, None where no text is padded.
+    """
+    ids = pad_sequence([tokens for tokens, _ in texts], batch_first=True, padding_value=pad_token_id)
+    positions = pad_sequence([places.T for _, places in texts], batch_first=True).permute(2, 0, 1).contiguous()
+    lengths = torch.tensor([len(tokens) for tokens, _ in texts], device=ids.device)
+    real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    return ids, positions, lengths, None if bool(real.all()) else real
+
+
 class EncodeAhead:
     """Encodes prompts in threads before the step that needs them; a failure is kept for that step.
 
@@ -143,19 +145,12 @@ def flat_groups(rewards: Tensor) -> Tensor:
 
 @dataclass
 class GroupSource:
-    """One row and its encoded prompt a group.
+    """One row and its encoded prompt a group."""
 
-    Args:
-        rows: the rows that the sampler drew.
-        dataset: where replacements come from.
-        encode: encodes a row, or raises.
-        seed: of the choice of replacements.
-    """
-
-    rows: list[Row]
-    dataset: Any
+    rows: list[Row]  # as the sampler drew them
+    dataset: Any  # where replacements come from
     encode: Callable[[Row], EncodedPrompt]
-    seed: int
+    seed: int  # of the choice of replacements
     prompts: list[EncodedPrompt] = field(default_factory=list)
     failed: int = 0
     _spare: list[int] | None = None
@@ -170,24 +165,14 @@ class GroupSource:
         for i, row in enumerate(self.rows):
             self._tried.add(str(row["sample_id"]))
             prompt = self._try(row)
-            while prompt is None:
-                row = self._next()
-                prompt = self._try(row)
-            self.rows[i] = row
+            self.rows[i], prompt = (row, prompt) if prompt is not None else self._another()
             self.prompts.append(prompt)
 
     def replace(self, which: list[int]) -> None:
         """Put other rows in the place of some groups; where none is left a group keeps its row and is sampled anew."""
         for i in which:
-            prompt = None
-            while prompt is None:
-                try:
-                    row = self._next()
-                except RuntimeError:
-                    break
-                prompt = self._try(row)
-            if prompt is not None:
-                self.rows[i], self.prompts[i] = row, prompt
+            with contextlib.suppress(RuntimeError):
+                self.rows[i], self.prompts[i] = self._another()
 
     def _try(self, row: Row) -> EncodedPrompt | None:
         try:
@@ -197,8 +182,8 @@ class GroupSource:
             logger.warning("sample %s is left out of this step: %s", row["sample_id"], " ".join(str(error).split()))
             return None
 
-    def _next(self) -> Row:
-        """A row that this generation has not tried yet."""
+    def _another(self) -> tuple[Row, EncodedPrompt]:
+        """A row that this generation has not tried yet and that can be encoded."""
         if self._spare is None:
             self._spare = list(range(len(self.dataset)))
             random.Random(self.seed).shuffle(self._spare)
@@ -206,5 +191,6 @@ class GroupSource:
             row: Row = dict(self.dataset[self._spare.pop()])
             if str(row["sample_id"]) not in self._tried:
                 self._tried.add(str(row["sample_id"]))
-                return row
+                if (prompt := self._try(row)) is not None:
+                    return row, prompt
         raise RuntimeError("no row of the data set is left that could be encoded; the log names every failure")

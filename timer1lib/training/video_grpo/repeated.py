@@ -6,10 +6,12 @@ It is what the shared-prefix path is measured and tested against.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from timer1lib.training.video_grpo.encoded import EncodedPrompt, base_model, video_inputs
 
@@ -17,15 +19,13 @@ from timer1lib.training.video_grpo.encoded import EncodedPrompt, base_model, vid
 def repeat_inputs(prompts: Sequence[EncodedPrompt], group: int, pad_token_id: int) -> dict[str, Tensor]:
     """Model inputs with every prompt G times, padded on the left: ids, mask and types (B * G, P), videos B * G times."""
     rows = [prompt for prompt in prompts for _ in range(group)]
-    longest = max(map(len, prompts))
-    device = rows[0].input_ids.device
-    ids = torch.full((len(rows), longest), pad_token_id, dtype=torch.long, device=device)
-    mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
-    for i, prompt in enumerate(rows):
-        ids[i, longest - len(prompt) :] = prompt.input_ids
-        mask[i, longest - len(prompt) :] = 1
-        types[i, longest - len(prompt) :] = prompt.token_types
-    inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types, **video_inputs(rows)}
+    left = partial(pad_sequence, batch_first=True, padding_side="left")
+    inputs = {
+        "input_ids": left([p.input_ids for p in rows], padding_value=pad_token_id),
+        "attention_mask": left([torch.ones_like(p.input_ids) for p in rows]),
+        "mm_token_type_ids": left([p.token_types.long() for p in rows]),
+        **video_inputs(rows),
+    }
     seconds = [prompt.seconds for prompt in rows if prompt.seconds is not None]
     if seconds:
         inputs["second_per_grid_ts"] = torch.cat(seconds)

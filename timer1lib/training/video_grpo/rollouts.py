@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from timer1lib.training.video_grpo.attention import Rollout
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, video_inputs
+from timer1lib.training.video_grpo.encoded import EncodedPrompt, padded, video_inputs
 
 _UNDERSTOOD = {
     "max_new_tokens", "do_sample", "pad_token_id", "bos_token_id", "eos_token_id", "temperature", "top_p", "top_k", "min_p",
@@ -29,16 +29,11 @@ _UNDERSTOOD = {
 
 def seed_from(*parts: object) -> int:
     """A 63-bit seed that differs wherever a part differs: (run seed, step, group, ...)."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def check_generation_kwargs(kwargs: dict[str, Any]) -> None:
-    """Refuse generation options that shared-prefix rollouts do not carry out.
-
-    Raises:
-        ValueError: names the option.
-    """
+    """Refuse generation options that shared-prefix rollouts do not carry out: a ValueError names the option."""
     unknown = {key for key, value in kwargs.items() if key not in _UNDERSTOOD and value is not None}
     if unknown:
         raise ValueError(
@@ -74,13 +69,8 @@ def generate(
 ) -> Tensor:
     """Sample (or, with `do_sample=False`, decode greedily).
 
-    Args:
-        base: the `...ForConditionalGeneration`, with `attention.install` done.
-        kwargs: trl's `generation_kwargs`.
-        seeds: one a prompt.
-
-    Returns:
-        New tokens (B, G, C), padded after the end token.
+    `base` is the `...ForConditionalGeneration`, with `attention.install` done; `kwargs` are trl's `generation_kwargs`, and
+    there is a seed a prompt. Returns new tokens (B, G, C), padded after the end token.
     """
     device = prompts[0].input_ids.device
     batch, steps = len(prompts), int(kwargs["max_new_tokens"])
@@ -92,15 +82,8 @@ def generate(
         streams = [torch.rand(group, steps, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in seeds]
         draws = torch.stack(streams).to(device)
 
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    longest = int(lengths.max())
-    ids = torch.full((batch, longest), pad_token_id, dtype=torch.long, device=device)
-    positions = torch.zeros(3, batch, longest, dtype=torch.long, device=device)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = prompt.input_ids
-        positions[:, row, : len(prompt)] = prompt.positions
-    ragged = bool((lengths != longest).any())
-    state = Rollout(torch.arange(longest, device=device) < lengths[:, None] if ragged else None, steps)
+    ids, positions, lengths, real = padded([(p.input_ids, p.positions) for p in prompts], pad_token_id)
+    state = Rollout(real, steps)
     unread = torch.ones(1, 1, 1, 1, device=device)
     common = {"attention_mask": unread, "shared_prefix": state, "use_cache": False}
     hidden = base.model(input_ids=ids, position_ids=positions, **video_inputs(prompts), **common).last_hidden_state
@@ -151,12 +134,4 @@ def _pick(scores: Tensor, draw: Tensor) -> Tensor:
 
 def cut_after_end(tokens: Tensor, ends: Sequence[int]) -> list[list[list[int]]]:
     """(B, G, C) as lists that stop after the first end token."""
-    stop = set(ends)
-    return [[_until(row, stop) for row in group] for group in tokens.tolist()]
-
-
-def _until(row: list[int], stop: set[int]) -> list[int]:
-    for i, token in enumerate(row):
-        if token in stop:
-            return row[: i + 1]
-    return row
+    return [[row[: next((i + 1 for i, t in enumerate(row) if t in ends), None)] for row in group] for group in tokens.tolist()]

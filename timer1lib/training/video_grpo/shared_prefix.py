@@ -16,56 +16,36 @@ import torch
 from torch import Tensor, nn
 
 from timer1lib.training.video_grpo.attention import PackedGroups
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, video_inputs
+from timer1lib.training.video_grpo.encoded import EncodedPrompt, padded, video_inputs
 
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Several groups, ready for one forward.
+    """Several groups, ready for one forward."""
 
-    Attributes:
-        inputs: `input_ids` (B, P + G * C), `position_ids` (3, B, P + G * C), pixels or features and grids.
-        labels: (B, G * C), the token that each completion position predicts; -100 at pads.
-        layout: who sees whom.
-    """
-
-    inputs: dict[str, Tensor]
-    labels: Tensor
+    inputs: dict[str, Tensor]  # `input_ids` (B, P + G * C), `position_ids` (3, B, P + G * C), pixels or features and grids
+    labels: Tensor  # (B, G * C), the token that each completion position predicts; -100 at pads
     layout: PackedGroups
 
 
 def pack(prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, pad_token_id: int) -> Packed:
-    """Lay out groups for one forward.
-
-    Args:
-        prompts: B prompts.
-        completions: (B, G, C) token ids, padded on the right.
-        mask: (B, G, C), 1 at completion tokens.
-    """
+    """Lay out B groups for one forward: completions (B, G, C) are token ids, padded on the right, the mask 1 at theirs."""
     device = completions.device
     batch, group, length = completions.shape
-    lengths = torch.tensor([len(p) - 1 for p in prompts], device=device)
-    prefix = int(lengths.max())
-    ids = torch.full((batch, prefix), pad_token_id, dtype=completions.dtype, device=device)
-    positions = torch.zeros(3, batch, prefix, dtype=torch.long, device=device)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt) - 1] = prompt.input_ids[:-1]
-        positions[:, row, : len(prompt) - 1] = prompt.positions[:, :-1]
+    ids, positions, lengths, real = padded([(p.input_ids[:-1], p.positions[:, :-1]) for p in prompts], pad_token_id)
     last = torch.stack([p.input_ids[-1] for p in prompts])[:, None, None].expand(-1, group, 1)
     tails = torch.cat([last, completions[:, :, :-1]], dim=2).flatten(1)
     starts = lengths + torch.tensor([p.delta for p in prompts], device=device)
     onward = (starts[:, None, None] + torch.arange(length, device=device)).expand(batch, group, length).flatten(1)
-    ragged = bool((lengths != prefix).any())
-    prefix_mask = torch.arange(prefix, device=device) < lengths[:, None] if ragged else None
     inputs = {
         "input_ids": torch.cat([ids, tails], dim=1),
         "position_ids": torch.cat([positions, onward.expand(3, -1, -1)], dim=2),
         **video_inputs(prompts),
     }
     labels = completions.masked_fill(mask == 0, IGNORED).flatten(1)
-    return Packed(inputs, labels, PackedGroups(prefix, group, length, prefix_mask))
+    return Packed(inputs, labels, PackedGroups(ids.shape[1], group, length, real))
 
 
 def score(
@@ -88,20 +68,13 @@ def score(
         Log-probabilities (B, G, C), 0 at pads, and entropies of the same shape, None where the head gives none.
     """
     packed = pack(prompts, completions, mask, pad_token_id)
-    batch = len(prompts)
+    device = completions.device
     # A mask of four dimensions goes through the model untouched; the registered attention does not read it.
-    attention_mask = (
-        packed.layout.dense_mask(batch, completions.device) if dense else torch.ones(1, 1, 1, 1, device=completions.device)
-    )
-    layout: dict[str, Any] = {} if dense else {"shared_prefix": packed.layout}
-    output = model(
-        **packed.inputs,
-        attention_mask=attention_mask,
-        shift_labels=packed.labels,
-        fused_lm_head=True,
-        completions_from=packed.layout.prefix,
-        **layout,
-    )
+    seen: dict[str, Any] = {"attention_mask": torch.ones(1, 1, 1, 1, device=device), "shared_prefix": packed.layout}
+    if dense:
+        seen = {"attention_mask": packed.layout.dense_mask(len(prompts), device)}
+    head: dict[str, Any] = {"shift_labels": packed.labels, "fused_lm_head": True, "completions_from": packed.layout.prefix}
+    output = model(**packed.inputs, **seen, **head)
     logps = output.log_probs.view(completions.shape)
     return logps, None if output.entropy is None else output.entropy.view(completions.shape)
 

@@ -34,17 +34,8 @@ from timer1lib.models.architecture import ROLLOUT_TOKENS
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.training.common import load_weights
-from timer1lib.training.video_grpo import VideoGRPOConfig, attention, repeated, rollouts, shared_prefix
-from timer1lib.training.video_grpo.encoded import (
-    EncodeAhead,
-    EncodedPrompt,
-    EncodePrompt,
-    GroupSource,
-    Row,
-    base_model,
-    encode,
-    flat_groups,
-)
+from timer1lib.training.video_grpo import VideoGRPOConfig, attention, encoded, repeated, rollouts, shared_prefix
+from timer1lib.training.video_grpo.encoded import EncodeAhead, EncodedPrompt, EncodePrompt, GroupSource, Row, base_model
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
 """Called after every generation with the step and a row a group: step, id, completions (text), rewards (weighted sums)."""
@@ -80,17 +71,6 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             `sample_id`, and what `encode_prompt` and the rewards read.
     """
 
-    args: Any
-    model: Any
-    processing_class: Any
-    train_dataset: Any
-    eval_dataset: Any
-    data_collator: Any
-    num_generations: Any
-    num_generations_eval: Any
-    shuffle_dataset: Any
-    _buffered_inputs: Any
-
     def __init__(
         self,
         model: Any,
@@ -105,12 +85,10 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         for unsupported in ("tools", "rollout_func", "environment_factory"):
             if kwargs.get(unsupported):
                 raise ValueError(f"the video trainer does not take {unsupported}")
-        given: Any = args.generation_kwargs
-        options: dict[str, Any] = dict(given or {})
+        options: dict[str, Any] = dict(args.generation_kwargs or {})
         if args.rollouts == "shared_prefix":
             rollouts.check_generation_kwargs(options)
-        config = model.config if hasattr(model, "config") else None
-        if config is not None:
+        if (config := getattr(model, "config", None)) is not None:
             banned = {*args.banned_token_ids, *options.get("suppress_tokens", []), config.image_token_id, config.video_token_id}
             args.generation_kwargs = {**options, "suppress_tokens": sorted(banned)}
         super().__init__(model, reward_funcs, args, **kwargs)
@@ -146,9 +124,8 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self._signature_columns.append("sample_id")
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        source = self.train_dataset if dataset is None else dataset
         return _EpochSampler(
-            data_source=source,
+            data_source=self.train_dataset if dataset is None else dataset,
             mini_repeat_count=self.num_generations,
             batch_size=self.args.generation_batch_size // self.num_generations,
             repeat_count=self.num_iterations * self.args.steps_per_generation,
@@ -181,13 +158,13 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         assert batch.rewards is not None
         here = batch.rewards.view(-1, group, batch.rewards.shape[-1])
         weighted = (here * self.reward_weights.to(here.device)).nansum(-1)
-        self._note(mode, "frac_groups_without_gradient", flat_groups(weighted).float().mean().item())
+        self._note(mode, "frac_groups_without_gradient", encoded.flat_groups(weighted).float().mean().item())
         if self._on_rollouts is not None and mode == "train":
             self._on_rollouts(self.state.global_step, self._rollout_rows(batch, weighted))
         return output
 
     def _encode(self, row: Row) -> EncodedPrompt:
-        return encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
+        return encoded.encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
 
     def _place(self) -> tuple[int, int, int]:
         """Where in the run this generation is, the same in a resumed run: step, micro-batch, process."""
@@ -217,7 +194,9 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             gathered = self._calculate_rewards(rows, asked, texts, batch.completions)
             self._pending_extra_logs.clear()
             self._pending_metrics.clear()
-            flat_everywhere = flat_groups((gathered * self.reward_weights.to(gathered.device)).nansum(-1).view(-1, batch.group))
+            flat_everywhere = encoded.flat_groups(
+                (gathered * self.reward_weights.to(gathered.device)).nansum(-1).view(-1, batch.group)
+            )
             if not flat_everywhere.any():
                 break
             first = self.accelerator.process_index * len(batch.prompts)
@@ -279,9 +258,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _texts(self, prompts: list[Any], completions: list[list[int]]) -> list[Any]:
         """Completions as rewards get them: text, or one assistant message where prompts are messages."""
         texts = self.processing_class.batch_decode(completions, skip_special_tokens=True)
-        if isinstance(prompts[0], str):
-            return list(texts)
-        return [[{"role": "assistant", "content": text}] for text in texts]
+        return list(texts) if isinstance(prompts[0], str) else [[{"role": "assistant", "content": text}] for text in texts]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -292,15 +269,10 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _rollout_rows(self, batch: _Batch, weighted: Tensor) -> list[dict[str, Any]]:
         texts = self.processing_class.batch_decode(batch.completions, skip_special_tokens=True)
-        size = batch.group
+        groups = [texts[i : i + batch.group] for i in range(0, len(texts), batch.group)]
         return [
-            {
-                "step": self.state.global_step,
-                "id": prompt.sample_id,
-                "completions": texts[i * size : (i + 1) * size],
-                "rewards": [float(r) for r in weighted[i]],
-            }
-            for i, prompt in enumerate(batch.prompts)
+            {"step": self.state.global_step, "id": prompt.sample_id, "completions": group, "rewards": rewards}
+            for prompt, group, rewards in zip(batch.prompts, groups, weighted.tolist(), strict=True)
         ]
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -316,11 +288,10 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     # --- scoring --------------------------------------------------------------------------------------------------
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         self._scored_rows = inputs["encoded_prompts"]
         try:
-            loss: Tensor = super()._compute_loss(model, inputs)
-            return loss
+            return super()._compute_loss(model, inputs)
         finally:
             self._scored_rows = []
 
@@ -376,11 +347,10 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model
-        plain = not hasattr(target, "peft_config") and not self.is_fsdp_enabled and not self.is_deepspeed_enabled
-        if plain:
-            load_weights(self.accelerator.unwrap_model(target), resume_from_checkpoint)
-        else:
+        if hasattr(target, "peft_config") or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(self.accelerator.unwrap_model(target), resume_from_checkpoint)
 
 
 def _chunks(lengths: list[int], most: int) -> list[slice]:
