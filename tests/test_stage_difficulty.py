@@ -13,6 +13,7 @@ import pytest
 from timer1lib.data.selection import AnswerCache, answer_key, difficulty_rows, spread
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, read_jsonl
+from timer1lib.params.load import validated
 from timer1lib.params.sections import DifficultyParams, Params, SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.graph import find_stage
@@ -74,7 +75,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 def stage(folder: Path, run: str = "run", **params: Any) -> Stage[DifficultyParams]:
     opened = Stage(
-        "difficulty", RunFolder(folder / run), SharedParams(cache_dir=str(folder / "cache")), DifficultyParams(**params)
+        "difficulty",
+        RunFolder(folder / run),
+        SharedParams(cache_dir=str(folder / "cache")),
+        validated(DifficultyParams, params, "params.yaml"),
     )
     videos = folder / "videos"
     videos.mkdir(parents=True, exist_ok=True)

@@ -201,7 +201,7 @@ def test_sft_killed_after_its_last_checkpoint_trains_no_further_step(material, t
         patch.setattr(trained_sft.common, "save_model", killed)
         with pytest.raises(Killed):
             sft.train(open_stage("sft", run))
-    assert (tmp_path / "cut" / "work" / "sft" / "checkpoint-3").is_dir()
+    assert (tmp_path / "cut" / ".work" / "sft" / "work" / "sft" / "checkpoint-3").is_dir()
     assert not RunFolder(tmp_path / "cut").checkpoint("sft").exists()
     sft.train(open_stage("sft", run))
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
@@ -230,7 +230,7 @@ def test_grpo_killed_after_an_epochs_last_checkpoint_trains_no_further_step(
         patch.setattr(trained_grpo.common, "save_model", dies_once)
         with pytest.raises(Killed):
             grpo.train(open_stage("grpo", run))
-    work = tmp_path / "cut" / "work" / "grpo"
+    work = tmp_path / "cut" / ".work" / "grpo" / "work" / "grpo"
     assert (work / f"epoch{epoch}.work" / "checkpoint-2").is_dir()
     assert not (work / f"epoch{epoch}").exists()
     grpo.train(open_stage("grpo", run))
@@ -250,7 +250,7 @@ def test_a_carried_epoch_without_its_optimizer_is_trained_again(material, tmp_pa
         patch.setattr(trained_grpo, "load_shared", lambda m, s: killed() if str(m).endswith("epoch1") else real(m, s))
         with pytest.raises(Killed):
             grpo.train(open_stage("grpo", run))
-    optimizer = tmp_path / "cut" / "work" / "grpo" / "epoch1" / "optimizer.pt"
+    optimizer = tmp_path / "cut" / ".work" / "grpo" / "work" / "grpo" / "epoch1" / "optimizer.pt"
     optimizer.unlink()  # as a kill left it while the folder appeared before its optimizer
     grpo.train(open_stage("grpo", run))
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
@@ -270,7 +270,7 @@ def test_a_torn_file_of_a_killed_training_heals_itself(material, tmp_path, monke
         patch.setattr(trained_sft.common, "save_model", killed)
         with pytest.raises(Killed):
             sft.train(open_stage("sft", run))
-    work = tmp_path / "cut" / "work" / "sft"
+    work = tmp_path / "cut" / ".work" / "sft" / "work" / "sft"
     torn = work / "settings.json" if name == "settings" else work / "checkpoint-3" / name
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
     sft.train(open_stage("sft", run))

@@ -185,7 +185,8 @@ class TrainingLog(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._progress is not None:
             last = state.log_history[-1] if state.log_history else {}
-            self._progress.update(**{key.split("/")[-1]: float(last[key]) for key in ("reward", "loss") if key in last})
+            shown: dict[str, Any] = {key: float(last[key]) for key in ("reward", "loss") if key in last}
+            self._progress.update(**shown)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.write(state.log_history)

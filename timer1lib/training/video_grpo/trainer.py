@@ -71,6 +71,8 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             `sample_id`, and what `encode_prompt` and the rewards read.
     """
 
+    _buffered_inputs: Any
+
     def __init__(
         self,
         model: Any,
