@@ -444,3 +444,8 @@ def test_a_form_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(Timer1Error, match="cannot be read"):
         forms.load(str(tmp_path / "t.txt"))
     assert all(isinstance(form, AnswerForm) and forms.load(name) is form for name, form in FORMS.items())
+
+
+@pytest.mark.parametrize("text", ["96 to 140 ms", "96 ms to 140 ms", "0.1 to 0.2 milliseconds"])
+def test_milliseconds_are_not_read_as_minutes(text: str) -> None:
+    assert FORMS["brief"].read(f"<think>a</think><answer>{text}</answer>") == []

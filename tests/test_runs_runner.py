@@ -480,3 +480,18 @@ def test_a_terminal_shows_one_line_no_wider_than_it_is(tmp_path: Path, monkeypat
     assert "a line that stays and is far longer than the sixty columns that this terminal has" in lines
     assert "04_grpo (4/7): done in 1:01" in lines
     assert not beacon.exists()
+
+
+def test_from_a_later_stage_of_no_run_leaves_nothing(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    with pytest.raises(Timer1Error, match="no such run"):
+        run(Params(), project=project, from_="04", out=tmp_path / "new", report=False)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("model", ["nope", "no/such/folder", "./nope"])
+def test_a_model_that_is_not_there_is_named_before_anything_starts(tmp_path: Path, model: str) -> None:
+    params = Params.model_validate({"shared": {"model": model}})
+    with pytest.raises(Timer1Error, match=r"shared\.model"):
+        run(params, project=make_project(tmp_path), out=tmp_path / "new", report=False)
+    assert not (tmp_path / "new").exists()

@@ -25,14 +25,14 @@ _BRACKET_NUMBER = r"\d{1,7}(?:\.\d{1,30})?(?!\d)"
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d{1,30})?|\d{1,7}(?:[.,]\d{1,30})?|\.\d{1,30})(?:e[+-]?\d{1,2})?"
 _TIME = (
     r"(?:(?:(?P<ch>\d{1,3}):)?(?P<cm>\d{1,3}):(?P<cs>\d{2}(?:[.,]\d{1,30})?)"
-    rf"|(?P<h>{_NUMBER})\s?(?:hours?|hrs?|h)(?:\s{{0,2}}(?P<hm>{_NUMBER})\s?(?:minutes?|mins?|m))?(?:\s{{0,2}}(?P<hs>{_NUMBER}))?"
-    rf"|(?P<m>{_NUMBER})\s?(?:minutes?|mins?|m)(?:\s{{0,2}}(?P<ms>{_NUMBER}))?"
+    rf"|(?P<h>{_NUMBER})\s?(?:hours?|hrs?|h)(?![a-z])(?:\s{{0,2}}(?P<hm>{_NUMBER})\s?(?:minutes?|mins?|m)(?![a-z]))?(?:\s{{0,2}}(?P<hs>{_NUMBER}))?"
+    rf"|(?P<m>{_NUMBER})\s?(?:minutes?|mins?|m)(?![a-z])(?:\s{{0,2}}(?P<ms>{_NUMBER}))?"
     rf"|(?P<s>{_NUMBER}))(?:\s{{0,4}}(?:seconds?|secs?|s))?"
 )
 _EDGE = r"(?<![\d.,:+\-−–—])"  # a number is never read from its middle on, nor without its sign
 _LEFT = re.compile(rf"{_EDGE}{_TIME}\s{{0,4}}\Z", re.IGNORECASE)
 _LEFT_IS_NUMBER = re.compile(r"\d(?:\s{0,4}(?:[hms]|hrs?|hours?|mins?|minutes?|secs?|seconds?))?\s{0,4}\Z", re.IGNORECASE)
-_RIGHT = re.compile(rf"{_TIME}(?![\d%]|[.,:]\d|\s%|(?<=[hms])[a-z])", re.IGNORECASE)
+_RIGHT = re.compile(rf"{_TIME}(?![\d%]|[.,:]\d|\s%|(?<=[hms])[a-z]|\s{{0,4}}(?:ms|msecs?|milliseconds?)\b)", re.IGNORECASE)
 _RIGHT_IS_NUMBER = re.compile(r"[+\-−–.]?\d")
 _LONGEST_TIME = 60
 """Characters that are looked through for one time, so that a scan stays linear."""

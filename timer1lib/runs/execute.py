@@ -74,7 +74,7 @@ def execute(
         raise NotebookFailed(f"{target.stem}, cell {error.exec_count}: {what} (see {failed})", known) from None
     except BaseException as error:
         running.unlink(missing_ok=True)
-        if type(error).__name__ == "DeadKernelError":
+        if type(error).__name__ == "DeadKernelError" or (isinstance(error, RuntimeError) and "ernel died" in str(error)):
             raise NotebookFailed(f"{target.stem}, {display.where()}: the kernel died (out of memory, or killed)", False) from None
         raise
     finally:

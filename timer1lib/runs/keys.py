@@ -70,7 +70,7 @@ def check_files(params: Params) -> None:
     """
     folder, p = resolve(params.shared.model), params.curate
     local = params.shared.model.startswith((".", "~")) or params.shared.model.count("/") != 1 or folder.parent.is_dir()
-    if (folder.exists() or (local and "/" in params.shared.model)) and not (folder / "config.json").is_file():
+    if (folder.exists() or local) and not (folder / "config.json").is_file():
         raise Timer1Error(f"shared.model {shown(params.shared.model)}: no folder of a model, with a config.json, is there")
     named = [("notes_file", p.notes_file)]
     if p.cold_start == "annotations":
