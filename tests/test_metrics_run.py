@@ -159,7 +159,7 @@ def test_a_broken_video_is_listed_and_counts_as_wrong(prepared: Path) -> None:
 def test_parameters_that_fit_nothing_are_named(prepared: Path) -> None:
     run = prepared / "run"
     for given, message in (
-        ({"checkpoints": "best"}, "evaluate.checkpoints"),
+        ({"checkpoints": "best"}, "checkpoints.*best"),
         ({"splits": "val"}, "no split 'val'"),
         ({"perturb": "mirror"}, "'mirror'"),
         ({"checkpoints": "grpo"}, "none of the checkpoints grpo"),

@@ -195,15 +195,15 @@ def losses(path: Path) -> list[object]:
 def test_sft_killed_after_its_last_checkpoint_trains_no_further_step(material, tmp_path, monkeypatch) -> None:
     # 3 steps of 2 an epoch: the second epoch is not whole, so that a trainer that goes on finds one more batch
     base = SFT | {"steps": 3}
-    sft.train(open_stage("sft", new_run(tmp_path / "whole", material) | base))
+    trained(open_stage("sft", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
     with monkeypatch.context() as patch:
         patch.setattr(trained_sft.common, "save_model", killed)
         with pytest.raises(Killed):
-            sft.train(open_stage("sft", run))
+            trained(open_stage("sft", run))
     assert (tmp_path / "cut" / ".work" / "sft" / "work" / "sft" / "checkpoint-3").is_dir()
     assert not RunFolder(tmp_path / "cut").checkpoint("sft").exists()
-    sft.train(open_stage("sft", run))
+    trained(open_stage("sft", run))
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
     assert losses(cut.log("sft")) == losses(whole.log("sft"))
     assert len(losses(cut.log("sft"))) == 3
@@ -216,7 +216,7 @@ def test_grpo_killed_after_an_epochs_last_checkpoint_trains_no_further_step(
     material, tmp_path, monkeypatch, policy: str, epoch: int
 ) -> None:
     base = GRPO | {"phase_policy": policy}
-    grpo.train(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
+    trained(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
     real, calls = trained_grpo.common.save_model, []
 
@@ -229,11 +229,11 @@ def test_grpo_killed_after_an_epochs_last_checkpoint_trains_no_further_step(
     with monkeypatch.context() as patch:
         patch.setattr(trained_grpo.common, "save_model", dies_once)
         with pytest.raises(Killed):
-            grpo.train(open_stage("grpo", run))
+            trained(open_stage("grpo", run))
     work = tmp_path / "cut" / ".work" / "grpo" / "work" / "grpo"
     assert (work / f"epoch{epoch}.work" / "checkpoint-2").is_dir()
     assert not (work / f"epoch{epoch}").exists()
-    grpo.train(open_stage("grpo", run))
+    trained(open_stage("grpo", run))
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
     assert losses(cut.log("grpo")) == losses(whole.log("grpo"))
     assert len(losses(cut.log("grpo"))) == 4
@@ -243,16 +243,16 @@ def test_grpo_killed_after_an_epochs_last_checkpoint_trains_no_further_step(
 
 def test_a_carried_epoch_without_its_optimizer_is_trained_again(material, tmp_path, monkeypatch) -> None:
     base = GRPO | {"phase_policy": "carry"}
-    grpo.train(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
+    trained(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
     real = trained_grpo.load_shared
     with monkeypatch.context() as patch:
         patch.setattr(trained_grpo, "load_shared", lambda m, s: killed() if str(m).endswith("epoch1") else real(m, s))
         with pytest.raises(Killed):
-            grpo.train(open_stage("grpo", run))
+            trained(open_stage("grpo", run))
     optimizer = tmp_path / "cut" / ".work" / "grpo" / "work" / "grpo" / "epoch1" / "optimizer.pt"
     optimizer.unlink()  # as a kill left it while the folder appeared before its optimizer
-    grpo.train(open_stage("grpo", run))
+    trained(open_stage("grpo", run))
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
     assert losses(cut.log("grpo")) == losses(whole.log("grpo"))
     assert all_bytes(cut.checkpoint("grpo")) == all_bytes(whole.checkpoint("grpo"))
@@ -264,16 +264,16 @@ def test_a_carried_epoch_without_its_optimizer_is_trained_again(material, tmp_pa
 )
 def test_a_torn_file_of_a_killed_training_heals_itself(material, tmp_path, monkeypatch, name: str) -> None:
     base = SFT | {"steps": 3, "save_every": 1}
-    sft.train(open_stage("sft", new_run(tmp_path / "whole", material) | base))
+    trained(open_stage("sft", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
     with monkeypatch.context() as patch:
         patch.setattr(trained_sft.common, "save_model", killed)
         with pytest.raises(Killed):
-            sft.train(open_stage("sft", run))
+            trained(open_stage("sft", run))
     work = tmp_path / "cut" / ".work" / "sft" / "work" / "sft"
     torn = work / "settings.json" if name == "settings" else work / "checkpoint-3" / name
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
-    sft.train(open_stage("sft", run))
+    trained(open_stage("sft", run))
     assert same(weights(RunFolder(tmp_path / "whole"), "sft"), weights(RunFolder(tmp_path / "cut"), "sft"))
 
 

@@ -24,6 +24,11 @@ from timer1lib.view.open import lab_command, prepare, run_from_predictions
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def hears_hangups() -> None:
+    """Under nohup, as tests may run, a child would not even be told."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def test_the_copy_has_the_runs_parameters_and_keeps_what_was_added(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", samples=3, videos=1)
     run.params.write_text("name: other\nshared:\n  form: tvg_r1\nevaluate:\n  of_an_older_version: 1\n")
@@ -86,7 +91,9 @@ def test_no_server_and_no_kernel_outlives_its_starter(tmp_path: Path, how: str) 
     home = {"HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "c"), "JUPYTER_RUNTIME_DIR": str(runtime)}
     code = f"from timer1lib.view.open import inspect; inspect({str(run.root)!r}, port=18888, open_browser=False)"
     with open(tmp_path / "log", "wb") as log:
-        starter = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **home}, stdout=log, stderr=log)
+        starter = subprocess.Popen(
+            [sys.executable, "-c", code], env={**os.environ, **home}, stdout=log, stderr=log, preexec_fn=hears_hangups
+        )
     try:
         deadline = time.monotonic() + 90
         while not (servers := list(runtime.glob("jpserver-*.json"))):

@@ -28,6 +28,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS_TO_LEAVE = 2.0
 
 
+def hears_hangups() -> None:
+    """Under nohup, as tests may run, a child would not even be told."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def scenes(count: int) -> list[Scene]:
     return list(islice(split_scenes(SPLITS["test_id"], 0), count))
 
@@ -114,7 +119,9 @@ def drawing(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]
     """A process with a pipe as its output that has videos for minutes drawn, and its workers."""
     command = [sys.executable, "-c", SYNTH, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, preexec_fn=hears_hangups
+    )
     workers: set[int] = set()
     try:
         assert wait_for(lambda: any(tmp_path.glob("videos/*.mp4")) or process.poll() is not None, 120)
