@@ -149,13 +149,14 @@ def run(
     """Run the notebooks of a params file; skip what is unchanged."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
-    from timer1lib.runs import runner
+    from timer1lib.runs.runner import run as run_notebooks
+    from timer1lib.runs.runner import summary_lines
 
     loaded = load_params(resolve(params), overrides or [])
-    result = runner.run(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
+    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
-    return Outcome("\n".join(runner.summary_lines(result)), value)
+    return Outcome("\n".join(summary_lines(result)), value)
 
 
 @command
@@ -293,10 +294,11 @@ def estimate(params: ParamsFile, overrides: Overrides = None, json: Json = False
     """Work out a recipe's memory and arithmetic before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
-    from timer1lib.training import estimate as recipe
+    from timer1lib.training.estimate import estimate as work_out
+    from timer1lib.training.estimate import format_estimate
 
-    value = recipe.estimate(load_params(resolve(params), overrides or []))
-    return Outcome(recipe.format_estimate(value), value)
+    value = work_out(load_params(resolve(params), overrides or []))
+    return Outcome(format_estimate(value), value)
 
 
 @command
@@ -313,11 +315,12 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="S", help="Of the weights and of what is drawn.")] = 0,
 ) -> Outcome:
     """Build the embedded tiny model from the world alone."""
-    from timer1lib.world.base import pretrain as base
     from timer1lib.world.base.lessons import Mix
+    from timer1lib.world.base.pretrain import Recipe
+    from timer1lib.world.base.pretrain import pretrain as train
 
-    recipe = base.Recipe(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
-    folder = base.pretrain(out_dir, recipe, Mix(hardest=hardest), family, hidden, layers, not positions)
+    recipe = Recipe(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
+    folder = train(out_dir, recipe, Mix(hardest=hardest), family, hidden, layers, not positions)
     return Outcome(f"{folder}: trained for {steps} steps; its training.json says how")
 
 
