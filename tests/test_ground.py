@@ -72,3 +72,9 @@ def test_settings_follow_the_model(tmp_path: Path) -> None:
     (run / "params.yaml").write_text("name: run\nshared:\n  frames: 12\n  form: tvg_r1\n")
     assert shared_for(str(run / "checkpoints" / "grpo")).frames == 12
     assert shared_for(str(run / "checkpoints" / "grpo")).form == "tvg_r1"
+
+
+@pytest.mark.parametrize(("query", "why"), [(" ", "is empty"), ("caf\udce9", "not UTF-8 text")])
+def test_a_query_that_is_no_text_is_refused_before_a_model_is_loaded(query: str, why: str) -> None:
+    with pytest.raises(Timer1Error, match=why):
+        ground("no.mp4", query)

@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     for before, argument in zip(["timer1", *given], given, strict=False):
         if not argument.strip() or re.fullmatch(r"--[\w-]+=\s*", argument):
-            return _complain(f"{argument.strip('= ') or before}: what follows is empty", BAD_INPUT)
+            what = argument.strip("= ") or (
+                before if before.startswith("-") else f"an argument (a query, a file) after {before!r}"
+            )
+            return _complain(f"{what} is empty", BAD_INPUT)
     try:
         return int(typer.main.get_command(app).main(arguments, prog_name="timer1", standalone_mode=False) or 0)
     except TyperException as error:

@@ -49,6 +49,8 @@ def ground(
 
     if not query.strip():
         raise Timer1Error("the query is empty; say in words what to look for")
+    if any("\ud800" <= character <= "\udfff" for character in query):
+        raise Timer1Error("the query is not UTF-8 text; say in words what to look for")
     name = loaded.name if loaded is not None else str(model or SharedParams().model)
     settings = shared or shared_for(name)
     # The video first: a missing file is told at once, not after a model has been loaded.

@@ -97,7 +97,7 @@ def run(
     root = Path(out) if out else project.root / "outputs" / params.name
     refuse_foreign(root)
     if from_ and not root.is_dir():
-        raise Timer1Error(f"{root}: no such run, so nothing before {first.notebook} can be kept; run without --from")
+        raise Timer1Error(f"{STAGES[0].notebook} has not finished in {root}: no such run; run without --from")
     folder = RunFolder(root)
     display = display or Display(len(STAGES), root / ".progress")
     result = RunResult(root)
