@@ -484,7 +484,7 @@ def test_a_terminal_shows_one_line_no_wider_than_it_is(tmp_path: Path, monkeypat
 
 def test_from_a_later_stage_of_no_run_leaves_nothing(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    with pytest.raises(Timer1Error, match="01_curate has not finished .*: no such run"):
+    with pytest.raises(Timer1Error, match=r"01_curate has not finished .*: no such run"):
         run(Params(), project=project, from_="04", out=tmp_path / "new", report=False)
     assert not (tmp_path / "new").exists()
 
