@@ -124,7 +124,7 @@ def test_files_that_are_not_there_stop_a_run_before_it_starts_but_no_estimate(
     "text",
     [
         "shared: {model: Qwen/Qwen3-VL-8B-Instruct}",
-        "shared: {model: some-model}",
+        "shared: {model: owner/some-model}",
         "curate: {source: files, train_files: here.json, test_files: 'T=here.json, a=b.json', videos: .}",
         "curate: {train_files: gone.json, test_files: gone.json, videos: gone, cold_start_file: gone}",
     ],
