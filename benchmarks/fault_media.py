@@ -100,7 +100,7 @@ def decoded(path: Path, decoder: str = "auto") -> Any:
     from timer1lib.clock.frames import Sampling
     from timer1lib.video.decode import read_frames
 
-    sampling = Sampling(policy="frames", frames=24, min_frame_pixels=32 * 32, total_pixels=24 * 64 * 64)
+    sampling = Sampling(rule="frames", frames=24, min_frame_pixels=32 * 32, total_pixels=24 * 64 * 64)
     return read_frames(path, sampling, decoder=decoder)
 
 

@@ -58,7 +58,7 @@ def pictures_in(loaded: LoadedModel, batch: dict[str, torch.Tensor]) -> np.ndarr
 def test_the_frame_for_a_second_shows_it(
     video: Path, loaded: LoadedModel, decoder: str, clip: tuple[float | None, float | None], policy: str, frames: int
 ) -> None:
-    sampling = Sampling(policy=policy, fps=2.0, frames=frames, min_frame_pixels=SIDE * SIDE, total_pixels=10**9, factor=56)
+    sampling = Sampling(rule=policy, fps=2.0, frames=frames, min_frame_pixels=SIDE * SIDE, total_pixels=10**9, factor=56)
     seen = read_frames(video, sampling, clip, decoder=decoder)
     batch = encode_prompt(loaded, seen, "when: it starts?")
     shown = [second_in(picture) for picture in pictures_in(loaded, batch)]

@@ -99,7 +99,7 @@ def test_a_wrong_text_position_is_found(folders: dict[str, Path], videos: dict[s
 
 def test_coarse_positions_are_named_as_the_cause(clocks: dict[str, LoadedModel], videos: dict[str, Path]) -> None:
     # 32 frames in 10 s: 0.65 s a patch, but a position is half a second.
-    report = clock_report(videos["even"], loaded=clocks["qwen2_5_vl"], sampling=Sampling(policy="frames", frames=32, **SMALL))
+    report = clock_report(videos["even"], loaded=clocks["qwen2_5_vl"], sampling=Sampling(rule="frames", frames=32, **SMALL))
     assert "whole multiples of 0.5 s" in report["warnings"][0]
     assert report["max_error_s"] < 0.5 + report["step_s"]
 
@@ -110,7 +110,7 @@ def test_the_manifest_number_equals_the_tokens(
 ) -> None:
     for sampling in (
         Sampling(fps=2.0, **SMALL),
-        Sampling(policy="frames", frames=13, **SMALL),
+        Sampling(rule="frames", frames=13, **SMALL),
         Sampling(time_scale=1.1, **SMALL),
     ):
         for path in videos.values():

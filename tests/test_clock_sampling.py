@@ -23,7 +23,7 @@ def stamps(gaps_ms: list[int]) -> np.ndarray:
 @settings(max_examples=100, deadline=None)
 def test_every_frame_is_the_nearest_to_its_grid_point(gaps_ms: list[int], frames: int, fps: float, policy: str) -> None:
     times = stamps(gaps_ms)
-    choice = choose_frames(times, Sampling(policy=policy, fps=fps, frames=frames))
+    choice = choose_frames(times, Sampling(rule=policy, fps=fps, frames=frames))
     assert min(2, frames) <= len(choice.indices) <= frames
     assert (np.diff(choice.indices) >= 0).all()
     if len(times) >= 2:
@@ -36,9 +36,9 @@ def test_every_frame_is_the_nearest_to_its_grid_point(gaps_ms: list[int], frames
 @settings(max_examples=100, deadline=None)
 def test_the_last_frame_counts(gaps_ms: list[int], frames: int, fps: float) -> None:
     times = stamps(gaps_ms)
-    even = choose_frames(times, Sampling(policy="frames", frames=frames))
+    even = choose_frames(times, Sampling(rule="frames", frames=frames))
     assert even.indices[-1] == len(times) - 1
-    rate = choose_frames(times, Sampling(policy="fps", fps=fps, frames=frames))
+    rate = choose_frames(times, Sampling(rule="fps", fps=fps, frames=frames))
     grid_end = (len(rate.indices) - 1) * rate.step_s
     if len(times) > 1:
         assert abs(times[-1] - grid_end) <= rate.step_s / 2 + 1e-6
@@ -46,10 +46,10 @@ def test_the_last_frame_counts(gaps_ms: list[int], frames: int, fps: float) -> N
 
 def test_fps_grid_is_exact_and_the_cap_spreads_over_the_whole_video() -> None:
     times = np.arange(300) / 30.0  # 10 s at 30 fps, last frame at 9.967
-    choice = choose_frames(times, Sampling(policy="fps", fps=2.0, frames=768))
+    choice = choose_frames(times, Sampling(rule="fps", fps=2.0, frames=768))
     assert choice.step_s == 0.5
     assert choice.indices.tolist() == [15 * k for k in range(20)] + [299]
-    capped = choose_frames(times, Sampling(policy="fps", fps=2.0, frames=5))
+    capped = choose_frames(times, Sampling(rule="fps", fps=2.0, frames=5))
     assert capped.indices.tolist() == [0, 75, 150, 224, 299] or capped.indices.tolist() == [0, 75, 149, 224, 299]
     assert capped.step_s == pytest.approx(299 / 30 / 4)
 
@@ -58,7 +58,7 @@ def test_fps_grid_is_exact_and_the_cap_spreads_over_the_whole_video() -> None:
     ("available", "frames", "expected"), [(1, 32, 2), (2, 32, 2), (3, 32, 3), (5, 3, 3), (7, 33, 7), (40, 33, 33)]
 )
 def test_counts_of_short_files_and_odd_requests(available: int, frames: int, expected: int) -> None:
-    choice = choose_frames(np.arange(available) / 25.0, Sampling(policy="frames", frames=frames))
+    choice = choose_frames(np.arange(available) / 25.0, Sampling(rule="frames", frames=frames))
     assert len(choice.indices) == expected
     assert len(set(choice.indices.tolist())) == min(available, frames)
 

@@ -57,7 +57,7 @@ KINDS = [
 def test_each_frame_shows_the_second_it_stands_for(tmp_path: Path, kind: str) -> None:
     path = made(tmp_path, kind)
     truth = container_times(path)
-    for sampling in (Sampling(policy="fps", fps=3.0, **NATIVE), Sampling(policy="frames", frames=11, **NATIVE)):
+    for sampling in (Sampling(rule="fps", fps=3.0, **NATIVE), Sampling(rule="frames", frames=11, **NATIVE)):
         for decoder in ("decord", "pyav"):
             frames = read_frames(path, sampling, decoder=decoder)
             shown = [number_in(pixels) for pixels in frames.pixels]
@@ -74,7 +74,7 @@ def test_clip_times_count_from_the_clip(tmp_path: Path, kind: str) -> None:
     path = made(tmp_path, kind)
     truth = container_times(path)
     for decoder in ("decord", "pyav"):
-        frames = read_frames(path, Sampling(policy="frames", frames=6, **NATIVE), clip=(0.7, 1.6), decoder=decoder)
+        frames = read_frames(path, Sampling(rule="frames", frames=6, **NATIVE), clip=(0.7, 1.6), decoder=decoder)
         shown = truth[[number_in(pixels) for pixels in frames.pixels]]
         np.testing.assert_allclose(frames.times_s, shown - 0.7, atol=1e-6)
         assert ((shown >= 0.7) & (shown < 1.6)).all()
@@ -83,7 +83,7 @@ def test_clip_times_count_from_the_clip(tmp_path: Path, kind: str) -> None:
 
 def test_frames_before_an_edit_list_do_not_count(tmp_path: Path) -> None:
     path = shift_edit_list(write_video(tmp_path / "cut.mp4", [i * 40 for i in range(50)], b_frames=2), int(0.4 * 16000))
-    frames = read_frames(path, Sampling(policy="frames", frames=8, **NATIVE))
+    frames = read_frames(path, Sampling(rule="frames", frames=8, **NATIVE))
     shown = [number_in(pixels) for pixels in frames.pixels]
     assert shown[0] == 10  # 0.4 s at 25 fps are cut away
     assert shown[-1] == 49
@@ -107,7 +107,7 @@ def test_three_hours_without_decoding_all(tmp_path: Path, monkeypatch: pytest.Mo
         return real(each(), target)
 
     monkeypatch.setattr(decode, "_find", counting)
-    sampling = Sampling(policy="frames", frames=8, **NATIVE)
+    sampling = Sampling(rule="frames", frames=8, **NATIVE)
     frames = read_frames(path, sampling, decoder="pyav")
     assert [number_in(p) for p in frames.pixels] == [round(t / 10) for t in frames.times_s]
     assert frames.times_s[-1] == 10790.0
@@ -118,7 +118,7 @@ def test_three_hours_without_decoding_all(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_short_files_fill_a_temporal_patch(tmp_path: Path, count: int) -> None:
     frames = read_frames(
-        write_video(tmp_path / "short.mp4", [i * 40 for i in range(count)]), Sampling(policy="fps", fps=2.0, **NATIVE)
+        write_video(tmp_path / "short.mp4", [i * 40 for i in range(count)]), Sampling(rule="fps", fps=2.0, **NATIVE)
     )
     assert len(frames) == 2
     assert [number_in(p) for p in frames.pixels] == [0, count - 1]
@@ -170,7 +170,7 @@ def broken(folder: Path, kind: str) -> Path:
 def test_broken_files_are_errors_that_name_the_file(tmp_path: Path, kind: str) -> None:
     path = broken(tmp_path, kind)
     with pytest.raises(Timer1Error) as caught:
-        read_frames(path, Sampling(policy="frames", frames=4))
+        read_frames(path, Sampling(rule="frames", frames=4))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -186,7 +186,7 @@ def test_impossible_clips_are_errors(tmp_path: Path, clip: tuple[float, float | 
 @pytest.mark.parametrize("path", sorted(SHARED_VIDEOS.glob("*")) if SHARED_VIDEOS.is_dir() else [], ids=lambda p: p.name)
 def test_real_files_have_pyav_timestamps_in_both_decoders(path: Path) -> None:
     truth = container_times(path)
-    sampling = Sampling(policy="frames", frames=9, total_pixels=64 * 28 * 28, min_frame_pixels=1)
+    sampling = Sampling(rule="frames", frames=9, total_pixels=64 * 28 * 28, min_frame_pixels=1)
     frames, other = read_frames(path, sampling), read_frames(path, sampling, decoder="pyav")
     np.testing.assert_allclose(frames.times_s, [truth[np.abs(truth - t).argmin()] for t in frames.times_s], atol=1e-6)
     np.testing.assert_allclose(frames.times_s, other.times_s)
@@ -254,7 +254,7 @@ def test_colours_are_the_ones_that_were_written(
     tmp_path: Path, matrix: str, bits: int, full: bool, size: tuple[int, int]
 ) -> None:
     path = colour_bars(tmp_path / "bars.mkv", matrix, bits, full, size)
-    whole = Sampling(policy="frames", frames=2, min_frame_pixels=1, total_pixels=10**9, factor=1)
+    whole = Sampling(rule="frames", frames=2, min_frame_pixels=1, total_pixels=10**9, factor=1)
     frames = read_frames(path, whole)
     assert frames.pixels.shape[1:3] == size
     centres = [(2 * i + 1) * size[1] // (2 * len(COLOURS)) for i in range(len(COLOURS))]
@@ -266,7 +266,7 @@ def test_colours_are_the_ones_that_were_written(
 
 def test_hdr_keeps_its_code_values(tmp_path: Path) -> None:
     """No tone mapping: a PQ file has the colours that the same code values have without PQ."""
-    sampling = Sampling(policy="frames", frames=2, **NATIVE)
+    sampling = Sampling(rule="frames", frames=2, **NATIVE)
     pq = read_frames(colour_bars(tmp_path / "pq.mkv", "bt2020", 10, False, (64, 256), transfer=16), sampling)
     plain = read_frames(colour_bars(tmp_path / "sdr.mkv", "bt2020", 10, False, (64, 256)), sampling)
     assert np.array_equal(pq.pixels, plain.pixels)

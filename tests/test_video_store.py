@@ -27,7 +27,7 @@ from timer1lib.video.cache import DIGEST_BYTES, DiskCache
 from timer1lib.video.decode import read_frames
 from timer1lib.video.store import FrameStore
 
-SAMPLING = Sampling(policy="frames", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2)
+SAMPLING = Sampling(rule="frames", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2)
 WHOLE = (None, None)
 
 
@@ -62,7 +62,7 @@ def test_the_wrong_clock_shares_frames_but_not_what_is_told(tmp_path: Path, vide
     store = FrameStore(tmp_path, 1.0)
     right = store.get(videos[0], SAMPLING)
     fast = store.get(
-        videos[0], Sampling(policy="frames", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2, time_scale=1.1)
+        videos[0], Sampling(rule="frames", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2, time_scale=1.1)
     )
     assert store.hits == 1
     assert (right.time_scale, fast.time_scale) == (1.0, 1.1)
@@ -80,7 +80,7 @@ def test_keys_tell_everything_apart_that_changes_the_frames(tmp_path: Path, vide
         store.key(videos[0], SAMPLING, (0.5, None)),
         store.key(videos[0], SAMPLING, temporal_patch=4),
         store.key(videos[0], replace(SAMPLING, factor=4)),
-        store.key(videos[0], Sampling(policy="fps", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2)),
+        store.key(videos[0], Sampling(rule="fps", frames=6, min_frame_pixels=1, total_pixels=10**9, factor=2)),
     }
     assert len(keys) == 7
 

@@ -14,9 +14,9 @@ class Sampling:
     """How a video becomes frames.
 
     Attributes:
-        policy: `fps` takes a frame every 1/fps seconds; `frames` takes `frames` of them, first and last included.
-        fps: frames a second for policy `fps`.
-        frames: number of frames for policy `frames`, the cap for policy `fps`.
+        rule: `fps` takes a frame every 1/fps seconds; `frames` takes `frames` of them, first and last included.
+        fps: frames a second for rule `fps`.
+        frames: number of frames for rule `frames`, the cap for rule `fps`.
         min_frame_pixels: pixels a frame has at least; smaller ones are enlarged.
         total_pixels: pixels a video has at most, where the frames of one temporal patch count once, so that
             `total_pixels / factor**2` is the number of visual tokens.
@@ -25,7 +25,7 @@ class Sampling:
         time_scale: what the model is told is this times the truth; 1.0 but in the wrong-clock experiment.
     """
 
-    policy: Literal["fps", "frames"] = "fps"
+    rule: Literal["fps", "frames"] = "fps"
     fps: float = 2.0
     frames: int = 768
     min_frame_pixels: int = 16 * 28 * 28
@@ -74,7 +74,7 @@ class Choice:
 def choose_frames(times_s: NDArray[np.float64], sampling: Sampling, temporal_patch: int = 2) -> Choice:
     """Choose frames by timestamp: for every point of an even grid, the frame nearest to it.
 
-    The grid starts at second 0 of the video or clip. For policy `frames` it ends on the last frame. For policy
+    The grid starts at second 0 of the video or clip. For rule `frames` it ends on the last frame. For rule
     `fps` its step is exactly 1/fps and it goes on until the last frame is at most half a step away; where the cap
     or the file has fewer frames than that, they are spread evenly from 0 to the last frame. A video with fewer
     frames than one temporal patch has its last frame repeated.
@@ -86,9 +86,9 @@ def choose_frames(times_s: NDArray[np.float64], sampling: Sampling, temporal_pat
         N frames, `temporal_patch` <= N <= max(`sampling.frames`, `temporal_patch`).
     """
     available, last = len(times_s), float(times_s[-1])
-    wanted = int(last * sampling.fps + 0.5) + 1 if sampling.policy == "fps" else sampling.frames
+    wanted = int(last * sampling.fps + 0.5) + 1 if sampling.rule == "fps" else sampling.frames
     count = max(min(wanted, sampling.frames, available), min(temporal_patch, available))
-    exact = sampling.policy == "fps" and count == wanted
+    exact = sampling.rule == "fps" and count == wanted
     step = last / (count - 1) if not exact and count > 1 and last > 0 else 1.0 / sampling.fps
     indices = nearest(times_s, np.arange(count, dtype=np.float64) * np.float64(step))
     if count < temporal_patch:

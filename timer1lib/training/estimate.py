@@ -104,7 +104,7 @@ def _video(sizes: Architecture, params: Params) -> tuple[int, int, int]:
     """Patches of a video that fills the budget, patches of a frame pair, and frame pairs."""
     shared = params.shared
     sampling = Sampling(
-        policy=shared.sampling, fps=shared.fps, frames=shared.frames, min_frame_pixels=shared.min_frame_pixels,
+        rule=shared.sampling, fps=shared.fps, frames=shared.frames, min_frame_pixels=shared.min_frame_pixels,
         total_pixels=shared.total_pixels, factor=sizes.patch * sizes.merge,
     )  # fmt: skip
     steps = -(-shared.frames // sizes.temporal_patch)
