@@ -49,7 +49,7 @@ PLUG_INS = {
 TOOLS = {"pytest-xdist", "ruff", "mypy", "pandas-stubs", "types-pyyaml", "nbstripout", "pre-commit"}
 """Development tools that are commands or plug-ins."""
 
-MOST_FILES, MOST_LINES = 130, 21_600
+MOST_FILES, MOST_LINES = 155, 26_000
 
 
 def sources() -> dict[str, Path]:
