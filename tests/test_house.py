@@ -17,8 +17,8 @@ PACKAGE = "timer1lib"
 
 FLOORS: list[tuple[str, ...]] = [
     ("errors", "schema", "spans", "files", "processes", "progress"),
-    ("forms",),
-    ("rewards",),
+    ("ideas", "forms"),
+    ("rewards", "rules"),
     ("params",),
     ("runfolder",),
     ("clock",),

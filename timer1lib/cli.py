@@ -7,6 +7,7 @@ and nothing else, whatever a library prints.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json as json_text
 import logging
@@ -216,6 +217,25 @@ def audit(
         raise Timer1Error("--deep decodes videos: name their folder with --videos")
     report = audit_files(annotations, format=format, videos=videos, deep=open_store(SharedParams()) if deep else None)
     return Outcome(str(report), report.to_json())
+
+
+@command
+def preview(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder, or its name under outputs/.")],
+    rewards: Annotated[
+        str, typer.Argument(metavar="REWARDS", help="As in grpo.rewards: ideas/edges.py:edge_iou, or with weights.")
+    ],
+    json: Json = False,
+) -> Outcome:
+    """Try a reward on a run's stored rollouts, before anything is trained."""
+    from timer1lib.files import resolve
+    from timer1lib.rewards import parse_rewards
+    from timer1lib.runfolder import RunFolder
+    from timer1lib.runs.preview import preview
+
+    root = next((place for place in (resolve(run), resolve(f"outputs/{run}")) if place.is_dir()), resolve(run))
+    value = preview(RunFolder(root), parse_rewards(rewards), rewards)
+    return Outcome(str(value), dataclasses.asdict(value))
 
 
 @command

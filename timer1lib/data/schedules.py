@@ -5,7 +5,7 @@ Pure: the outer loop trains, asks the model, and calls these in between. Difficu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ LOW, HIGH = 0.0, 0.7
 
 SCHEDULES = ("multi_epoch", "sample_filtering", "easy_to_hard", "hard_to_easy", "staged")
 
-KEPT, SOLVED, HOPELESS, SILENT = "kept", "too easy", "too hard", "no answer"
+KEPT, SOLVED, HOPELESS, SILENT, RULED_OUT = "kept", "too easy", "too hard", "no answer", "by your rule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,16 @@ def plan_epoch(
 
 
 def filter_epoch(
-    ids: Sequence[str], ious: Mapping[str, float | None], low: float = LOW, high: float = HIGH
+    ids: Sequence[str],
+    ious: Mapping[str, float | None],
+    low: float = LOW,
+    high: float = HIGH,
+    keep: Callable[[str, float], bool] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a sample, {id, iou, kept, reason}: kept where low < IoU <= high, else `too easy`, `too hard` or `no answer`.
 
-    IoU 0 goes under TimeRFT's bounds too: a group in which nothing overlaps has no advantage to learn from.
+    IoU 0 goes under TimeRFT's bounds too: a group in which nothing overlaps has no advantage to learn from. A rule of
+    one's own, `keep` (id, IoU), stands in the bounds' place; what was not answered goes under any.
     """
     if low >= high:
         raise Timer1Error(f"sample filtering: low {low:g} must be below high {high:g}")
@@ -98,6 +103,8 @@ def filter_epoch(
         iou = ious.get(name)
         if iou is None:
             reason = SILENT
+        elif keep is not None:
+            reason = KEPT if keep(name, iou) else RULED_OUT
         else:
             reason = HOPELESS if iou <= low else SOLVED if iou > high else KEPT
         rows.append({"id": name, "iou": iou, "kept": reason == KEPT, "reason": reason})
