@@ -30,6 +30,23 @@ from timer1lib.progress import quiet_libraries
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 TINY = "assets/tiny-qwen3-vl"
 
+EXAMPLES = {
+    "run": ("params/tiny.yaml", "params/tiny.yaml -p grpo.beta=0.04 --out outputs/beta --dry-run"),
+    "params": ("grpo", "--diff params/time_r1_7b.yaml"),
+    "ground": ('cooking.mp4 "the person opens the fridge"', 'cooking.mp4 "a door closes" --model outputs/tiny/checkpoints/grpo'),
+    "score": ("predictions.jsonl charades_sta_test.txt", "answers.jsonl tvgbench.json --form timer1_eval --json"),
+    "audit": ("train.jsonl test.jsonl", "train.jsonl --videos videos --deep"),
+    "preview": ("tiny ideas/edges.py:edge_iou", 'outputs/tiny "ideas/edges.py:edge_iou:1.0, format:0.5" --json'),
+    "clock": ("cooking.mp4", "cooking.mp4 --model Qwen/Qwen2.5-VL-7B-Instruct --rule published"),
+    "estimate": ("params/time_r1_7b.yaml", "params/time_r1_7b.yaml -p grpo.lora_rank=64"),
+    "synth": ("world --videos 20", "world --videos 5 --seed 7"),
+    "sweep": ("params/sweeps/five_seeds.yaml", "params/sweeps/rewards.yaml --jobs 2"),
+    "inspect": ("tiny", "--predictions answers.jsonl --annotations test.jsonl"),
+    "pretrain": ("base", "base --steps 200 --seed 1"),
+    "compare": ("tiny other", "outputs/a outputs/b --json"),
+}
+"""Two a subcommand; tests/test_cli.py holds that each can be read."""
+
 app = typer.Typer(
     help="Temporal video grounding with reinforcement learning, from notebooks.",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -99,7 +116,9 @@ def command(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
                 traceback.print_exc()
             return _complain(f"{type(error).__name__}: {error} (a fault of timer1's own; TIMER1_DEBUG=1 shows where)", FAILED)
 
-    app.command(function.__name__)(run)
+    name = function.__name__
+    examples = "\n\n".join(f"timer1 {name} {example}" for example in EXAMPLES.get(name, ()))
+    app.command(name, epilog=f"Examples:\n\n{examples}")(run)
     return function
 
 
@@ -148,19 +167,48 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Run stages anew even where nothing has changed.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder in place of outputs/<name>.")] = None,
     yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which stages would run and why, and do nothing.")] = False,
     json: Json = False,
 ) -> Outcome:
     """Run the notebooks of a params file; skip what is unchanged."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
+    from timer1lib.runs.runner import plan_text, planned, summary_lines
     from timer1lib.runs.runner import run as run_notebooks
-    from timer1lib.runs.runner import summary_lines
 
     loaded = load_params(resolve(params), overrides or [])
+    if dry_run:
+        plan = planned(loaded, from_=from_, until=until, fresh=fresh, out=out)
+        return Outcome(plan_text(plan), [dataclasses.asdict(stage) for stage in plan])
     result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
     return Outcome("\n".join(summary_lines(result)), value)
+
+
+@command
+def params(
+    section: Annotated[str, typer.Argument(metavar="[SECTION]", help="shared, curate, sft, ...; all where it is left out.")] = "",
+    diff: Annotated[
+        Path | None, typer.Option(metavar="RUN_OR_FILE", help="Only what differs from the defaults in a run or a params file.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="A JSON schema of params files, for an editor.")] = False,
+    json: Json = False,
+) -> Outcome:
+    """List every parameter with type, default, range and meaning."""
+    from timer1lib.evaluation.tables import table_of, text_table
+    from timer1lib.files import resolve
+    from timer1lib.params import listing
+    from timer1lib.params.load import load_params
+
+    if schema:
+        return Outcome(json_text.dumps(listing.schema(), indent=1), listing.schema())
+    values = None
+    if diff is not None:
+        places = [resolve(diff), resolve(diff) / "params.yaml", resolve(f"outputs/{diff}") / "params.yaml"]
+        values = load_params(next((place for place in places if place.is_file()), places[0]))
+    rows = listing.rows(section, values, differing=diff is not None)
+    return Outcome(text_table(table_of(rows)) if rows else "all as in the defaults", rows)
 
 
 @command

@@ -281,12 +281,15 @@ def _lambda(source: str, function: FunctionType, name: str, what: str) -> str:
         except SyntaxError:
             continue
     found = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Lambda)} if tree else set()
-    same = [text for text in found if _code_of(text) == (function.__code__.co_code, function.__code__.co_consts)]
+    same = [text for text in found if _traits(_code_of(text)) == _traits(function.__code__)]
     if len(same) != 1:
         raise Timer1Error(f"{what} {name!r}: which lambda of its line it is cannot be told; give it a name with def")
     return same[0]
 
 
-def _code_of(text: str) -> tuple[bytes, tuple[Any, ...]]:
-    code = next(part for part in compile(text, "lambda", "eval").co_consts if isinstance(part, CodeType))
-    return code.co_code, code.co_consts
+def _code_of(text: str) -> CodeType:
+    return next(part for part in compile(text, "lambda", "eval").co_consts if isinstance(part, CodeType))
+
+
+def _traits(code: CodeType) -> tuple[Any, ...]:
+    return code.co_code, code.co_consts, code.co_names, code.co_varnames
