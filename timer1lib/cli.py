@@ -42,6 +42,7 @@ EXAMPLES = {
     "synth": ("world --videos 20", "world --videos 5 --seed 7"),
     "sweep": ("params/sweeps/five_seeds.yaml", "params/sweeps/rewards.yaml --jobs 2"),
     "inspect": ("tiny", "--predictions answers.jsonl --annotations test.jsonl"),
+    "lab": ("--port 8899 --no-browser", "--diff 04_grpo"),
     "pretrain": ("base", "base --steps 200 --seed 1"),
     "compare": ("tiny other", "outputs/a outputs/b --json"),
 }
@@ -342,6 +343,25 @@ def compare(runs: Annotated[list[str], RunArgument], json: Json = False) -> Outc
 
     value = compare_runs(runs)
     return Outcome(compare_text(value), value)
+
+
+@command
+def lab(
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="The first port to try.")] = 8888,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,
+    diff: Annotated[str | None, typer.Option(metavar="04_grpo", help="Show what you changed in a copy.")] = None,
+    take: Annotated[str | None, typer.Option(metavar="04_grpo", help="Take a copy's cells into the project's notebook.")] = None,
+    new: Annotated[str | None, typer.Option(metavar="04_grpo", help="Make a copy anew; yours is kept beside it.")] = None,
+) -> Outcome:
+    """Open copies of the notebooks (outputs/lab) in JupyterLab; the project's own stay as they are."""
+    from timer1lib.view import open as opened
+
+    if name := diff or take:
+        changed = opened.bring_back(name, yes=take is not None)
+        return Outcome(changed or f"{name}: nothing was changed")
+    if new:
+        opened.copy_notebooks(new)
+    return Outcome("", status=opened.lab(port, not no_browser))
 
 
 @command

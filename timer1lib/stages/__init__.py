@@ -106,8 +106,7 @@ class Session:
 
     def take(self, params: Params) -> None:
         """Go on under other parameters; what is written so far does not depend on them."""
-        package = Path(__file__).resolve().parents[1]
-        self.parts = stamps.parts_of(params, self.run, project_root() / "notebooks", package, self.stage)
+        self.parts = _parts(params, self.run, self.stage)
         self.key = stage_key(self.parts)
         stamps.go_on_as(self.run, self.stage, self.key, self.before)
 
@@ -171,7 +170,7 @@ def _by_hand(stage: Stage[Any], given: Given, *, sure: bool) -> Stage[Any]:
     opened = partial(Stage, stage.name, shared=stage.shared, params=stage.params, given=given)
     try:
         stamps.clean(run)
-        parts = stamps.parts_of(params, run, project_root() / "notebooks", Path(__file__).resolve().parents[1], ref)
+        parts = _parts(params, run, ref)
         stamp = stamps.read_stamp(run, ref)
         open_still = set() if sure else OWN_IDEAS[stage.name]
         changed = changed_parts(_without(stamp.parts, open_still), _without(parts, open_still)) if stamp else "not there"
@@ -193,6 +192,13 @@ def _by_hand(stage: Stage[Any], given: Given, *, sure: bool) -> Stage[Any]:
     except BaseException:
         release(run.root)
         raise
+
+
+def _parts(params: Params, run: RunFolder, ref: StageRef) -> dict[str, Any]:
+    """The parts of a stage's key; its notebook is the one that is open in JupyterLab (`outputs/lab/`), if it says so."""
+    opened = Path(os.environ.get("JPY_SESSION_NAME", ""))
+    notebooks = opened.parent if opened.name == f"{ref.notebook}.ipynb" and opened.is_file() else project_root() / "notebooks"
+    return stamps.parts_of(params, run, notebooks, Path(__file__).resolve().parents[1], ref)
 
 
 def _without(parts: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
