@@ -21,6 +21,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("rewards",),
     ("params",),
     ("runfolder",),
+    ("workers",),
     ("clock",),
     ("video",),
     ("models",),

@@ -53,6 +53,11 @@ def _hub_sets(text: str) -> None:
             raise Timer1Error(f"hub data set {shown(entry)}: write it as id:split")
 
 
+def _known_parallel(text: str) -> None:
+    if text not in ("ddp", "fsdp2") and not text.endswith((".yaml", ".yml", ".json")):
+        raise Timer1Error(f"{shown(text)} is none of ddp, fsdp2, and no accelerate config file (.yaml, .json)")
+
+
 Named = Annotated[str, _read_by(_not_empty)]
 HubSets = Annotated[str, _read_by(_hub_sets)]
 KeepDrop = Literal["keep", "drop"]
@@ -91,6 +96,12 @@ class SharedParams(Section):
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
     cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
     workers: int = Field(2, ge=0, le=64, description="processes that decode videos ahead of the model; 0 decodes in place")
+    processes: int = Field(
+        0, ge=0, le=1024, description="ranks that train and ask models together; 0: every GPU, or every core for a small model"
+    )
+    parallel: Annotated[str, _read_by(_known_parallel)] = Field(
+        "ddp", description="ddp (whole weights on each rank), fsdp2 (sharded), or an accelerate config file (DeepSpeed)"
+    )
 
 
 class CurateParams(Section):
@@ -358,6 +369,17 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     inspect: InspectParams = InspectParams()
     compare: CompareParams = CompareParams()
+
+    @model_validator(mode="after")
+    def _ranks_share_evenly(self) -> Self:
+        count = self.shared.processes
+        for key, whole, trains in (
+            ("sft.batch_size", self.sft.batch_size, self.sft.enabled),
+            ("grpo.prompts_per_step", self.grpo.prompts_per_step, self.grpo.enabled),
+        ):
+            if trains and count and whole % count:
+                raise ValueError(f"shared.processes {count} must divide {key} {whole}: ranks share each step evenly")
+        return self
 
 
 SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Params() if name not in ("name", "shared")}

@@ -14,6 +14,7 @@ import yaml
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, project_root, read_json
+from timer1lib.params import SHARED_READ
 from timer1lib.params.sections import Params
 from timer1lib.progress import clock
 from timer1lib.runfolder import WORK, RunFolder
@@ -21,15 +22,16 @@ from timer1lib.runs import stamps
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
-from timer1lib.runs.kernel import KERNEL_LOCK, RUNNER_LOCK, Held, exclusive
+from timer1lib.runs.kernel import KERNEL_LOCK, RANKS_LOCK, RUNNER_LOCK, Held, exclusive
 from timer1lib.runs.keys import changed_parts, check_files, stage_key, stage_parameters
 from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest
 from timer1lib.runs.stamps import Store, damaged, parts_of, read_stamp
+from timer1lib.workers.launch import SERVER_VARIABLE, start_server
 
 ASK_SECONDS = 600.0
 """A finished checkpoint that took longer is replaced only by a person who said so, where there is one to ask."""
 
-_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, ".progress", ".row.json", ".row-result.json", "run.log")
+_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, RANKS_LOCK, ".progress", ".row.json", ".row-result.json", "run.log")
 """What may lie in a run's folder before its manifest does."""
 
 
@@ -188,6 +190,7 @@ class _Runner:
     ) -> None:
         self.params, self.folder, self.project, self.display = params, folder, project, display
         self.store, self.held = store, held
+        self._ranks = ""
 
     def keep(self, stage: StageRef) -> dict[str, Any]:
         """Take an earlier stage's result as it stands; a Timer1Error where it never finished, or its files are gone."""
@@ -238,12 +241,15 @@ class _Runner:
         run_dir = root.relative_to(self.project.root) if root.is_relative_to(self.project.root) else root
         parameters = {"run_dir": str(run_dir), **stage_parameters(self.params, stage)}
         source = self.project.notebooks / f"{stage.notebook}.ipynb"
+        if "processes" in SHARED_READ[stage.name] and not self._ranks:  # one for all stages: what it imports is imported once
+            self._ranks = start_server(self.params.shared.threads)
         self.display.start(stage.notebook, stage.number, resumed)
         started, seconds = time.monotonic(), None
         try:
             target = stamps.work_folder(self.folder, stage) / "notebooks" / source.name
             failed = self.folder.notebook(f"{stage.notebook}.failed")
-            execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display)
+            own = {SERVER_VARIABLE: self._ranks} if self._ranks else {}
+            execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display, own)
             seconds = time.monotonic() - started
         finally:
             self.display.finish(seconds)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +17,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
+from timer1lib.files import atomic_write_jsonl, open_work_folder, read_json
 from timer1lib.models.config import family_of_model, sampling_for
 from timer1lib.models.family import Family
 from timer1lib.models.inputs import encode_prompt, sample_prompt
@@ -26,7 +25,9 @@ from timer1lib.params.sections import GrpoParams, SftParams, SharedParams
 from timer1lib.progress import Progress
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
+from timer1lib.training.parallel import is_sharded, whole_weights
 from timer1lib.video.store import open_store
+from timer1lib.workers.team import team
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-SETTINGS = "settings.json"
 OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 
 # trl 1.16 uses the old name of a setting that transformers 5.23 renames; nothing a user can mend
@@ -73,15 +73,34 @@ def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
 
-def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | None = None) -> None:
-    """Keep a model, adapters merged into it, with its processor as an ordinary folder that appears only when complete.
+def save_model(
+    trainer: Any, processor: Any, folder: Path, work: Path, start: Callable[[], Any], optimizer_from: Path | None = None
+) -> None:
+    """Keep a trained model, adapters merged into it, with its processor as an ordinary folder that appears only when complete.
 
-    Optimizer and learning-rate schedule of the checkpoint `optimizer_from` are kept beside it.
+    Of several ranks the first one writes, and takes the work folder away. Optimizer and learning-rate schedule of the
+    checkpoint `optimizer_from` are kept beside the model. `start` loads the model that the training started from: sharded
+    adapters are merged into a copy of it.
     """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = whole_weights(model) if is_sharded(model) else None
+    if team.first:
+        if state is not None and hasattr(model, "merge_and_unload"):
+            from peft import get_peft_model
+
+            adapted = get_peft_model(start(), model.peft_config["default"])
+            adapted.load_state_dict(state)
+            model, state = adapted, None
+        _save(model, state, processor, folder, optimizer_from)
+        shutil.rmtree(work)
+    team.wait()
+
+
+def _save(model: Any, state: dict[str, Any] | None, processor: Any, folder: Path, optimizer_from: Path | None) -> None:
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    merged.save_pretrained(temporary)
+    merged.save_pretrained(temporary, state_dict=state)
     processor.save_pretrained(temporary)
     if optimizer_from is not None:
         for name in OPTIMIZER:
@@ -92,25 +111,18 @@ def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | 
     temporary.rename(folder)
 
 
-def open_work_folder(folder: Path, settings: dict[str, Any]) -> Path:
-    """A folder for checkpoints that belong to these settings; what other settings left there is removed."""
-    path = folder / SETTINGS
-    wanted = json.loads(json.dumps(settings))
-    try:
-        known = read_json(path) == wanted
-    except Timer1Error:
-        known = False
-    if folder.is_dir() and not known:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(path, wanted)
-    return folder
+def begin(folder: Path, settings: dict[str, Any]) -> tuple[Path, Path | None]:
+    """The work folder of a training (`files.open_work_folder`) and the checkpoint to go on from, the same on all ranks."""
+    if team.first:
+        open_work_folder(folder, settings)
+    return folder, team.agree(resume_point(folder) if team.first else None)
 
 
 def resume_point(output_dir: str | Path) -> Path | None:
     """The newest complete `checkpoint-N` in `output_dir`, or None where there is none.
 
-    A checkpoint that a kill left half written is passed over, with a warning that says what is wrong with it.
+    A checkpoint that a kill left half written is passed over, with a warning that says what is wrong with it. How many
+    ranks wrote it does not matter: weights and optimizer are whole, and nothing that is drawn depends on a rank.
     """
     folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name)]
     for folder in sorted(folders, key=step_of, reverse=True):
@@ -131,16 +143,18 @@ def _check(folder: Path) -> None:
     """Read what a checkpoint must have; whatever is raised says what is wrong with it."""
     from safetensors import safe_open
 
-    for name in ("trainer_state.json", *OPTIMIZER, "rng_state.pth"):
+    drawn = sorted(folder.glob("rng_state*.pth"))
+    for name in ("trainer_state.json", *OPTIMIZER, drawn[0].name if drawn else "rng_state.pth"):
         if not (folder / name).is_file():
             raise Timer1Error(f"no {name}")
     if (step := read_json(folder / "trainer_state.json")["global_step"]) != step_of(folder):
         raise Timer1Error(f"its state is of step {step}")
     for name in OPTIMIZER:
         torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
-    with zipfile.ZipFile(folder / "rng_state.pth") as archive:  # holds more than tensors: only whether it is whole
-        if archive.testzip():
-            raise Timer1Error("rng_state.pth is damaged")
+    for path in drawn:
+        with zipfile.ZipFile(path) as archive:  # holds more than tensors: only whether it is whole
+            if archive.testzip():
+                raise Timer1Error(f"{path.name} is damaged")
     weights = {file.name for file in folder.glob("*.safetensors")}
     index = folder / "model.safetensors.index.json"
     parts = set(read_json(index)["weight_map"].values()) if index.is_file() else weights
@@ -198,7 +212,8 @@ class TrainingLog(TrainerCallback):
             if "loss" in row:  # not the summary at the end of a training
                 numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and v == v and k not in ("step", "epoch")}
                 rows.append({"step": self._offset + int(row["step"]), **self._extra, **numbers})
-        atomic_write_jsonl(self._path, rows)
+        if team.first:
+            atomic_write_jsonl(self._path, rows)
         return rows
 
 
@@ -250,7 +265,7 @@ class SampleEncoder:
     def prefetch(self, samples: Mapping[str, Sample]) -> None:
         """Let workers decode these samples' videos ahead of need."""
         requests: dict[Any, None] = {}
-        for sample in samples.values():
+        for sample in team.share(list(samples.values())):  # what one rank decodes, all find in the cache
             with contextlib.suppress(Timer1Error):  # said where the sample is encoded
                 requests[self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)] = None
         self._store.prefetch(requests)

@@ -34,8 +34,10 @@ from timer1lib.models.architecture import ROLLOUT_TOKENS
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.training.common import load_weights
+from timer1lib.training.parallel import SharedTraining, gathered
 from timer1lib.training.video_grpo import VideoGRPOConfig, attention, encoded, repeated, rollouts, shared_prefix
 from timer1lib.training.video_grpo.encoded import EncodeAhead, EncodedPrompt, EncodePrompt, GroupSource, Row, base_model
+from timer1lib.workers.team import team
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
 """Called after every generation with the step and a row a group: step, id, completions (text), rewards (weighted sums)."""
@@ -47,7 +49,7 @@ class _Batch:
 
     prompts: list[EncodedPrompt]
     group: int
-    rewards: Tensor | None = None
+    rewards: Tensor | None = None  # of all ranks
     completions: list[list[int]] = field(default_factory=list)
 
     @property
@@ -55,7 +57,7 @@ class _Batch:
         return [prompt for prompt in self.prompts for _ in range(self.group)]
 
 
-class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
     """GRPO whose prompts hold videos.
 
     Args:
@@ -141,7 +143,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         mode = "train" if self.model.training else "eval"
         group = self.num_generations if mode == "train" else self.num_generations_eval
         source = GroupSource(
-            rows=inputs[::group],
+            rows=[row for rows in team.all(inputs[::group]) for row in rows],
             dataset=self.train_dataset if mode == "train" else self.eval_dataset,
             encode=self._encode,
             seed=rollouts.seed_from(self.args.seed, *self._place(), "replacement"),
@@ -155,23 +157,35 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if mode == "train" and self.args.dynamic_sampling:
             self._resample(source, batch)
         started = time.perf_counter()
-        output: dict[str, Any] = super()._generate_and_score_completions([row for row in source.rows for _ in range(group)])
+        own = source.rows[source.own]
+        output: dict[str, Any] = super()._generate_and_score_completions([row for row in own for _ in range(group)])
         output["encoded_prompts"] = batch.rows
+        if team.size > 1 and mode == "train":
+            output["unit_tokens"] = self._unit_tokens(output["completion_mask"], group)
         assert batch.rewards is not None
-        here = batch.rewards.view(-1, group, batch.rewards.shape[-1])
-        weighted = (here * self.reward_weights.to(here.device)).nansum(-1)
+        everyone = batch.rewards.view(-1, group, batch.rewards.shape[-1])
+        weighted = (everyone * self.reward_weights.to(everyone.device)).nansum(-1)
         self._note(mode, "frac_groups_without_gradient", encoded.flat_groups(weighted).float().mean().item())
         if self._on_rollouts is not None and mode == "train":
-            self._on_rollouts(self.state.global_step, self._rollout_rows(batch, weighted))
+            rows = [row for rows in team.all(self._rollout_rows(batch, weighted[source.own])) for row in rows]
+            if team.first:
+                self._on_rollouts(self.state.global_step, rows)
         return output
+
+    def _unit_tokens(self, mask: Tensor, group: int) -> Tensor:
+        """For each of this rank's rows, the completion tokens of all rows that the loss averages together (N,)."""
+        counts = self.accelerator.gather(mask.sum(1))
+        unit = (self.args.groups_per_loss or len(counts) // group) * group
+        everyone = counts.view(-1, unit).sum(1).repeat_interleave(unit)
+        return everyone[team.rank * len(mask) : (team.rank + 1) * len(mask)]
 
     def _encode(self, row: Row) -> EncodedPrompt:
         return encoded.encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
 
     def _place(self) -> tuple[int, int, int]:
-        """Where in the run this generation is, the same in a resumed run: step, micro-batch, process."""
+        """Where in the run this generation is, the same in a resumed run and on every rank: step, micro-batch, 0."""
         micro = self._step % (self.args.gradient_accumulation_steps * self.num_iterations)
-        return self.state.global_step, micro, self.accelerator.process_index
+        return self.state.global_step, micro, 0
 
     def _add_features(self, batch: _Batch) -> None:
         """Run the frozen tower once for every video of the batch, for rollouts, policy and reference together."""
@@ -189,7 +203,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         replaced = 0
         batch.completions = self._sample(batch, range(len(batch.prompts)), attempt=0)
         for attempt in range(1, self.args.dynamic_sampling + 1):
-            rows = [row for row in source.rows for _ in range(batch.group)]
+            rows = [row for row in source.rows[source.own] for _ in range(batch.group)]
             asked = [row["prompt"] for row in rows]
             texts = self._texts(asked, batch.completions)
             # Gathered over processes: every one of them calls this equally often, whatever it finds in its own rows.
@@ -201,10 +215,10 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             )
             if not flat_everywhere.any():
                 break
-            first = self.accelerator.process_index * len(batch.prompts)
-            flat = flat_everywhere[first : first + len(batch.prompts)].nonzero().flatten().tolist()
-            source.replace(flat)
-            replaced += len(flat)
+            everywhere = flat_everywhere.nonzero().flatten().tolist()
+            source.replace(everywhere)
+            replaced += len(everywhere)
+            flat = [i - source.own.start for i in everywhere if source.own.start <= i < source.own.stop]
             self._add_features(batch)
             fresh = self._sample(batch, flat, attempt)
             for position, index in enumerate(flat):
@@ -226,13 +240,15 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return batch.completions, None
 
     def _sample(self, batch: _Batch, which: Any, attempt: int) -> list[list[int]]:
-        """Completions of some of the batch's prompts, G each, under seeds that name run, step, group and attempt."""
+        """Completions of some of the batch's prompts, G each, under seeds that name run, step, group and attempt.
+
+        The group is counted over all ranks. All ranks call this together, with whatever prompts each has.
+        """
         indices = list(which)
-        if not indices:
-            return []
         started = time.perf_counter()
         prompts = [batch.prompts[i] for i in indices]
-        seeds = [rollouts.seed_from(self.args.seed, *self._place(), attempt, i) for i in indices]
+        first = team.rank * len(batch.prompts)
+        seeds = [rollouts.seed_from(self.args.seed, *self._place(), attempt, first + i) for i in indices]
         pad = self._tokenizer.pad_token_id
         out: list[list[int]] = []
         with (
@@ -243,17 +259,19 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 generation_kwargs=self.generation_kwargs,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
+            gathered(self.model_wrapped),
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
             for chunk in _chunks(list(map(len, prompts)), ROLLOUT_TOKENS):
                 asked = prompts[chunk]
-                if self.args.rollouts == "repeated":
-                    tokens = repeated.generate(model, asked, batch.group, self.generation_config, pad, seeds[chunk][0])
+                if self.args.rollouts == "repeated":  # a call a prompt: what it samples must not depend on who else is asked
+                    each = zip(asked, seeds[chunk], strict=True)
+                    made = [repeated.generate(model, [p], batch.group, self.generation_config, pad, seed) for p, seed in each]
                 else:
-                    tokens = rollouts.generate(base_model(model), asked, batch.group, self.generation_kwargs, pad, seeds[chunk])
-                out += [row for rows in rollouts.cut_after_end(tokens, self.eos_token_ids) for row in rows]
+                    made = [rollouts.generate(base_model(model), asked, batch.group, self.generation_kwargs, pad, seeds[chunk])]
+                out += [row for tokens in made for rows in rollouts.cut_after_end(tokens, self.eos_token_ids) for row in rows]
         self._note("train" if self.model.training else "eval", "time/rollout", time.perf_counter() - started)
         return out
 
@@ -265,8 +283,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self._batch is not None:
-            first = self.accelerator.process_index * len(prompts)
-            self._batch.rewards = rewards[first : first + len(prompts)]
+            self._batch.rewards = rewards
         return rewards
 
     def _rollout_rows(self, batch: _Batch, weighted: Tensor) -> list[dict[str, Any]]:
@@ -293,9 +310,37 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         self._scored_rows = inputs["encoded_prompts"]
         try:
-            return super()._compute_loss(model, inputs)
+            weight = self._weight(inputs)
+            if weight == 1.0:
+                return super()._compute_loss(model, inputs)
+            if self.loss_type == "bnpo":
+                return super()._compute_loss(model, inputs) * weight
+            # the others' own means are right; the entropy bonus is a mean over this forward's tokens whatever the loss
+            plain = self.entropy_coef
+            self.entropy_coef = plain * weight
+            try:
+                return super()._compute_loss(model, inputs)
+            finally:
+                self.entropy_coef += plain - plain * weight
+                if told := self._metrics["train"].get("entropy_coef"):
+                    told[-1] = self.entropy_coef
         finally:
             self._scored_rows = []
+
+    def _weight(self, inputs: dict[str, Any]) -> float:
+        """What a mean over this forward's tokens must count, so that the mean over ranks is that of one process.
+
+        trl averages tokens over a forward (bnpo, and every loss's entropy bonus), and DDP over ranks. One process averages
+        over `groups_per_loss` groups, and then over the step: a forward that has n of a unit's N tokens counts n / N of
+        the unit, which is one of so many in a step.
+        """
+        if "unit_tokens" not in inputs:
+            return 1.0
+        here = inputs["completion_mask"].sum().clamp(min=1) / inputs["unit_tokens"][0].clamp(min=1)
+        forwards = self.current_gradient_accumulation_steps * team.size
+        groups = self.args.generation_batch_size // self.num_generations
+        units = groups // (self.args.groups_per_loss or groups)
+        return float(here) * forwards / units
 
     def _get_per_token_logps_and_entropies(
         self,
