@@ -72,6 +72,8 @@ def check_files(params: Params) -> None:
     local = params.shared.model.startswith((".", "~")) or params.shared.model.count("/") != 1 or folder.parent.is_dir()
     if (folder.exists() or local) and not (folder / "config.json").is_file():
         raise Timer1Error(f"shared.model {shown(params.shared.model)}: no folder of a model, with a config.json, is there")
+    if params.shared.parallel not in ("ddp", "fsdp2") and not resolve(params.shared.parallel).is_file():
+        raise Timer1Error(f"shared.parallel {shown(params.shared.parallel)}: no such accelerate config file")
     named = [("notes_file", p.notes_file)]
     if p.cold_start == "annotations":
         named.append(("cold_start_file", p.cold_start_file))

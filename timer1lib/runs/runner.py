@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from timer1lib.runs.keys import changed_parts, check_files, stage_key, stage_par
 from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest
 from timer1lib.runs.stamps import Store, damaged, parts_of, read_stamp
 from timer1lib.workers.launch import SERVER_VARIABLE, start_server
+from timer1lib.workers.nodes import Nodes
 
 ASK_SECONDS = 600.0
 """A finished checkpoint that took longer is replaced only by a person who said so, where there is one to ask."""
@@ -65,6 +67,7 @@ def run(
     project: Project | None = None,
     store: Store | None = None,
     display: Display | None = None,
+    nodes: Nodes | None = None,
     report: bool = True,
     yes: bool = False,
 ) -> RunResult:
@@ -75,6 +78,7 @@ def run(
         fresh: run stages anew even where nothing has changed.
         out: the run's folder in place of `outputs/<name>`.
         store: finished stages that a sweep shares between its rows.
+        nodes: the machines that work on this run, of which this is the first; None: this one alone.
         report: write `report.html` at the end of a run that reaches the last stage.
         yes: replace finished checkpoints without asking.
 
@@ -112,8 +116,9 @@ def run(
         atomic_write_json(folder.manifest, manifest)
         atomic_write_text(folder.params, params_text(params))
         try:
-            for stage in STAGES[: last.number]:
-                result.stages[stage.notebook] = runner.bring(stage, fresh) if stage in stages else runner.keep(stage)
+            with nodes.open(root) if nodes is not None else contextlib.nullcontext():
+                for stage in STAGES[: last.number]:
+                    result.stages[stage.notebook] = runner.bring(stage, fresh) if stage in stages else runner.keep(stage)
         finally:
             held.check()
             finish_manifest(folder, manifest, result.stages)

@@ -51,6 +51,7 @@ def do(stage: Stage[Any], phase: str, whole: tuple[str, int] | None = None, **gi
         "stage": stage.name,
         "phase": phase,
         "run": str(stage.run.root.resolve()),
+        "opened": stage.run.stage,
         "shared": stage.shared.model_dump(),
         "params": stage.params.model_dump(),
         "given": given,
@@ -70,7 +71,7 @@ def perform(job: dict[str, Any]) -> None:
         raise Timer1Error(f"{where}: no such stage")
     shared, params = validated(SharedParams, job["shared"], where), validated(SECTIONS[name], job["params"], where)
     phases = importlib.import_module(f"timer1lib.stages.{name}").PHASES
-    phases[job["phase"]](Stage(name, RunFolder(resolve(job["run"]), name), shared, params), **job["given"])
+    phases[job["phase"]](Stage(name, RunFolder(resolve(job["run"]), job["opened"]), shared, params), **job["given"])
 
 
 def processes(shared: SharedParams, whole: tuple[str, int] | None, machines: int = 1) -> int:

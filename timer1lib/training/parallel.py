@@ -120,11 +120,15 @@ def gathered(model: Any) -> Iterator[None]:
 
 def whole_weights(model: Any) -> dict[str, Tensor]:
     """A state dict of whole tensors on the CPU; empty on all ranks but the first, which all take part."""
-    state = {}
+    named = dict(model.named_parameters(remove_duplicate=False))
+    state, once = {}, {}
     for name, value in model.state_dict().items():
-        full = value.full_tensor() if _sharded(value) else value
+        known = id(named.get(name, value))  # tied weights stay one tensor, which is saved once
+        if known not in once:
+            full = value.full_tensor() if _sharded(value) else value
+            once[known] = full.detach().cpu() if team.first else full.new_empty(0)
         if team.first:
-            state[name] = full.detach().cpu()
+            state[name] = once[known]
     return state
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, read_jsonl
 from timer1lib.processes import POLL_SECONDS
 from timer1lib.progress import Progress
-from timer1lib.workers.nodes import Nodes
+from timer1lib.workers.nodes import MARK, Nodes, jobs
 from timer1lib.workers.server import bound
 
 SERVER_VARIABLE = "TIMER1_RANKS"
@@ -43,6 +43,8 @@ _LAUNCH = (
     "runpy.run_module('accelerate.commands.launch', run_name='__main__', alter_sys=True)"
 )
 _START_SECONDS = 60.0
+_ENDING_SECONDS = 10.0
+"""How long this machine's ranks may take to end after another machine's have."""
 
 
 class RankFailed(Exception):
@@ -70,7 +72,11 @@ def carry_out(job: dict[str, Any], folder: Path, nodes: Nodes) -> None:
     folder.mkdir(parents=True)
     job |= {"id": secrets.token_hex(8), "nodes": nodes.count, "cwd": os.getcwd()}
     atomic_write_json(folder / "job.json", job)
-    follow(job, folder, nodes)
+    try:
+        follow(job, folder, nodes)
+    except BaseException:
+        (folder / "job.json").unlink(missing_ok=True)  # what tells other machines; what was printed stays
+        raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -78,19 +84,44 @@ def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
     """Start this machine's ranks of a job and see them through; errors as in `carry_out`."""
     group: Started = _Launched(job, folder, nodes) if job["config"] else _Forked(job, folder, nodes)
     shown = _Mirror(folder)
+    given_up = float("inf")
     try:
         while (end := group.ended()) is None:
             shown.update()
             _raise_errors(folder, job)
             if not (folder / "job.json").is_file():
-                raise RankFailed("the job was given up by the machine that began it")
+                given_up = min(given_up, time.monotonic() + _ENDING_SECONDS)
+            if time.monotonic() > given_up:
+                raise RankFailed("the machine that began this job has given it up")
             time.sleep(POLL_SECONDS / 4)
         shown.update()
         if end["rank"] is not None or end.get("status"):
             _raise_errors(folder, job)
-            raise RankFailed(_why(end, folder, job["processes"] * nodes.count))
+            why = _why(end, folder, job["processes"] * nodes.count)
+            if nodes.count > 1 and folder.is_dir():  # for the other machines
+                atomic_write_json(folder / f"error.{end['rank']}.json", {"rank": end["rank"], "known": False, "text": why})
+            raise RankFailed(why)
     finally:
         group.close()
+
+
+def join(root: Path, nodes: Nodes, said: Callable[[str], object]) -> None:
+    """Take part in every job of a run that another machine began, until it is finished; `said` gets a line for each."""
+    last = ""
+    while not (root / MARK).is_file():
+        time.sleep(POLL_SECONDS)
+    while (root / MARK).is_file():
+        for folder in jobs(root):
+            with contextlib.suppress(Timer1Error, KeyError, TypeError):
+                job = read_json(folder / "job.json")
+                if job["nodes"] == nodes.count and job["id"] != last:
+                    last = job["id"]
+                    said(f"{job['stage']}, {job['phase']}: joined with {job['processes']} ranks")
+                    try:
+                        follow(job, folder, nodes)
+                    except (RankFailed, Timer1Error) as error:
+                        said(f"{job['stage']}, {job['phase']}: {error}")
+        time.sleep(POLL_SECONDS)
 
 
 def _raise_errors(folder: Path, job: Mapping[str, Any]) -> None:

@@ -6,12 +6,16 @@ and join each. Ranks of all machines meet at the address, which is machine 0's.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from timer1lib.errors import Timer1Error, shown
 
+MARK = ".nodes"
+"""Stands in a run's folder while several machines work on it."""
 VARIABLES = ("TIMER1_NODE", "TIMER1_NODES", "TIMER1_ADDRESS")
 
 
@@ -28,9 +32,17 @@ class Nodes:
         if not 0 <= self.node < self.count:
             raise Timer1Error(f"--node {self.node}: machines count from 0 to {self.count - 1} (--nodes {self.count})")
 
-    def environment(self) -> dict[str, str]:
-        """For a kernel, which reads it back by `here`."""
-        return dict(zip(VARIABLES, (str(self.node), str(self.count), f"{self.host}:{self.port}"), strict=True))
+    @contextlib.contextmanager
+    def open(self, root: Path) -> Iterator[None]:
+        """Let the other machines join a run for as long as this lasts; kernels that are started read it back by `here`."""
+        os.environ.update(zip(VARIABLES, (str(self.node), str(self.count), f"{self.host}:{self.port}"), strict=True))
+        (root / MARK).write_text(f"{self.count} machines, {self.host}:{self.port}\n")
+        try:
+            yield
+        finally:
+            (root / MARK).unlink(missing_ok=True)
+            for name in VARIABLES:
+                os.environ.pop(name, None)
 
 
 def parse_nodes(node: int, count: int, address: str) -> Nodes:

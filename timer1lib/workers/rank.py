@@ -88,7 +88,14 @@ def _join(job: dict[str, Any], folder: Path) -> None:
     elif job["nodes"] > 1:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         # one after the other all jobs of a run meet here: a late rank of the last one must not meet this one's
-        meeting = dist.TCPStore(host, port, team.size, team.first, timedelta(minutes=5))
+        seconds = float(os.environ.get("TIMER1_PATIENCE", "300"))
+        try:
+            meeting = dist.TCPStore(host, port, team.size, team.first, timedelta(seconds=seconds))
+        except dist.DistError as error:
+            machines = f"{job['nodes']} machines did not meet at {host}:{port} in {seconds:.0f} s"
+            raise Timer1Error(
+                f"{machines}: start `timer1 work` on each of the others, with this address ({error})"[:300]
+            ) from None
         options |= {"store": dist.PrefixStore(job["id"], meeting), "rank": team.rank, "world_size": team.size}
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE, **options)
 
