@@ -178,9 +178,9 @@ def test_answers_are_the_same_bytes_with_two_ranks(world: Path, tmp_path: Path) 
 
 def test_a_number_that_does_not_fit_is_one_line(world: Path, tmp_path: Path) -> None:
     stage = open_stage("grpo", new_run(world, tmp_path, 3) | GRPO)
-    with pytest.raises(Timer1Error, match="3 processes must divide grpo.prompts_per_step 4"):
+    with pytest.raises(Timer1Error, match=r"3 processes must divide grpo.prompts_per_step 4"):
         grpo.train(stage)
-    with pytest.raises(Timer1Error, match="shared.processes 3 must divide sft.batch_size 16"):
+    with pytest.raises(Timer1Error, match=r"shared.processes 3 must divide sft.batch_size 16"):
         validated(Params, {"shared": {"processes": 3}}, "p.yaml")
     with pytest.raises(Timer1Error, match=r"'zero' is none of ddp, fsdp2, and no accelerate config file"):
         validated(Params, {"shared": {"parallel": "zero"}}, "p.yaml")
@@ -234,3 +234,16 @@ def test_what_grpo_has_besides_is_the_same_on_two_ranks(world: Path, tmp_path: P
     for epoch in (1, 2):
         assert list(read_jsonl(one.data(f"filter_epoch{epoch}"))) == list(read_jsonl(two.data(f"filter_epoch{epoch}")))
     assert furthest(one, two, "grpo") < 1e-5
+
+
+def test_a_persons_own_accelerate_config_starts_the_ranks(world: Path, tmp_path: Path) -> None:
+    config = tmp_path / "accelerate.yaml"
+    config.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nuse_cpu: true\nnum_processes: 1\nnum_machines: 1\n"
+    )
+    few = {"steps": 2, "save_every": 2}
+    plain, own = (sft_run(world, tmp_path / kind[-5:], 1, parallel=kind, **few) for kind in ("ddp", str(config)))
+    assert furthest(plain, own, "sft") < 1e-9
+    options = new_run(world, tmp_path / "two", 2, parallel=str(config)) | SFT | few
+    with pytest.raises(Timer1Error, match=r"accelerate.yaml: accelerate started 1 of 2 ranks"):  # as it does on a CPU
+        sft.train(open_stage("sft", options))

@@ -84,6 +84,8 @@ def save_model(
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     state = whole_weights(model) if is_sharded(model) else None
+    if trainer.is_deepspeed_enabled:
+        state = trainer.accelerator.get_state_dict(trainer.deepspeed)
     if team.first:
         if state is not None and hasattr(model, "merge_and_unload"):
             from peft import get_peft_model

@@ -18,6 +18,7 @@ from typing import Any
 from timer1lib import progress
 from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_json, read_json
+from timer1lib.processes import leave_with
 from timer1lib.workers.team import team
 
 FAILED = 1
@@ -71,6 +72,10 @@ def _join(job: dict[str, Any], folder: Path) -> None:
 
     if job["threads"]:
         torch.set_num_threads(job["threads"])
+    if team.size != (wanted := job["processes"] * job["nodes"]):
+        raise Timer1Error(
+            f"{job['config']}: accelerate started {team.size} of {wanted} ranks; set them in this file, or processes"
+        )
     on_gpu = job["device"] != "cpu" and torch.cuda.is_available()
     if team.size == 1:
         return
@@ -124,4 +129,5 @@ class _Relay(logging.Handler):
 
 
 if __name__ == "__main__":
+    leave_with(os.getppid())
     sys.exit(main(Path(sys.argv[1])))
