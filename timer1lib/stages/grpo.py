@@ -10,6 +10,7 @@ from typing import Any
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, open_work_folder, read_jsonl
+from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import GrpoParams
 from timer1lib.runs.keys import folder_hash
@@ -46,7 +47,7 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
         atomic_write_jsonl(stage.run.log("grpo"), [])
         return []
     samples, folder = selected(stage), stage.run.checkpoint("sft")
-    first = str(folder) if folder.is_dir() else stage.shared.model
+    first = str(folder) if folder.is_dir() else base_name(stage.shared)
     work = open_work_folder(stage.run.at("work/grpo"), _settings(stage, samples, first))
     trainer = _Trainer(stage, samples)
     plans = run_epochs(

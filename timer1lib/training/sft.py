@@ -18,9 +18,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from timer1lib.errors import Timer1Error
+from timer1lib.models.config import base_name
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.inputs import collate
-from timer1lib.models.load import LoadedModel, load_shared
+from timer1lib.models.load import LoadedModel
 from timer1lib.params.sections import SftParams, SharedParams
 from timer1lib.training import common
 from timer1lib.training.parallel import SharedTraining
@@ -54,10 +55,8 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
 
     work, checkpoint = common.begin(job.work_dir, job.settings)
     # a checkpoint's names are the file's, not the modules': only from_pretrained reads them all
-    loaded = load_shared(checkpoint if checkpoint and params.lora_rank == 0 else shared.model, shared)
+    loaded = common.load_trained(checkpoint if checkpoint and params.lora_rank == 0 else base_name(shared), params, shared)
     speed_up_vision(loaded.model)
-    if params.freeze_vision:
-        common.freeze_vision_tower(loaded.model)
     log = common.TrainingLog(job.log_path, "SFT", params.steps)
     micro = min(params.batch_size, params.micro_batch_size)
     plan = StepPlan(len(job.ids), micro, max(1, params.batch_size // params.micro_batch_size))
@@ -79,12 +78,13 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
         peft_config=common.lora_config(params.lora_rank, loaded.family),
         callbacks=[log],
     )
+    common.prepare(trainer)
     trainer.shard, trainer.plan = shared.parallel == "fsdp2", plan
     # every completion token of a step counts alike, however many forwards and ranks the step takes
     trainer.model_accepts_loss_kwargs = True
     common.train_on(trainer, checkpoint, params.steps)
     rows = log.write(trainer.state.log_history)
-    common.save_model(trainer, loaded.processor, job.out_dir, work, lambda: load_shared(shared.model, shared).model)
+    common.save_model(trainer, loaded.processor, job.out_dir, work, base_name(shared), shared)
     return rows
 
 

@@ -124,12 +124,14 @@ class EncodeAhead:
         self._encode = encode_prompt
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode") if threads else None
         self._pending: dict[str, Future[Mapping[str, Any]]] = {}
+        self._announced: list[str] = []
 
     def announce(self, rows: list[Row]) -> list[Row]:
         """Start on `rows` and hand them on unchanged."""
-        if self._pool is not None:
-            for row in rows:
-                name = str(row.get("sample_id"))
+        names = [str(row.get("sample_id")) for row in rows]
+        if self._pool is not None and names != self._announced:  # a batch comes again for each of its updates
+            self._announced = names
+            for name, row in zip(names, rows, strict=True):
                 if name not in self._pending:
                     self._pending[name] = self._pool.submit(self._encode, row)
         return rows
@@ -143,6 +145,13 @@ class EncodeAhead:
 def flat_groups(rewards: Tensor) -> Tensor:
     """Which groups have equal rewards, and so no advantage and no gradient. (groups, G) -> (groups,) bool."""
     return (rewards.amax(-1) - rewards.amin(-1)) < 1e-6
+
+
+def group_order(groups: int, updates: int) -> list[int]:
+    """Which of a generation's groups each rank has, rank by rank: of every update a share, so that each is one process's."""
+    step = groups // updates
+    part = step // team.size
+    return [u * step + r * part + i for r in range(team.size) for u in range(updates) for i in range(part)]
 
 
 @dataclass
@@ -162,15 +171,22 @@ class GroupSource:
     _spare: list[int] | None = None
     _tried: set[str] = field(default_factory=set)
 
+    updates: int = 1  # optimizer steps that share this generation: each takes its groups in order, as one process would
+
     @property
     def share(self) -> int:
         """Groups of a rank."""
         return len(self.rows) // team.size
 
     @property
-    def own(self) -> slice:
+    def order(self) -> list[int]:
+        """All groups, rank by rank: which one each rank's first, second, ... group is among `rows`."""
+        return group_order(len(self.rows), self.updates)
+
+    @property
+    def own(self) -> list[int]:
         """This rank's groups among all."""
-        return slice(team.rank * self.share, (team.rank + 1) * self.share)
+        return self.order[team.rank * self.share : (team.rank + 1) * self.share]
 
     def fill(self) -> None:
         """Encode this rank's rows; where any fails, that is logged and another row of the data set takes its place.
@@ -178,9 +194,9 @@ class GroupSource:
         Raises:
             RuntimeError: no row of the data set can be encoded.
         """
-        tried = [self._try(row) for row in self.rows[self.own]]
-        self.prompts = tried  # type: ignore[assignment]
-        lost = {team.rank * self.share + i for i, prompt in enumerate(tried) if prompt is None}
+        own = self.own
+        self.prompts = [self._try(self.rows[i]) for i in own]  # type: ignore[misc]  # those that failed are replaced at once
+        lost = {i for i, prompt in zip(own, self.prompts, strict=True) if prompt is None}
         lost = {i for found in team.all(lost) for i in found}
         self.failed += len(lost)
         for i, row in enumerate(self.rows):
@@ -206,7 +222,7 @@ class GroupSource:
         if self._spare is None:
             self._spare = list(range(len(self.dataset)))
             random.Random(self.seed).shuffle(self._spare)
-        owner = i // self.share
+        owner, place = divmod(self.order.index(i), self.share)
         while self._spare:
             row: Row = dict(self.dataset[self._spare.pop()])
             if str(row["sample_id"]) not in self._tried:
@@ -215,7 +231,7 @@ class GroupSource:
                 if team.from_rank(owner, prompt is not None):
                     self.rows[i] = row
                     if prompt is not None:
-                        self.prompts[i % self.share] = prompt
+                        self.prompts[place] = prompt
                     return
                 self.failed += 1
         raise RuntimeError("no row of the data set is left that could be encoded; the log names every failure")

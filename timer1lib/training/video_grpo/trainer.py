@@ -20,11 +20,13 @@ These are private to trl: the version is pinned, and tests/test_grpo_contract.py
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
+from accelerate.utils import AutocastKwargs
 from torch import Tensor
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -36,7 +38,15 @@ from timer1lib.models.features import FeatureCache, accept_features, tower_hash,
 from timer1lib.training.common import load_weights
 from timer1lib.training.parallel import SharedTraining, gathered
 from timer1lib.training.video_grpo import VideoGRPOConfig, attention, encoded, repeated, rollouts, shared_prefix
-from timer1lib.training.video_grpo.encoded import EncodeAhead, EncodedPrompt, EncodePrompt, GroupSource, Row, base_model
+from timer1lib.training.video_grpo.encoded import (
+    EncodeAhead,
+    EncodedPrompt,
+    EncodePrompt,
+    GroupSource,
+    Row,
+    base_model,
+    group_order,
+)
 from timer1lib.workers.team import team
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
@@ -49,6 +59,7 @@ class _Batch:
 
     prompts: list[EncodedPrompt]
     group: int
+    numbers: list[int]  # each prompt's place among the groups of all ranks
     rewards: Tensor | None = None  # of all ranks
     completions: list[list[int]] = field(default_factory=list)
 
@@ -135,6 +146,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             repeat_count=self.num_iterations * self.args.steps_per_generation,
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
+            updates=self._updates,
         )
 
     # --- generation -----------------------------------------------------------------------------------------------
@@ -142,42 +154,54 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
         mode = "train" if self.model.training else "eval"
         group = self.num_generations if mode == "train" else self.num_generations_eval
+        updates = self._updates if mode == "train" else 1
+        given = [row for rows in team.all(inputs[::group]) for row in rows]
         source = GroupSource(
-            rows=[row for rows in team.all(inputs[::group]) for row in rows],
+            rows=[row for _, row in sorted(zip(group_order(len(given), updates), given, strict=True), key=lambda pair: pair[0])],
             dataset=self.train_dataset if mode == "train" else self.eval_dataset,
             encode=self._encode,
             seed=rollouts.seed_from(self.args.seed, *self._place(), "replacement"),
+            updates=updates,
         )
         started = time.perf_counter()
         source.fill()
         self._note(mode, "time/encode", time.perf_counter() - started)
         self._note(mode, "groups_failed", float(source.failed))
-        self._batch = batch = _Batch(source.prompts, group)
+        self._batch = batch = _Batch(source.prompts, group, source.own)
         self._add_features(batch)
         if mode == "train" and self.args.dynamic_sampling:
             self._resample(source, batch)
         started = time.perf_counter()
-        own = source.rows[source.own]
-        output: dict[str, Any] = super()._generate_and_score_completions([row for row in own for _ in range(group)])
+        own = [source.rows[i] for i in source.own for _ in range(group)]
+        output: dict[str, Any] = super()._generate_and_score_completions(own)
         output["encoded_prompts"] = batch.rows
         if team.size > 1 and mode == "train":
-            output["unit_tokens"] = self._unit_tokens(output["completion_mask"], group)
+            output["unit_tokens"] = self._unit_tokens(output["completion_mask"], source)
         assert batch.rewards is not None
         everyone = batch.rewards.view(-1, group, batch.rewards.shape[-1])
         weighted = (everyone * self.reward_weights.to(everyone.device)).nansum(-1)
         self._note(mode, "frac_groups_without_gradient", encoded.flat_groups(weighted).float().mean().item())
         if self._on_rollouts is not None and mode == "train":
-            rows = [row for rows in team.all(self._rollout_rows(batch, weighted[source.own])) for row in rows]
+            here = weighted[team.rank * source.share : (team.rank + 1) * source.share]
+            rows = [row for rows in team.all(self._rollout_rows(batch, here)) for row in rows]
             if team.first:
-                self._on_rollouts(self.state.global_step, rows)
+                in_order = sorted(zip(source.order, rows, strict=True), key=lambda pair: pair[0])
+                self._on_rollouts(self.state.global_step, [row for _, row in in_order])
         return output
 
-    def _unit_tokens(self, mask: Tensor, group: int) -> Tensor:
+    @property
+    def _updates(self) -> int:
+        """Optimizer steps that share a generation."""
+        return max(1, self.args.steps_per_generation // self.args.gradient_accumulation_steps)
+
+    def _unit_tokens(self, mask: Tensor, source: GroupSource) -> Tensor:
         """For each of this rank's rows, the completion tokens of all rows that the loss averages together (N,)."""
-        counts = self.accelerator.gather(mask.sum(1))
-        unit = (self.args.groups_per_loss or len(counts) // group) * group
-        everyone = counts.view(-1, unit).sum(1).repeat_interleave(unit)
-        return everyone[team.rank * len(mask) : (team.rank + 1) * len(mask)]
+        counts = self.accelerator.gather(mask.sum(1)).view(len(source.rows), -1).sum(1)
+        in_order = torch.empty_like(counts)
+        in_order[source.order] = counts
+        unit = self.args.groups_per_loss or len(source.rows) // source.updates
+        of_unit = in_order.view(-1, unit).sum(1).repeat_interleave(unit)
+        return of_unit[source.own].repeat_interleave(len(mask) // source.share)
 
     def _encode(self, row: Row) -> EncodedPrompt:
         return encoded.encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
@@ -195,7 +219,9 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         cache = self._features or FeatureCache(None, memory_gb=0.0)
         videos: list[Any] = [(p.video, p.grid) for p in todo]
         model = base_model(self.accelerator.unwrap_model(self.model))
-        for prompt, features in zip(todo, cache.features(model, self._tower, videos, [p.key for p in todo]), strict=True):
+        with self.accelerator.autocast():
+            found = cache.features(model, self._tower, videos, [p.key for p in todo])
+        for prompt, features in zip(todo, found, strict=True):
             prompt.video = features
 
     def _resample(self, source: GroupSource, batch: _Batch) -> None:
@@ -203,7 +229,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         replaced = 0
         batch.completions = self._sample(batch, range(len(batch.prompts)), attempt=0)
         for attempt in range(1, self.args.dynamic_sampling + 1):
-            rows = [row for row in source.rows[source.own] for _ in range(batch.group)]
+            rows = [source.rows[i] for i in source.own for _ in range(batch.group)]
             asked = [row["prompt"] for row in rows]
             texts = self._texts(asked, batch.completions)
             # Gathered over processes: every one of them calls this equally often, whatever it finds in its own rows.
@@ -215,10 +241,10 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             )
             if not flat_everywhere.any():
                 break
-            everywhere = flat_everywhere.nonzero().flatten().tolist()
+            everywhere = sorted(source.order[i] for i in flat_everywhere.nonzero().flatten().tolist())
             source.replace(everywhere)
             replaced += len(everywhere)
-            flat = [i - source.own.start for i in everywhere if source.own.start <= i < source.own.stop]
+            flat = [place for place, i in enumerate(source.own) if i in everywhere]
             self._add_features(batch)
             fresh = self._sample(batch, flat, attempt)
             for position, index in enumerate(flat):
@@ -247,8 +273,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         indices = list(which)
         started = time.perf_counter()
         prompts = [batch.prompts[i] for i in indices]
-        first = team.rank * len(batch.prompts)
-        seeds = [rollouts.seed_from(self.args.seed, *self._place(), attempt, first + i) for i in indices]
+        seeds = [rollouts.seed_from(self.args.seed, *self._place(), attempt, batch.numbers[i]) for i in indices]
         pad = self._tokenizer.pad_token_id
         out: list[list[int]] = []
         with (
@@ -262,7 +287,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             gathered(self.model_wrapped),
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
-            self.accelerator.autocast(),
+            self.accelerator.autocast(AutocastKwargs(cache_enabled=True)),  # every step reads the same weights
         ):
             for chunk in _chunks(list(map(len, prompts)), ROLLOUT_TOKENS):
                 asked = prompts[chunk]
@@ -338,7 +363,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             return 1.0
         here = inputs["completion_mask"].sum().clamp(min=1) / inputs["unit_tokens"][0].clamp(min=1)
         forwards = self.current_gradient_accumulation_steps * team.size
-        groups = self.args.generation_batch_size // self.num_generations
+        groups = forwards * self.args.per_device_train_batch_size // self.num_generations
         units = groups // (self.args.groups_per_loss or groups)
         return float(here) * forwards / units
 
@@ -414,8 +439,18 @@ class _EpochSampler(RepeatSampler):  # type: ignore[misc]
     """trl's sampler with an order that depends on seed and epoch alone.
 
     trl's draws the orders of all epochs from one stream, and a run that resumes in its second epoch would start that
-    stream anew.
+    stream anew. Several ranks take neighbouring parts of what it gives: each finds its share of every update there.
     """
+
+    def __init__(self, *args: Any, updates: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._order = group_order(self.batch_size, updates)
+
+    def __iter__(self) -> Iterator[int]:
+        given = super().__iter__()
+        while block := list(islice(given, self.batch_size * self.mini_repeat_count)):
+            groups = block[:: self.mini_repeat_count]
+            yield from (groups[i] for i in self._order for _ in range(self.mini_repeat_count))
 
     def set_epoch(self, epoch: int) -> None:
         if self.shuffle:
