@@ -211,7 +211,7 @@ def test_adapters_train_alike_on_two_ranks(world: Path, tmp_path: Path, parallel
 
 def test_what_grpo_has_besides_is_the_same_on_two_ranks(world: Path, tmp_path: Path) -> None:
     more = {
-        "steps_per_epoch": 6, "beta": 0.02, "dynamic_sampling": 2, "entropy_coefficient": 1e-2, "groups_per_forward": 2,
+        "steps_per_epoch": 6, "beta": 0.02, "dynamic_sampling": 2, "entropy_coefficient": 1e-2, "groups_per_forward": 2, "updates_per_rollout": 2,
         "loss_type": "grpo", "epochs": 2, "phase_policy": "carry", "schedule": "sample_filtering", "filter_high": 1.0,
     }  # fmt: skip
     runs = []

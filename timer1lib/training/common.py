@@ -124,20 +124,14 @@ def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
 
 
 def save_model(
-    trainer: Any,
-    processor: Any,
-    folder: Path,
-    work: Path,
-    start_from: str,
-    shared: SharedParams,
-    optimizer_from: Path | None = None,
+    trainer: Any, processor: Any, folder: Path, work: Path, start_from: str, shared: SharedParams, carried: Path | None = None
 ) -> None:
     """Keep a trained model, adapters merged into it, in the types that it has, with its processor as an ordinary folder.
 
     It appears only when complete.
 
     Of several ranks the first one writes, and takes the work folder away. Optimizer and learning-rate schedule of the
-    checkpoint `optimizer_from` are kept beside the model. `start_from`: the model that the training started from.
+    checkpoint `carried` are kept beside the model. `start_from`: the model that the training started from.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     state = whole_weights(model) if is_sharded(model) else None
@@ -145,7 +139,7 @@ def save_model(
         state = trainer.accelerator.get_state_dict(trainer.deepspeed)
     if team.first:
         trained = merged(model, start_from, shared, state)
-        _save(trained, state if trained is model else None, processor, folder, optimizer_from)
+        _save(trained, state if trained is model else None, processor, folder, carried)
         shutil.rmtree(work)
     team.wait()
 
