@@ -179,6 +179,8 @@ class _Forked:
         environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
         if nodes.count > 1:
             environment["MASTER_ADDR"], environment["MASTER_PORT"] = nodes.host, str(nodes.port)
+        if world == 1 and job["device"] != "cpu":  # trl refuses to see several cards without others to share them with
+            environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         ranks = []
         for number in range(local):
             own = {"RANK": str(nodes.node * local + number), "WORLD_SIZE": str(world)}
@@ -242,7 +244,7 @@ def start_server(threads: int = 0) -> str:
     name = f"timer1-{os.getpid()}-{secrets.token_hex(8)}"
     address = f"@{name}" if sys.platform == "linux" else f"{tempfile.mkdtemp(prefix='timer1-')}/{name[-8:]}"
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-m", "timer1lib.workers.server", address, *IMPORTS]
+    command = [sys.executable, "-m", "timer1lib.workers.server", address, str(os.getpid()), *IMPORTS]
     environment = _environment() | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload]
     return address
