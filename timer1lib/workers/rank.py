@@ -5,6 +5,7 @@ Runs in a fork of `workers.server`, or as `python -m timer1lib.workers.rank JOB_
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -50,7 +51,8 @@ def hold_run(path: Path) -> Any:
     import fcntl
 
     stream = open(path, "a+")  # noqa: SIM115 - held for the life of the process
-    fcntl.lockf(stream, fcntl.LOCK_SH)
+    with contextlib.suppress(OSError):  # some shared folders have no locks
+        fcntl.lockf(stream, fcntl.LOCK_SH)
     return stream
 
 
@@ -73,9 +75,7 @@ def _join(job: dict[str, Any], folder: Path) -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     if team.size != (wanted := job["processes"] * job["nodes"]):
-        raise Timer1Error(
-            f"{job['config']}: accelerate started {team.size} of {wanted} ranks; set them in this file, or processes"
-        )
+        raise Timer1Error(f"{job['config'] or 'the launcher'}: {team.size} of {wanted} ranks were started; set as many there")
     on_gpu = job["device"] != "cpu" and torch.cuda.is_available()
     if team.size == 1:
         return
