@@ -3,9 +3,9 @@
     python -m timer1lib.workers.server ADDRESS OWNER MODULE...
 
 It belongs to the process that started it (its id is OWNER) and ends with it, whatever the signal. Nothing touches CUDA and
-no thread is started before a fork. A connection is one order: {"imports": true}, or {"folder", "ranks": [environment, ...]}. Ranks live
-as long as the connection that ordered them: closing it kills them. The first rank that fails ends the others, and what
-became of it is the answer: {"rank": null} where all went well, else {"rank": 3, "signal": 9, "status": null}.
+no thread is started before a fork. A connection is one order: {"imports": true}, or {"folder", "ranks": [environment, ...]}.
+Ranks live as long as the connection that ordered them: closing it kills them. The first rank that fails ends the others, and
+what became of it is the answer: {"rank": null} where all went well, else {"rank": 3, "signal": 9, "status": null}.
 """
 
 from __future__ import annotations
