@@ -154,6 +154,8 @@ Overrides = Annotated[list[str] | None, typer.Option("-p", metavar="SECTION.KEY=
 Format = Annotated[
     str | None, typer.Option("--format", metavar="NAME", help="Format of the annotations; recognised where left out.")
 ]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, metavar="N", help="Machines that train this run together.")]
+Address = Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="Where they meet: the first machine's name.")]
 RunArgument = typer.Argument(metavar="RUN", autocompletion=_runs, help="A run's folder, or its name under outputs/.")
 
 
@@ -167,6 +169,8 @@ def run(
     until: Annotated[str | None, typer.Option(metavar="05", help="Last stage.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run stages anew even where nothing has changed.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder in place of outputs/<name>.")] = None,
+    nodes: Nodes = 1,
+    address: Address = "",
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which stages would run and why, and do nothing.")] = False,
     json: Json = False,
@@ -176,12 +180,14 @@ def run(
     from timer1lib.params.load import load_params
     from timer1lib.runs.runner import plan_text, planned, summary_lines
     from timer1lib.runs.runner import run as run_notebooks
+    from timer1lib.workers.nodes import parse_nodes
 
     loaded = load_params(resolve(params), overrides or [])
     if dry_run:
         plan = planned(loaded, from_=from_, until=until, fresh=fresh, out=out)
         return Outcome(plan_text(plan), [dataclasses.asdict(stage) for stage in plan])
-    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
+    machines = parse_nodes(0, nodes, address) if nodes > 1 else None
+    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes, nodes=machines)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
     return Outcome("\n".join(summary_lines(result)), value)
@@ -210,6 +216,22 @@ def params(
         values = load_params(next((place for place in places if place.is_file()), places[0]))
     rows = listing.rows(section, values, differing=diff is not None)
     return Outcome(text_table(table_of(rows)) if rows else "all as in the defaults", rows)
+
+
+@command
+def work(
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder, which all machines share.")],
+    node: Annotated[int, typer.Option(min=1, metavar="K", help="Which machine this is; 0 is the one that runs `timer1 run`.")],
+    nodes: Nodes,
+    address: Address,
+) -> Outcome:
+    """Join the trainings of a run that another machine began (docs/scale.md), until it is finished."""
+    from timer1lib.files import resolve
+    from timer1lib.workers.launch import join
+    from timer1lib.workers.nodes import parse_nodes
+
+    join(resolve(run), parse_nodes(node, nodes, address), lambda line: sys.stderr.write(line + "\n"))
+    return Outcome(f"{run}: the run has ended")
 
 
 @command
@@ -381,14 +403,20 @@ def inspect(
 
 
 @command
-def estimate(params: ParamsFile, overrides: Overrides = None, json: Json = False) -> Outcome:
-    """Work out a recipe's memory and arithmetic before renting."""
+def estimate(
+    params: ParamsFile,
+    overrides: Overrides = None,
+    card: Annotated[str, typer.Option(metavar="NAME", help="A100, H100, H200, L40S or RTX4090.")] = "H100",
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Share of its rate that is reached.")] = 0.3,
+    json: Json = False,
+) -> Outcome:
+    """Work out a recipe's memory, arithmetic, hours and disk before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
     from timer1lib.training.estimate import estimate as work_out
     from timer1lib.training.estimate import format_estimate
 
-    value = work_out(load_params(resolve(params), overrides or []))
+    value = work_out(load_params(resolve(params), overrides or []), card, mfu)
     return Outcome(format_estimate(value), value)
 
 

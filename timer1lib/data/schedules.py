@@ -45,6 +45,7 @@ def plan_epoch(
     low: float = LOW,
     high: float = HIGH,
     bands: str = "0.5:1, 0.2:0.7, 0:0.5",
+    keep: Callable[[str, float], bool] | None = None,
 ) -> Epoch:
     """What epoch `epoch` (from 0) of `epochs` trains on.
 
@@ -60,6 +61,7 @@ def plan_epoch(
 
     Args:
         difficulty: IoU by id; None or absent where the model did not answer, which counts as 0.
+        keep: sample filtering's rule of one's own (id, IoU), in place of the bounds.
 
     Raises:
         Timer1Error: an unknown schedule, an epoch out of range, a band that is none, an epoch without samples.
@@ -74,8 +76,10 @@ def plan_epoch(
     if schedule in ("sample_filtering", "staged"):
         if schedule == "staged":
             low, high = parse_bands(bands)[: epoch + 1][-1]
-        kept = [row["id"] for row in filter_epoch(pool, difficulty, low, high) if row["kept"]]
-        return _shuffled(kept, rng, f"{len(kept)} of {len(pool)} samples with {low:g} < IoU <= {high:g}")
+        rule = keep if schedule == "sample_filtering" else None
+        kept = [row["id"] for row in filter_epoch(pool, difficulty, low, high, rule) if row["kept"]]
+        which = "by your rule" if rule else f"with {low:g} < IoU <= {high:g}"
+        return _shuffled(kept, rng, f"{len(kept)} of {len(pool)} samples {which}")
     sign = -1 if schedule == "easy_to_hard" else 1
     ranked = sorted(pool, key=lambda name: sign * (difficulty.get(name) or 0.0))
     part = slice_of(ranked, epoch, epochs)

@@ -15,7 +15,7 @@ from timer1lib.ideas import meaning
 
 _meaning = lru_cache(maxsize=1024)(meaning)
 
-_NO_RESULT = ("params", "progress", "runs")
+_NO_RESULT = ("params", "progress", "runs", "workers")
 """Left out: parameter models, whose values are in the key already, what shows how far a stage is, and what runs it."""
 
 
