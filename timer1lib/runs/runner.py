@@ -29,7 +29,7 @@ from timer1lib.runs.stamps import Store, damaged, parts_of, read_stamp
 ASK_SECONDS = 600.0
 """A finished checkpoint that took longer is replaced only by a person who said so, where there is one to ask."""
 
-_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, ".progress", ".row.json", ".row-result.json", "run.log")
+_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, ".progress", ".row.json", ".row-result.json", ".store", "run.log")
 """What may lie in a run's folder before its manifest does."""
 
 
@@ -150,9 +150,14 @@ class Replaced(str):
     precious = False
 
 
+def somebody_there() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def ask(lines: Sequence[str]) -> None:
     """Ask whether finished checkpoints may be replaced, where there is somebody to ask; a Timer1Error where they may not."""
-    if not lines or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not lines or not somebody_there():
         return
     sys.stderr.write(f"{'; '.join(lines)}. Replace what is finished? [y/N] ")
     sys.stderr.flush()
