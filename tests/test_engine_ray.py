@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +25,17 @@ from timer1lib.runs.sweep import SweepResult, sweep
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed (make extras)")
 
-CARDS = {"a": 3, "b": 3, "c": 2}
+CARDS = (3, 3, 2)
+
+
+def ports() -> dict[str, int]:
+    """Named ports: a node whose agents choose their own gives up where they need more than 15 s for it, as beside other work."""
+    names = ("runtime_env_agent_port", "dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port")
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in names]
+        for one in free:
+            one.bind(("", 0))
+        return dict(zip(names, (one.getsockname()[1] for one in free), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +45,9 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0, "object_store_memory": 80 << 20})
-        found.parts = [found.add_node(num_cpus=4, num_gpus=n, object_store_memory=80 << 20) for n in CARDS.values()]
+        memory = {"object_store_memory": 80 << 20}
+        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **ports(), **memory})
+        found.parts = [found.add_node(num_cpus=4, num_gpus=n, **ports(), **memory) for n in CARDS]
         found.wait_for_nodes()
         yield found
         found.shutdown()

@@ -16,6 +16,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import atomic_write_bytes, atomic_write_json, read_json, safe_join, sha256_file
 from timer1lib.runfolder import RunFolder
@@ -90,7 +92,12 @@ class StoredStages(Store):
         return ""
 
     def find(self, stage: StageRef, key: str) -> RunFolder | None:
-        return super().find(stage, key) or (super().find(stage, key) if self._bring(stage, key) else None)
+        if found := super().find(stage, key):
+            return found
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{entry_name(stage, key)}.bring"):  # one row fetches what several take
+            return super().find(stage, key) or (super().find(stage, key) if self._bring(stage, key) else None)
 
     def put(self, run: RunFolder, stage: StageRef) -> None:
         stamp = read_stamp(run, stage)

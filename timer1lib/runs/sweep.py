@@ -7,7 +7,6 @@ was killed goes on where it stopped, as every row is an ordinary run and every f
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -115,12 +114,8 @@ def sweep(
     """
     spec, rows = read_sweep(path, overrides, seeds)
     find_stage(spec.until)
-    seen: set[str] = set()
-    for row in rows:  # rows of one sweep name few files
-        named = json.dumps([row.params.shared.model, row.params.curate.model_dump()])
-        if named not in seen:
-            check_files(row.params)
-        seen.add(named)
+    for row in rows:
+        check_files(row.params)
     project = project or Project.find()
     root = Path(out) if out else project.root / "outputs" / "sweeps" / spec.name
     refuse_foreign(root, "*/.row.json", RUNNER_LOCK)
@@ -139,7 +134,7 @@ def sweep(
     with _signals_end_it(), exclusive(root, "timer1 sweep") as held:
         for left in (root / ".store").glob(".new-*"):
             shutil.rmtree(left, ignore_errors=True)
-        machines = open_engine(engine, resources, jobs, address, spec.slurm, root)
+        machines = open_engine(engine, resources, jobs and min(jobs, len(rows)), address, spec.slurm, root)
         store = StoredStages(root / ".store", storage, spec.name) if storage else None
         told = partial(job_of, root=root, project=project, sweep=spec.name, storage=storage)
         try:

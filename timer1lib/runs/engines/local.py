@@ -46,7 +46,8 @@ class LocalEngine:
         if resources.cpus:
             self._places = min(self._places, cores // resources.cpus)
         # with several rows at a time each has its share of the cores
-        self.cpus = resources.cpus or (max(1, cores // self._places) if self._places > 1 else None)
+        share = max(1, cores // self._places) if self._places > 1 and "OMP_NUM_THREADS" not in os.environ else None
+        self.cpus = resources.cpus or share
         self._running: dict[str, tuple[RowProcess, dict[str, float]]] = {}
 
     def places(self) -> int:
@@ -58,8 +59,7 @@ class LocalEngine:
         for card, share in taken.items():
             self._free[card] -= share
         seen = {CARDS_VARIABLE: ",".join(sorted(taken, key=list(self._free).index))} if self._free else {}
-        own = {} if "OMP_NUM_THREADS" in os.environ and not job["cpus"] else {"cpus": job["cpus"] or self.cpus}
-        self._running[name] = RowProcess({**job, **own}, seen), taken
+        self._running[name] = RowProcess({**job, "cpus": self.cpus}, seen), taken
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
         deadline = time.monotonic() + seconds
