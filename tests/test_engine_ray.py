@@ -53,24 +53,25 @@ def cluster() -> Iterator[Any]:
         found.shutdown()
 
 
-SEEN = """
+EVALUATE = """
 import json, os, time
 from pathlib import Path
-with open({marks!r}, "a") as stream:
-    seen = {{"node": os.environ.get("TIMER1_NODE"), "cards": os.environ.get("CUDA_VISIBLE_DEVICES"), "beta": beta, "at": time.time()}}
-    stream.write(json.dumps(seen) + "\\n")
+row = {{"row": resamples, "node": os.environ.get("TIMER1_NODE"), "cards": os.environ.get("CUDA_VISIBLE_DEVICES")}}
+def mark(name):
+    with open(Path({folder!r}) / name, "a") as stream: stream.write(json.dumps({{**row, "at": time.time()}}) + "\\n")
+mark("begun.jsonl")
+if resamples == 999: raise ValueError("one row's own error")
+time.sleep({seconds})
+(Path(run_dir) / "metrics.json").write_text(json.dumps({{"splits": {{"test_id": {{"grpo": {{"mIoU": resamples / 10}}}}}}}}))
+mark("ended.jsonl")
 """
+ROWS = [100, 200, 300, 400, 500, 600, 700, 800, 999]
 
 
-def project_of(folder: Path) -> Project:
-    """Stubs whose 04 says where it runs, and whose result depends on the row."""
-    bodies = {**BODIES, "grpo": SEEN.format(marks=str(folder / "marks.jsonl")) + BODIES["grpo"]}
-    bodies["grpo"] += "\nwith open(log, 'a') as stream: stream.write(f'{int(1000 * beta)}\\n')\nopen(" + repr(
-        str(folder / "ends.txt")
-    )
-    bodies["grpo"] += ", 'a').write(json.dumps({'beta': beta, 'at': time.time()}) + '\\n')\n"
+def project_of(folder: Path, seconds: float) -> Project:
+    """Stubs whose 05 says where and when it runs, and whose result is the row's own."""
     folder.mkdir()
-    return make_project(folder / "p", bodies)
+    return make_project(folder / "p", {**BODIES, "evaluate": EVALUATE.format(folder=str(folder), seconds=seconds)})
 
 
 def marks(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -78,57 +79,52 @@ def marks(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def run_sweep(folder: Path, **options: Any) -> tuple[SweepResult, str]:
-    path = write_sweep(folder, grid={"grpo.beta": [i / 100 for i in range(8)]}, until="05", gpus=options.pop("gpus", 1.0), cpus=1)
+def run_sweep(folder: Path, gpus: float = 1.0, **options: Any) -> tuple[SweepResult, str]:
+    path = write_sweep(folder, grid={"evaluate.resamples": ROWS}, until="05", gpus=gpus, cpus=1)
     stream = io.StringIO()
     return sweep(path, out=folder / "out", stream=stream, **options), stream.getvalue()
-
-
-def table(result: SweepResult) -> str:
-    return means_table(result.rows)
 
 
 def test_every_row_sees_a_card_of_its_own_and_a_node_may_die(
     tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep_module, "_compare", lambda runs: ({}, ""))
-    monkeypatch.setenv("STUB_STEP_SECONDS", "0")
-    here = project_of(tmp_path / "local")
-    local, _ = run_sweep(tmp_path / "local", project=here, gpus=0.0, jobs=2)
-    assert not local.failed, local.text()
+    local, _ = run_sweep(tmp_path / "local", gpus=0, project=project_of(tmp_path / "local", 0), jobs=2)
+    assert [row["name"] for row in local.failed] == ["resamples=999"]
 
-    there, killed = project_of(tmp_path / "ray"), threading.Event()
+    far, killed = tmp_path / "ray", threading.Event()
+    project = project_of(far, 2.0)
 
     def kill_a_node() -> None:
-        while not (begun := marks(tmp_path / "ray", "marks.jsonl")):
+        while not (begun := marks(far, "begun.jsonl")):
             time.sleep(0.05)
         node = next(part for part in cluster.parts if part.node_id == begun[0]["node"])
         cluster.remove_node(node, allow_graceful=False)
         killed.set()
 
-    killer = threading.Thread(target=kill_a_node, daemon=True)
-    killer.start()
-    result, log = run_sweep(
-        tmp_path / "ray", project=there, engine="ray", address=cluster.address, storage=str(tmp_path / "kept")
-    )
+    threading.Thread(target=kill_a_node, daemon=True).start()
+    result, log = run_sweep(far, project=project, engine="ray", address=cluster.address, storage=str(tmp_path / "kept"))
     assert killed.is_set()
-    assert not result.failed, log
     assert "it is tried again" in log
-    assert table(result) == table(local), log
+    assert [(row["name"], row["error"]) for row in result.failed] == [("resamples=999", result.failed[0]["error"])], log
+    assert "05_evaluate, cell 3: ValueError: one row's own error" in result.failed[0]["error"]
+    assert means_table(result.rows) == means_table(local.rows), log
+    assert "80.0" in means_table(result.rows)
     assert [row["name"] for row in result.rows] == [row["name"] for row in local.rows]
-    began = marks(tmp_path / "ray", "marks.jsonl")
-    assert len(began) > 8, "a row that the dead node had begun was begun again"
-    assert {row["beta"] for row in began} == {i / 100 for i in range(8)}
-    ends = {row["beta"]: row["at"] for row in marks(tmp_path / "ray", "ends.txt")}
-    for one in began:
+    begun, ended = marks(far, "begun.jsonl"), {row["row"]: row["at"] for row in marks(far, "ended.jsonl")}
+    assert len(begun) > len(ROWS), "a row that the dead node had begun was begun again"
+    assert {row["row"] for row in begun} == set(ROWS)
+    for i, one in enumerate(begun):
         assert one["cards"] in ("0", "1", "2"), "one card each"
-        for other in began:
-            if other is not one and (one["node"], one["cards"]) == (other["node"], other["cards"]):
-                assert other["at"] < one["at"] or other["at"] > ends[one["beta"]], "no two at a time on one card"
+        for other in begun[i + 1 :]:
+            if (one["node"], one["cards"]) == (other["node"], other["cards"]):
+                assert other["at"] >= ended.get(one["row"], 0), "no two at a time on one card"
     # each row stands here as an ordinary run, though it ran elsewhere
-    for row in result.rows:
-        assert (tmp_path / "ray" / "out" / row["name"] / "checkpoints" / "sft" / "model.bin").is_file()
-    assert sum(stage["how"] == "ran" for row in result.rows for stage in row["stages"].values()) == 3 + 2 * 8
+    for row in (row for row in result.rows if not row["error"]):
+        assert (far / "out" / row["name"] / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 0\n"
+    assert sum(stage["how"] == "ran" for row in result.rows for stage in row["stages"].values()) == 4 + 8, (
+        "what is shared runs once"
+    )
 
 
 def test_what_the_cluster_lacks_is_one_line(tmp_path: Path, cluster: Any) -> None:

@@ -6,9 +6,11 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,7 +159,7 @@ def test_what_this_machine_lacks_is_one_line(resources: Resources, words: str, m
         ({}, ["--engine", "slurm"], "pip install 'timer1lib[slurm]'"),
         ({}, ["--storage", "nowhere://x"], "--storage 'nowhere://x'"),
         ({}, ["--storage", "/proc/nowhere"], "--storage '/proc/nowhere': cannot be used"),
-        ({"gpus": 1.5}, [], "gpus: a whole number of cards"),
+        ({"gpus": 1.5}, [], "'gpus': a whole number of cards"),
         ({"gpus": -1}, [], "gpus"),
         ({"cpus": 0}, [], "cpus"),
         ({"gpus": 1000}, [], "gpus: 1000, and this machine has"),
@@ -188,8 +190,7 @@ def test_the_help_names_every_key_of_a_sweep_file(capsys: pytest.CaptureFixture[
 
     assert main(["sweep", "--help"]) == 0
     text = capsys.readouterr().out
-    shown = text[text.index("  name: rates") : text.index("timer1 sweep params/sweeps")]
-    tree = yaml.safe_load(shown)
+    tree = yaml.safe_load(textwrap.dedent(text[text.index("    name: rates") : text.index("  timer1 sweep params/sweeps")]))
     assert set(tree) == set(SweepSpec.model_fields)
     SweepSpec.model_validate(tree)
 
@@ -215,75 +216,80 @@ def below(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGKILL"])
-def test_nothing_outlives_a_sweep_and_a_new_start_goes_on(tmp_path: Path, how: str) -> None:
+def test_nothing_outlives_a_sweep_whatever_the_signal_and_a_new_start_goes_on(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p")
     path = write_sweep(tmp_path, rows=[{"name": "a"}, {"name": "b", "set": {"grpo.beta": 0.5}}], until="04")
     command = [sys.executable, "-m", "timer1lib.cli", "sweep", str(path), "--jobs", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "STUB_STEP_SECONDS": "0.15"}
+    pids = project.root / "outputs" / "sweeps" / "s" / "pids.txt"
 
-    def begin() -> subprocess.Popen[bytes]:
+    def begin(seconds: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "STUB_STEP_SECONDS": seconds}
         return subprocess.Popen(command, cwd=project.root, env=environment, stderr=subprocess.PIPE)
 
-    running = begin()
-    pids, deadline = project.root / "outputs" / "sweeps" / "s" / "pids.txt", time.monotonic() + 90
-    while not (pids.exists() and len(pids.read_text().splitlines()) == 2) and time.monotonic() < deadline:
-        assert running.poll() is None, running.communicate()[1].decode()
-        time.sleep(0.05)
-    time.sleep(0.5)
-    family = below(running.pid)
-    assert len(family) >= 4, "two rows, each with a kernel"
-    running.send_signal(getattr(signal, how))
-    running.wait(20)
-    assert running.returncode != 0
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert not alive, [process.cmdline() for process in alive]
-    again = begin()
+    def begun() -> list[int]:
+        return [int(line.split()[-1]) for line in pids.read_text().splitlines()] if pids.exists() else []
+
+    for round_, how in enumerate((signal.SIGTERM, signal.SIGHUP, signal.SIGKILL), 1):
+        running, deadline = begin("0.4"), time.monotonic() + 90
+        while len(begun()) < 2 * round_ and time.monotonic() < deadline:
+            assert running.poll() is None, running.communicate()[1].decode()
+            time.sleep(0.05)
+        time.sleep(0.6)
+        family = below(running.pid)
+        assert len(family) >= 4, "two rows, each with a kernel"
+        running.send_signal(how)
+        running.wait(20)
+        assert running.returncode not in (0, 1, 2)
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive, [process.cmdline() for process in alive]
+    again = begin("0")
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0, said.decode()
-    begun = [int(line.split()[-1]) for line in pids.read_text().splitlines()]
-    assert begun[:2] == [0, 0]
-    assert len(begun) == 4
-    assert min(begun[2:]) > 0, "both went on where they were"
+    assert begun()[:2] == [0, 0]
+    assert len(begun()) == 8
+    assert min(begun()[2:]) > 0, "all went on where they were"
     for row in "ab":
         steps = (project.root / "outputs" / "sweeps" / "s" / row / "logs" / "grpo.jsonl").read_text().split()
         assert steps == [str(i * i) for i in range(20)]
 
 
 def stub_sweep(folder: Path, project: Project, **options: Any) -> tuple[Any, str]:
-    """Two rows that share 01 and 02 and differ in 03, which keeps what its parameters were."""
-    path = write_sweep(folder, grid={"difficulty.n": [5, 6]}, until="03")
+    """Two rows that share 01 and differ in 02, whose checkpoint says how."""
+    path = write_sweep(folder, grid={"sft.steps": [5, 6]}, until="02")
     stream = io.StringIO()
     return sweep(path, out=folder / "out", project=project, stream=stream, **options), stream.getvalue()
 
 
 def stub_rows(folder: Path) -> Project:
-    return make_project(folder, {**BODIES, "difficulty": BODIES["difficulty"].replace("{}", "{n}").replace('"{n}', 'f"{n}')})
+    return make_project(folder, {"sft": BODIES["sft"].replace('"sft of "', 'f"{steps} steps of "')})
 
 
 def result(folder: Path) -> dict[str, str]:
-    """The rows' files that count, by name."""
-    names = ("data/train.jsonl", "data/selected.jsonl", "checkpoints/sft/model.bin")
-    return {f"{row}/{name}": (folder / "out" / row / name).read_text() for row in ("n=5", "n=6") for name in names}
+    """The rows' files that count, by row and name."""
+    names = ("data/train.jsonl", "checkpoints/sft/model.bin")
+    return {f"{n} {name}": (folder / "out" / f"steps={n}" / name).read_text() for n in (5, 6) for name in names}
+
+
+EXPECTED = {
+    "5 data/train.jsonl": "seed 0\n",
+    "5 checkpoints/sft/model.bin": "5 steps of seed 0\n",
+    "6 data/train.jsonl": "seed 0\n",
+    "6 checkpoints/sft/model.bin": "6 steps of seed 0\n",
+}
+
+
+def how(done: Any) -> list[str]:
+    return sorted(stage["how"] for row in done.rows for stage in row["stages"].values())
 
 
 @needs("submitit", "slurm")
 def test_slurm_by_the_local_executor_of_submitit(tmp_path: Path) -> None:
     project = stub_rows(tmp_path / "p")
-    done, log = stub_sweep(tmp_path / "there", project, engine="slurm", address="local", jobs=2)
+    done, log = stub_sweep(tmp_path, project, engine="slurm", address="local", jobs=2)
     assert not done.failed, log
-    assert result(tmp_path / "there") == {
-        f"n={n}/{name}": text
-        for n in (5, 6)
-        for name, text in {
-            "data/train.jsonl": "seed 0\n",
-            "data/selected.jsonl": f"{n}\n",
-            "checkpoints/sft/model.bin": "sft of seed 0\n",
-        }.items()
-    }
-    assert sum(stage["how"] == "ran" for row in done.rows for stage in row["stages"].values()) == 4
-    assert sum(stage["how"] == "reused" for row in done.rows for stage in row["stages"].values()) == 2
-    assert json.loads((tmp_path / "there" / "out" / ".slurm" / "jobs.json").read_text()) == []
+    assert result(tmp_path) == EXPECTED
+    assert how(done) == ["ran", "ran", "ran", "reused"]
+    assert json.loads((tmp_path / "out" / ".slurm" / "jobs.json").read_text()) == []
 
 
 @needs("submitit", "slurm")
@@ -304,17 +310,26 @@ def test_wrong_slurm_options_are_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_artefacts_come_and_go_by_a_folder_that_nodes_share_nothing_else_of(tmp_path: Path) -> None:
-    project, url = stub_rows(tmp_path / "p"), str(tmp_path / "kept")
-    done, log = stub_sweep(tmp_path / "one", project, storage=url)
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Path, dict[str, str]]:
+    """A storage in a folder that a sweep has left: project, folder, {row: key of its 02}."""
+    folder = tmp_path_factory.mktemp("kept")
+    project = stub_rows(folder / "p")
+    done, log = stub_sweep(folder / "one", project, storage=str(folder / "url"))
     assert not done.failed, log
-    # another machine, with a folder of its own and the same storage: nothing runs again
-    again, log = stub_sweep(tmp_path / "two", project, storage=url)
+    assert how(done) == ["ran", "ran", "ran", "reused"]
+    assert result(folder / "one") == EXPECTED
+    return project, folder / "url", {row["name"]: row["stages"]["02_sft"]["key"] for row in done.rows}
+
+
+def test_another_machine_with_the_same_storage_runs_nothing_again(tmp_path: Path, kept: Any) -> None:
+    project, url, _ = kept
+    again, log = stub_sweep(tmp_path, project, storage=str(url))
     assert not again.failed, log
-    assert result(tmp_path / "two") == result(tmp_path / "one")
-    assert not any(stage["how"] == "ran" for row in again.rows for stage in row["stages"].values())
-    assert (tmp_path / "two" / "out" / "n=5" / "manifest.json").is_file()
-    assert "01_curate" in (tmp_path / "two" / "out" / "n=5" / LOG).read_text()
+    assert result(tmp_path) == EXPECTED
+    assert "ran" not in how(again)
+    assert json.loads((tmp_path / "out" / "steps=5" / "manifest.json").read_text())["stages"]
+    assert "01_curate" in (tmp_path / "out" / "steps=5" / LOG).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -336,21 +351,20 @@ def bucket() -> Iterator[str]:
 
 
 def test_artefacts_come_and_go_by_an_s3_like_server(tmp_path: Path, bucket: str) -> None:
-    done, log = stub_sweep(tmp_path / "one", stub_rows(tmp_path / "p"), storage=bucket)
+    done, log = stub_sweep(tmp_path, stub_rows(tmp_path / "p"), storage=bucket)
     assert not done.failed, log
-    assert set(result(tmp_path / "one").values()) == {"seed 0\n", "5\n", "6\n", "sft of seed 0\n"}
+    assert result(tmp_path) == EXPECTED
+    assert how(done) == ["ran", "ran", "ran", "reused"]
     with pytest.raises(Timer1Error, match=r"--storage 's3://nowhere/x': cannot be used"):
         Storage("s3://nowhere/x").check()
 
 
-def test_a_damaged_or_strange_entry_of_a_storage_is_not_used(tmp_path: Path) -> None:
-    project, url = stub_rows(tmp_path / "p"), tmp_path / "kept"
-    done, log = stub_sweep(tmp_path / "one", project, storage=str(url))
-    assert not done.failed, log
-    stage = find_stage("sft")
-    key = done.rows[0]["stages"]["02_sft"]["key"]
+def test_a_damaged_or_strange_entry_of_a_storage_is_not_used(tmp_path: Path, kept: Any) -> None:
+    stage, url = find_stage("sft"), tmp_path / "url"
+    shutil.copytree(kept[1], url)
+    key = kept[2]["steps=5"]
     assert StoredStages(tmp_path / "a", str(url), "s").find(stage, key) is not None
-    entry = next(url.glob("stages/02_sft-*.json"))
+    entry = next(url.glob(f"stages/02_sft-{key[:8]}*.json"))
     text = entry.read_text()
     entry.write_text(text.replace("checkpoints/sft/model.bin", "../../outside.bin"))
     assert StoredStages(tmp_path / "b", str(url), "s").find(stage, key) is None
