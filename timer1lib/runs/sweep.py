@@ -31,8 +31,9 @@ from timer1lib.runs.kernel import RUNNER_LOCK, exclusive
 from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.row import LOG, last_line
-from timer1lib.runs.runner import Project, ask, refuse_foreign, somebody_there, to_run_again
+from timer1lib.runs.runner import Project, ask, somebody_there, to_run_again
 from timer1lib.runs.schedule import Scheduler, Unit, identities
+from timer1lib.runs.stamps import refuse_foreign
 from timer1lib.runs.storage import Storage, StoredStages
 from timer1lib.runs.sweepfile import Row, read_sweep
 
