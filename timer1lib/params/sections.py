@@ -365,7 +365,9 @@ class CompareParams(Section):
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
     )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
-    benchmark: Literal["all", "TVGBench", "Charades-STA", "ActivityNet"] = Field("all", description="published results shown")
+    benchmark: Literal[
+        "all", "TVGBench", "Charades-STA", "ActivityNet", "Charades-TimeLens", "ActivityNet-TimeLens", "QVHighlights-TimeLens"
+    ] = Field("all", description="published results shown")
 
 
 class Params(Section):
