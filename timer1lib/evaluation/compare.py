@@ -201,7 +201,7 @@ def compare_html(value: dict[str, Any]) -> str:
 
 
 PUBLISHED = Path(__file__).with_name("published.csv")
-"""Published results, a row each: percent, nothing where the source has none; `counts` is how R1@m counts (> or >=) where it says."""
+"""Published results, a row each: percent, nothing where the source has none; `counts` is how R1@m counts, where it says."""
 
 SCORES = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
 
@@ -236,7 +236,13 @@ def beside_published(value: dict[str, Any], benchmark: str | None = None) -> lis
 def _ours(row: dict[str, Any], benchmark: str, comparison: str) -> dict[str, str | float | None]:
     scores = {name: number(row.get(name)) for name in SCORES}
     told = {"model": f"{row['run']} ({row['checkpoint']})", "kind": "this comparison", "setting": ""}
-    return {"benchmark": benchmark, **told, **scores, "counts": comparison, "source": f"{row['n']} queries, asked and scored here"}
+    return {
+        "benchmark": benchmark,
+        **told,
+        **scores,
+        "counts": comparison,
+        "source": f"{row['n']} queries, asked and scored here",
+    }
 
 
 def _plain(name: str) -> str:
