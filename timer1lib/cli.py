@@ -295,14 +295,20 @@ def inspect(
 
 
 @command
-def estimate(params: ParamsFiles, overrides: Overrides = None, json: Json = False) -> Outcome:
-    """Work out a recipe's memory and arithmetic before renting."""
+def estimate(
+    params: ParamsFiles,
+    overrides: Overrides = None,
+    card: Annotated[str, typer.Option(metavar="NAME", help="A100, H100, H200, L40S or RTX4090.")] = "H100",
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Share of its rate that is reached.")] = 0.3,
+    json: Json = False,
+) -> Outcome:
+    """Work out a recipe's memory, arithmetic, hours and disk before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
     from timer1lib.training.estimate import estimate as work_out
     from timer1lib.training.estimate import format_estimate
 
-    value = work_out(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])))
+    value = work_out(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), card, mfu)
     return Outcome(format_estimate(value), value)
 
 

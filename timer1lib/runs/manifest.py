@@ -55,11 +55,13 @@ def finish_manifest(run: RunFolder, manifest: Mapping[str, Any], stages: Mapping
 def disk_line(params: Params, root: Path, stages: Collection[str]) -> str:
     """How much disk stages may need at most, roughly, and how much is free.
 
+    A training with float32 masters keeps models twice as wide as a checkpoint in 16 bits.
     A training leaves one model (an epoch of RL each one more until it is finished), and saves two states of it
     meanwhile, counted as three times the model: weights and both moments of the optimizer.
     """
     shared, grpo = params.shared, params.grpo
-    models = 7 * ("sft" in stages and params.sft.enabled) + (7 + grpo.epochs) * ("grpo" in stages and grpo.enabled)
+    wide = 2 if shared.dtype == "bfloat16" else 1
+    models = 7 * wide * ("sft" in stages and params.sft.enabled) + (7 + grpo.epochs) * wide * ("grpo" in stages and grpo.enabled)
     size = sum(path.stat().st_size for path in resolve(shared.model).glob("*.safetensors")) * models
     parts = []
     if models:
