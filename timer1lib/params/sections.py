@@ -266,6 +266,7 @@ class DifficultyParams(Section):
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
     std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")
+    even: bool = Field(False, description="gaussian: as many of each video length, and of each IoU before the weights (TimeLens)")
     low: float = Field(0.0, ge=-1, lt=1, description="gaussian, uniform, band: only IoU above this")
     high: float = Field(0.7, gt=-1, le=1, description="band: only IoU up to this")
     bins: int = Field(10, ge=1, le=100, description="uniform: steps of IoU with equal shares")
