@@ -141,7 +141,7 @@ def _draw(weights: Floats, n: int, rng: np.random.Generator) -> list[int]:
 
 
 LENGTH_BANDS = tuple(range(30, 241, 30))
-"""Seconds up to which a band of video lengths goes; the last one is open (`_build_default_filter_args` in TimeLens' hybrid.py)."""
+"""Seconds up to which a band of video lengths goes; the last is open (`_build_default_filter_args`, TimeLens' hybrid.py)."""
 
 IOU_STEPS = 20
 """Of which TimeLens takes the density (`_filter_annos` in its grounding.py)."""
