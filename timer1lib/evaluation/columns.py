@@ -23,6 +23,7 @@ GROUNDING: frozenset[Kind] = frozenset({"grounding"})
 QUESTIONS: frozenset[Kind] = frozenset({"questions"})
 WIDE: frozenset[Place] = frozenset({"results", "report", "compare", "pooled"})
 EVERYWHERE: frozenset[Place] = WIDE | {"brief", "score"}
+SCORED: frozenset[Place] = frozenset({"score", "results", "report", "compare"})
 COUNTED: frozenset[Place] = frozenset({"results", "compare"})
 
 
@@ -75,9 +76,9 @@ COLUMNS: list[Column] = [
         Column(key, key, better="more", tip="mean average precision of ranked windows, percent", places=frozenset({"score"}))
         for key in ("mAP", "mAP@0.5", "mAP@0.75")
     ),
-    Column("didemo_mIoU", "DiDeMo mIoU", better="more", places=(WIDE | {"score"}) - {"pooled"}, of=didemo.consensus_iou,
+    Column("didemo_mIoU", "DiDeMo mIoU", better="more", places=SCORED, of=didemo.consensus_iou,
            tip="mean IoU with the three annotators who agree best, percent"),
-    Column("didemo_rank1", "DiDeMo rank@1", better="more", places=(WIDE | {"score"}) - {"pooled"}, of=didemo.rank_1,
+    Column("didemo_rank1", "DiDeMo rank@1", better="more", places=SCORED, of=didemo.rank_1,
            tip="share of answers that are exactly what those three chose, percent"),
     Column("accuracy", "accuracy", QUESTIONS, better="more", tip="right options, percent", places=EVERYWHERE, paired=True),
     Column("chance", "chance", QUESTIONS, tip="accuracy of a blind choice, percent", interval=False, places=COUNTED),

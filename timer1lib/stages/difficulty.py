@@ -64,7 +64,8 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
     if stage.finished:
         return list(read_jsonl(stage.run.data("difficulty")))
     if stage.params.difficulty_model == "none":
-        rows = [{"id": sample.id, "iou": None, "start": None, "end": None, "completion": ""} for sample in samples]
+        unasked: dict[str, Any] = {"iou": None, "start": None, "end": None, "completion": ""}
+        rows = [{"id": sample.id, **unasked} for sample in samples]
     elif stage.params.difficulty_model == "published":
         rows = published_rows(samples)
     else:
