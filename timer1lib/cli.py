@@ -128,7 +128,9 @@ def _runs(incomplete: str) -> list[str]:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Replace finished checkpoints without asking.")]
-ParamsFile = Annotated[Path, typer.Argument(metavar="PARAMS.yaml", help="The parameters of a run.")]
+ParamsFiles = Annotated[
+    list[Path], typer.Argument(metavar="PARAMS.yaml...", help="The parameters of a run; later files go over earlier ones.")
+]
 Overrides = Annotated[list[str] | None, typer.Option("-p", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")]
 Format = Annotated[
     str | None, typer.Option("--format", metavar="NAME", help="Format of the annotations; recognised where left out.")
@@ -140,7 +142,7 @@ RunArgument = typer.Argument(metavar="RUN", autocompletion=_runs, help="A run's 
 
 @command
 def run(
-    params: ParamsFile,
+    params: ParamsFiles,
     overrides: Overrides = None,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="04", help="First stage; earlier results are taken as they stand.")
@@ -160,7 +162,7 @@ def run(
     from timer1lib.runs.runner import summary_lines
     from timer1lib.workers.nodes import parse_nodes
 
-    loaded = load_params(resolve(params), overrides or [])
+    loaded = load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:]))
     machines = parse_nodes(0, nodes, address) if nodes > 1 else None
     result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes, nodes=machines)
     report = str(result.report) if result.report else None
@@ -358,7 +360,7 @@ def inspect(
 
 @command
 def estimate(
-    params: ParamsFile,
+    params: ParamsFiles,
     overrides: Overrides = None,
     card: Annotated[str, typer.Option(metavar="NAME", help="A100, H100, H200, L40S or RTX4090.")] = "H100",
     mfu: Annotated[float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Share of its rate that is reached.")] = 0.3,
@@ -370,7 +372,7 @@ def estimate(
     from timer1lib.training.estimate import estimate as work_out
     from timer1lib.training.estimate import format_estimate
 
-    value = work_out(load_params(resolve(params), overrides or []), card, mfu)
+    value = work_out(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), card, mfu)
     return Outcome(format_estimate(value), value)
 
 
