@@ -21,10 +21,10 @@ neither.
 """
 
 _SIGHT = ("sampling", "fps", "frames", "min_frame_pixels", "total_pixels", "time_scale", "clock_rule", "timestamps")
-_MODEL = ("model", "form", *_SIGHT, "dtype", "attention", "device", "threads", "cache_dir", "cache_gb", "workers")
+_MODEL = ("model", "revision", "form", *_SIGHT, "dtype", "attention", "device", "threads", "cache_dir", "cache_gb", "workers")
 
 SHARED_READ: dict[str, frozenset[str]] = {
-    "curate": frozenset({"seed", "model", "form", *_SIGHT, "cache_dir", "workers"}),
+    "curate": frozenset({"seed", "model", "revision", "form", *_SIGHT, "cache_dir", "workers"}),
     "sft": frozenset({"seed", *_MODEL}),
     "difficulty": frozenset({"seed", *_MODEL}),
     "grpo": frozenset({"seed", *_MODEL}),

@@ -64,6 +64,7 @@ class SharedParams(Section):
 
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of every random choice of the run")
     model: Named = Field("assets/tiny-qwen3-vl", description="base model: a folder or a hub id (Qwen2.5-VL or Qwen3-VL)")
+    revision: str = Field("", description="commit, tag or branch of a hub id; empty: its main branch")
     form: Annotated[str, _read_by(forms.load)] = Field(
         "brief", description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt)"
     )

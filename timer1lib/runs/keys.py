@@ -12,6 +12,7 @@ from typing import Any
 from timer1lib.data.readers import FORMATS
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
+from timer1lib.models.config import base_name, model_source
 from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.sections import Params
 from timer1lib.runfolder import owner, run_files
@@ -68,10 +69,11 @@ def check_files(params: Params) -> None:
 
     A hub id is not asked.
     """
-    folder, p = resolve(params.shared.model), params.curate
-    local = params.shared.model.startswith((".", "~")) or params.shared.model.count("/") != 1 or folder.parent.is_dir()
-    if (folder.exists() or local) and not (folder / "config.json").is_file():
-        raise Timer1Error(f"shared.model {shown(params.shared.model)}: no folder of a model, with a config.json, is there")
+    p = params.curate
+    try:
+        model_source(base_name(params.shared))
+    except Timer1Error as error:
+        raise Timer1Error(f"shared.model {shown(params.shared.model)}: {error}") from error
     named = [("notes_file", p.notes_file)]
     if p.cold_start == "annotations":
         named.append(("cold_start_file", p.cold_start_file))

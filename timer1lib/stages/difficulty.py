@@ -11,6 +11,7 @@ from timer1lib import forms
 from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, published_rows, select, spread
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_jsonl, resolve
+from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters, split_list
 from timer1lib.params.sections import DifficultyParams
 from timer1lib.rewards import REWARDS, RewardInput
@@ -38,7 +39,7 @@ def checkpoint(stage: DifficultyStage) -> str:
     folder = stage.run.checkpoint("sft")
     trained = (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
     if stage.params.difficulty_model == "base" or (stage.params.difficulty_model == "start" and not trained):
-        return stage.shared.model
+        return base_name(stage.shared)
     if not trained:
         raise Timer1Error(f"{folder}: no checkpoint; run 02_sft first, or set difficulty.difficulty_model=base")
     return str(folder)

@@ -16,6 +16,7 @@ from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json, read_json
 from timer1lib.inference.ledger import swap_videos
+from timer1lib.models.config import base_name
 from timer1lib.params import parse_shard, split_list
 from timer1lib.params.sections import EvaluateParams
 from timer1lib.schema import Prediction, Sample
@@ -46,7 +47,7 @@ def checkpoints(stage: EvaluateStage) -> dict[str, str]:
     for name in CHECKPOINTS:
         folder = stage.run.checkpoint(name)
         if name in asked and name == "base":
-            found[name] = stage.shared.model
+            found[name] = base_name(stage.shared)
         elif name in asked and ((folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()):
             found[name] = str(folder)
     if not found:
@@ -181,7 +182,7 @@ def measure(stage: EvaluateStage) -> dict[str, Any]:
         {task.split: {s.id: s.duration for s in swap_videos(task.samples)} for task in todo if task.kind == "swap"},
     )
     form, comparison = forms.load(shared.form), COMPARISONS[stage.params.comparison]
-    metrics = {"model": shared.model, **measure_run(evidence, form, comparison, stage.params.resamples, shared.seed)}
+    metrics = {"model": base_name(shared), **measure_run(evidence, form, comparison, stage.params.resamples, shared.seed)}
     metrics["question_method"] = stage.params.question_method
     atomic_write_json(run.metrics, metrics)
     return metrics

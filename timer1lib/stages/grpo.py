@@ -10,6 +10,7 @@ from typing import Any
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import GrpoParams
 from timer1lib.runs.keys import folder_hash
@@ -48,7 +49,7 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     from timer1lib.training.outer_loop import run_epochs
 
     samples, folder = selected(stage), stage.run.checkpoint("sft")
-    first = str(folder) if folder.is_dir() else stage.shared.model
+    first = str(folder) if folder.is_dir() else base_name(stage.shared)
     work = open_work_folder(stage.run.at("work/grpo"), _settings(stage, samples, first))
     with SampleEncoder(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as encoder:
         encoder.prefetch(samples)

@@ -11,7 +11,7 @@ from typing import Any
 
 from timer1lib.clock.frames import Sampling
 from timer1lib.models.architecture import ROLLOUT_TOKENS, Architecture
-from timer1lib.models.config import architecture_of, temporal_geometry
+from timer1lib.models.config import architecture_of, base_name, temporal_geometry
 from timer1lib.params.sections import Params
 from timer1lib.video.decode import frame_size
 
@@ -33,13 +33,13 @@ def estimate(params: Params) -> dict[str, Any]:
         Timer1Error: the model's sizes are not known.
     """
     shared, grpo = params.shared, params.grpo
-    sizes = architecture_of(shared.model)
+    sizes = architecture_of(base_name(shared))
     width = BYTES[shared.dtype]
     group, length = grpo.num_generations, grpo.max_completion_length
     forward = grpo.groups_per_forward or grpo.prompts_per_step
     patches, frame_patches, steps = _video(sizes, params)
     visual = patches // sizes.merge**2
-    _, rate = temporal_geometry(shared.model, shared.timestamps)
+    _, rate = temporal_geometry(base_name(shared), shared.timestamps)
     prompt = visual + TEXT_TOKENS + (steps * STAMP_TOKENS if rate is None else MARK_TOKENS)
 
     lora = _lora_parameters(sizes, grpo.lora_rank)

@@ -14,7 +14,7 @@ from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolv
 from timer1lib.forms import AnswerForm, load
 from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids
-from timer1lib.models.load import LoadedModel, load_shared
+from timer1lib.models.load import LoadedModel, load_shared, local_folder
 from timer1lib.params.sections import GrpoParams, SharedParams
 from timer1lib.rewards import REWARDS, RewardInput, parse_rewards
 from timer1lib.schema import Sample
@@ -70,7 +70,7 @@ def train_phase(
     loaded = load_shared(plan.start_from, shared)
     if params.freeze_vision:
         common.freeze_vision_tower(loaded.model)
-    loaded.model.config._name_or_path = str(resolve(plan.reference))  # where trl reads the reference from
+    loaded.model.config._name_or_path = local_folder(plan.reference)  # where trl reads the reference from
     weights = parse_rewards(params.rewards)
     form = load(shared.form)
     before = [row for row in read_jsonl(log_path) if row["epoch"] <= plan.number] if log_path.is_file() else []

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from timer1lib.errors import Timer1Error
+from timer1lib.models.config import base_name
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.inputs import collate
 from timer1lib.models.load import LoadedModel, load_shared
@@ -55,7 +56,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
     work = common.open_work_folder(job.work_dir, job.settings)
     checkpoint = common.resume_point(work)
     # a checkpoint's names are the file's, not the modules': only from_pretrained reads them all
-    loaded = load_shared(checkpoint if checkpoint and params.lora_rank == 0 else shared.model, shared)
+    loaded = load_shared(checkpoint if checkpoint and params.lora_rank == 0 else base_name(shared), shared)
     speed_up_vision(loaded.model)
     if params.freeze_vision:
         common.freeze_vision_tower(loaded.model)
