@@ -126,12 +126,6 @@ def family_of_name(name: str) -> Family:
     return _family({}, name)
 
 
-def model_home(model: str) -> Path | None:
-    """The folder on this machine that holds a model's `config.json`: its own, or the local hub cache's; None for none."""
-    path = _config_file(model)
-    return path.parent if path is not None and path.is_file() else None
-
-
 def known_sizes(model: str) -> Architecture | None:
     """Sizes of a hub id such as `Qwen/Qwen2.5-VL-7B-Instruct`; None for one that is not known here."""
     name = model.lower().partition("@")[0].rsplit("/", 1)[-1]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json
 from timer1lib.forms import AnswerForm
-from timer1lib.models.config import family_of, family_of_name, known_sizes, model_home
+from timer1lib.models.config import base_name, family_of, family_of_name, known_sizes
+from timer1lib.models.load import load_model, local_folder
 from timer1lib.schema import Sample, Window
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ def build_stand_in(folder: Path, shared: SharedParams, form: AnswerForm, samples
     answers = {sample.id: short_answer(form, sample, lesson_window(sample)) for sample in samples if not sample.is_question}
     texts = [form.ask(sample.query, sample.duration, sample.options).text for sample in samples] + list(answers.values())
     texts += [form.write(sample, lesson_window(sample)) for sample in samples if form.written and not sample.is_question]
-    config, told = _small_files(folder, shared.model, sorted({word for text in texts for word in re.findall("[A-Za-z]+", text)}))
+    config, told = _small_files(
+        folder, base_name(shared), sorted({word for text in texts for word in re.findall("[A-Za-z]+", text)})
+    )
     try:
         decoding = (folder / "generation_config.json").read_bytes()
         torch.manual_seed(seed)
@@ -101,7 +104,8 @@ def build_stand_in(folder: Path, shared: SharedParams, form: AnswerForm, samples
 
 def _small_files(folder: Path, model: str, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Write configuration, processor, tokenizer and generation settings; the configuration, and whose everything is."""
-    home = model_home(model)
+    home = Path(local_folder(model))
+    home = home if home.is_dir() else None
     config = read_json(home / "config.json") if home else {}
     family = family_of(config, model) if config else family_of_name(model)
     published, special = family.published()
@@ -152,8 +156,6 @@ def _small_files(folder: Path, model: str, words: Sequence[str]) -> tuple[dict[s
 
 
 def _load(folder: Path, shared: SharedParams) -> LoadedModel:
-    from timer1lib.models.load import load_model
-
     return load_model(folder, device="cpu", clock_rule=shared.clock_rule, timestamps=shared.timestamps)
 
 
@@ -194,4 +196,3 @@ def into_hub_cache(folder: Path, hub: Path, name: str, revision: str, digest: st
         (home / "refs" / ref).write_text(commit)
     (home / "snapshots").mkdir()
     shutil.copytree(folder, home / "snapshots" / commit)
-
