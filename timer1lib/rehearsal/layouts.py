@@ -85,8 +85,8 @@ def _charades(samples: Sequence[Sample]) -> str:
 
 def _lighthouse(samples: Sequence[Sample], **more: Any) -> str:
     return _lines([
-        {"qid": i, "query": s.query, "duration": s.duration, "vid": _name(s), "relevant_windows": [list(w) for w in s.windows], **more}
-        for i, s in enumerate(samples)
+        {"qid": i, "query": s.query, "duration": s.duration, "vid": _name(s), **more,
+         "relevant_windows": [list(w) for w in s.windows]} for i, s in enumerate(samples)
     ])  # fmt: skip
 
 
@@ -149,8 +149,8 @@ def _videomme(samples: Sequence[Sample]) -> str:
 
 def _egoschema(samples: Sequence[Sample]) -> str:
     return _array([
-        {"q_uid": _name(s), "question": s.query, **{f"option {i}": text for i, text in enumerate(s.options or [])}, "truth": s.answer}
-        for s in samples
+        {"q_uid": _name(s), "question": s.query, "truth": s.answer,
+         **{f"option {i}": text for i, text in enumerate(s.options or [])}} for s in samples
     ])  # fmt: skip
 
 

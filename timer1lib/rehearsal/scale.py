@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from timer1lib.params import split_list
 from timer1lib.params.load import validated
 from timer1lib.params.sections import Params
 
@@ -102,7 +101,8 @@ def scaled(params: Params, given: Mapping[str, tuple[Any, str]], answer_tokens: 
         put(key, value, why)
     for key, change, why in RULES:
         section, _, name = key.partition(".")
-        put(key, change(tree[section][name]), why)
+        if not _idle(params, key):
+            put(key, change(tree[section][name]), why)
     shared, grpo = tree["shared"], tree["grpo"]
     cell = factor * factor
     put("shared.min_frame_pixels", min(shared["min_frame_pixels"], 4 * cell), "few visual tokens")
@@ -110,17 +110,31 @@ def scaled(params: Params, given: Mapping[str, tuple[Any, str]], answer_tokens: 
     answer = answer_tokens + 8
     for key in ("difficulty.max_new_tokens", "evaluate.max_new_tokens", "grpo.max_completion_length"):
         section, _, name = key.partition(".")
-        put(key, min(tree[section][name], answer), "what the stand-in answers is short")
-    put("evaluate.grounded_tokens", min(tree["evaluate"]["grounded_tokens"], 2 * answer), "what the stand-in answers is short")
-    forward = min(grpo["groups_per_forward"] or grpo["prompts_per_step"], 2)
-    put("grpo.groups_per_forward", min(grpo["groups_per_forward"], forward), LITTLE)
-    put("grpo.prompts_per_step", min(grpo["prompts_per_step"], 2), LITTLE)
-    if tree["difficulty"]["difficulty_model"] != "published":
+        if not _idle(params, key):
+            put(key, min(tree[section][name], answer), "what the stand-in answers is short")
+    if params.evaluate.grounded_questions:
+        put(
+            "evaluate.grounded_tokens", min(tree["evaluate"]["grounded_tokens"], 2 * answer), "what the stand-in answers is short"
+        )
+    if not _idle(params, "grpo.prompts_per_step"):
+        put("grpo.groups_per_forward", min(grpo["groups_per_forward"], 2), LITTLE)
+        put("grpo.prompts_per_step", min(grpo["prompts_per_step"], 2), LITTLE)
+    if not _idle(params, "difficulty.low") and params.difficulty.difficulty_model != "published":
         put("difficulty.low", -1.0, "a stand-in's answers may miss every window")
         put("difficulty.high", 1.0, "or hit one by chance")
     for key, (value, why) in _what_this_machine_lacks(tree).items():
         put(key, value, why)
     return validated(Params, tree, "rehearsal"), changed
+
+
+def _idle(params: Params, key: str) -> bool:
+    """Whether nobody reads a parameter in this recipe, so that changing it would only be read about."""
+    section, _, name = key.partition(".")
+    world = name.endswith("_videos") or name in ("questions", "train_questions", "queries_a_video")
+    if section == "curate":
+        return (world and params.curate.source != "world") or (name == "cold_start_n" and params.curate.cold_start != "template")
+    off = {"sft": not params.sft.enabled, "grpo": not params.grpo.enabled}
+    return off.get(section, section == "difficulty" and not (params.difficulty.enabled and params.grpo.enabled))
 
 
 def _what_this_machine_lacks(tree: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
@@ -138,11 +152,6 @@ def _what_this_machine_lacks(tree: Mapping[str, Any]) -> dict[str, tuple[Any, st
         if str(tree[section].get("weights")) in ("4bit", "8bit") and importlib.util.find_spec("bitsandbytes") is None:
             found[f"{section}.weights"] = ("auto", "bitsandbytes is not installed here")
     return found
-
-
-def hub_names(params: Params) -> list[str]:
-    """The hub data sets that a recipe reads."""
-    return [*split_list(params.curate.hub_train), *split_list(params.curate.hub_test)]
 
 
 def _short(value: Any) -> str:
