@@ -128,7 +128,9 @@ def _runs(incomplete: str) -> list[str]:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Replace finished checkpoints without asking.")]
-ParamsFile = Annotated[Path, typer.Argument(metavar="PARAMS.yaml", help="The parameters of a run.")]
+ParamsFiles = Annotated[
+    list[Path], typer.Argument(metavar="PARAMS.yaml...", help="The parameters of a run; later files go over earlier ones.")
+]
 Overrides = Annotated[list[str] | None, typer.Option("-p", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")]
 Format = Annotated[
     str | None, typer.Option("--format", metavar="NAME", help="Format of the annotations; recognised where left out.")
@@ -138,7 +140,7 @@ RunArgument = typer.Argument(metavar="RUN", autocompletion=_runs, help="A run's 
 
 @command
 def run(
-    params: ParamsFile,
+    params: ParamsFiles,
     overrides: Overrides = None,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="04", help="First stage; earlier results are taken as they stand.")
@@ -155,7 +157,7 @@ def run(
     from timer1lib.runs.runner import run as run_notebooks
     from timer1lib.runs.runner import summary_lines
 
-    loaded = load_params(resolve(params), overrides or [])
+    loaded = load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:]))
     result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
@@ -293,14 +295,14 @@ def inspect(
 
 
 @command
-def estimate(params: ParamsFile, overrides: Overrides = None, json: Json = False) -> Outcome:
+def estimate(params: ParamsFiles, overrides: Overrides = None, json: Json = False) -> Outcome:
     """Work out a recipe's memory and arithmetic before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
     from timer1lib.training.estimate import estimate as work_out
     from timer1lib.training.estimate import format_estimate
 
-    value = work_out(load_params(resolve(params), overrides or []))
+    value = work_out(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])))
     return Outcome(format_estimate(value), value)
 
 

@@ -94,6 +94,12 @@ def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 
     return Selection(rule, n, seed, settings, [pool.ids[i] for i in sorted(taken)], table)
 
 
+def everything(ids: Sequence[str], seed: int = 0) -> Selection:
+    """All samples of a pool that nobody was asked about."""
+    table = [{"id": name, "iou": None, "weight": 1.0, "chosen": True, "fate": "chosen"} for name in ids]
+    return Selection("all", 0, seed, {}, list(ids), table)
+
+
 _DEFAULTS: dict[str, dict[str, float]] = {
     "gaussian": {"mean": 0.3, "std": 0.2, "low": 0.0},  # Time-R1's, arXiv 2503.13377
     "uniform": {"bins": 10, "low": 0.0},

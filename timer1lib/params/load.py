@@ -13,21 +13,47 @@ from pydantic import BaseModel, ValidationError
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import NOT_YAML, read_yaml, why_not_yaml
 from timer1lib.forms import FORMS
-from timer1lib.params import Section
+from timer1lib.params import Section, split_list
 from timer1lib.params.sections import Params
 
 T = TypeVar("T", bound=Section)
 
 
-def load_params(path: str | Path, overrides: Sequence[str] = ()) -> Params:
-    """Read a params file and apply `section.key=value` overrides; every mistake is a Timer1Error."""
+JOINED = ("test_files", "hub_test")
+"""Lists that add up where several params files only test (`train_files: none`)."""
+
+
+def load_params(path: str | Path, overrides: Sequence[str] = (), *more: str | Path) -> Params:
+    """Read a params file, lay `more` of them over it, and apply `section.key=value` overrides; mistakes are Timer1Errors.
+
+    Of a parameter that several files have the last one's value counts, but test sets of files that only test add up. The run is
+    named after all of them, joined by dashes.
+    """
+    tree = _read(path)
+    for other in more:
+        _lay_over(tree, _read(other))
+    for override in overrides:
+        _override(tree, override)
+    return validated(Params, tree, ", ".join(map(str, (path, *more))))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     tree = read_yaml(path, "params file")
     if not isinstance(tree, dict):
         raise Timer1Error(f"{path}: a params file is a mapping with sections such as shared, curate, grpo")
-    tree = {name: {} if section is None else section for name, section in tree.items()}
-    for override in overrides:
-        _override(tree, override)
-    return validated(Params, tree, str(path))
+    return {name: {} if section is None else section for name, section in tree.items()}
+
+
+def _lay_over(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for name, section in other.items():
+        known = tree.get(name)
+        if isinstance(section, Mapping) and isinstance(known, Mapping):
+            both_test = name == "curate" and known.get("train_files") == section.get("train_files") == "none"
+            lists = [key for key in JOINED if key in known and key in section] if both_test else []
+            joined = {key: ", ".join(dict.fromkeys(split_list(f"{known[key]}, {section[key]}"))) for key in lists}
+            tree[name] = {**known, **section, **joined}
+        else:
+            tree[name] = f"{known}-{section}" if name == "name" and known is not None else section
 
 
 def validated(model: type[T], tree: Mapping[str, Any], where: str) -> T:

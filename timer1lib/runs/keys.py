@@ -80,7 +80,7 @@ def check_files(params: Params) -> None:
     if p.source == "files":
         if p.format != "auto" and p.format not in FORMATS:
             raise Timer1Error(f"curate.format {shown(p.format)}: auto, or one of {', '.join(FORMATS)}")
-        named += [("train_files", entry) for entry in split_list(p.train_files)]
+        named += [("train_files", entry) for entry in split_list("" if p.tests_only else p.train_files)]
         tests = split_list(p.test_files)
         named += [("test_files", entry if resolve(entry).exists() else entry.rpartition("=")[2].strip()) for entry in tests]
         if p.videos and not resolve(p.videos).is_dir():

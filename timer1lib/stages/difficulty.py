@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib import forms
-from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, published_rows, select, spread
+from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, everything, published_rows, select, spread
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.models.config import base_name
@@ -54,7 +54,9 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
         return []
     if stage.finished:
         return list(read_jsonl(stage.run.data("difficulty")))
-    if stage.params.difficulty_model == "published":
+    if stage.params.difficulty_model == "none":
+        rows = [{"id": sample.id, "iou": None, "start": None, "end": None, "completion": ""} for sample in samples]
+    elif stage.params.difficulty_model == "published":
         rows = published_rows(samples)
     else:
         from timer1lib.models.load import load_shared
@@ -135,7 +137,10 @@ def choose(stage: DifficultyStage, samples: Sequence[Sample], rows: Sequence[dic
         "uniform": {"bins": p.bins, "low": p.low},
         "band": {"low": p.low, "high": p.high},
     }.get(p.rule, {})
-    selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
+    if p.difficulty_model == "none":
+        selection = everything([sample.id for sample in samples], stage.shared.seed)
+    else:
+        selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
     taken = set(selection.chosen)
     if not stage.finished:
         stage.run.write_samples("selected", [sample for sample in samples if sample.id in taken])

@@ -41,12 +41,15 @@ OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
 
 
-def freeze_vision_tower(model: Any) -> None:
-    """Freeze the vision tower but for its mergers, which belong to the language side (Time-R1 trains merger + LLM)."""
+def freeze_vision_tower(model: Any, deepstack: bool = False) -> None:
+    """Freeze the vision tower but for its mergers, which belong to the language side (Time-R1 trains merger + LLM).
+
+    `deepstack` freezes all mergers but the last layer's, as TimeLens' `configure_vision_tower` does.
+    """
     family = family_of_model(model)
     tower = family.tower(model)
     tower.requires_grad_(False)
-    for part in family.mergers(tower):
+    for part in family.mergers(tower)[: 1 if deepstack else None]:
         part.requires_grad_(True)
 
 

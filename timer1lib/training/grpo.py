@@ -69,7 +69,7 @@ def train_phase(
     checkpoint = common.resume_point(work)
     loaded = load_shared(plan.start_from, shared)
     if params.freeze_vision:
-        common.freeze_vision_tower(loaded.model)
+        common.freeze_vision_tower(loaded.model, params.freeze_deepstack)
     loaded.model.config._name_or_path = local_folder(plan.reference)  # where trl reads the reference from
     weights = parse_rewards(params.rewards)
     form = load(shared.form)

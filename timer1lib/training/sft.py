@@ -59,7 +59,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
     loaded = load_shared(checkpoint if checkpoint and params.lora_rank == 0 else base_name(shared), shared)
     speed_up_vision(loaded.model)
     if params.freeze_vision:
-        common.freeze_vision_tower(loaded.model)
+        common.freeze_vision_tower(loaded.model, params.freeze_deepstack)
     log = common.TrainingLog(job.log_path, "SFT", params.steps)
     trainer = SFTTrainer(
         model=loaded.model,
