@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json
@@ -55,6 +56,7 @@ def load_model(
     device: str = "auto",
     clock_rule: ClockRule = "auto",
     timestamps: Timestamps = "auto",
+    quantised: Literal["", "8bit", "4bit"] = "",
 ) -> LoadedModel:
     """Load a checkpoint of any family in `models.config.FAMILIES` in evaluation mode and install its position rule.
 
@@ -66,9 +68,11 @@ def load_model(
         attention: `sdpa`, `eager` or `flash_attention_2`.
         device: `auto` takes a GPU where there is one.
         timestamps: how the model is told times (`Family.temporal_rate`).
+        quantised: keep the text model's linear layers in 8 bits (LLM.int8(), arXiv 2208.07339) or 4 (NF4, QLoRA, arXiv
+            2305.14314), with bitsandbytes; `dtype` is that of computation and of all other weights.
 
     Raises:
-        Timer1Error: no such folder, a hub id that cannot be reached, another family, missing or broken files.
+        Timer1Error: no such folder, a hub id that cannot be reached, another family, missing or broken files, no bitsandbytes.
     """
     import torch
     from safetensors import SafetensorError
@@ -81,26 +85,45 @@ def load_model(
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if target.startswith("cuda") and not torch.cuda.is_available():
         raise Timer1Error(f"device {device!r}: no CUDA GPU here; use auto or cpu")
+    small = _quantisation(quantised, getattr(torch, dtype))
+    more: dict[str, Any] = {"quantization_config": small, "device_map": {"": target}} if small else {}
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         family = family_of(config, name)
         geometry = family.geometry(config, name, timestamps)
         model: Any = AutoModelForImageTextToText.from_pretrained(
             source, revision=revision, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False,
-            use_safetensors=True,
+            use_safetensors=True, **more,
         )  # fmt: skip
         processor = load_processor(name)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
-    model = model.to(target).eval()
+    model = (model if small else model.to(target)).eval()
     rule = family.install_rule(model, clock_rule)
     return LoadedModel(model, processor, family, rule, name, geometry)
 
 
-def load_shared(name_or_path: str | Path, shared: SharedParams) -> LoadedModel:
-    """`load_model` with a run's settings; errors as there."""
+def load_shared(name_or_path: str | Path, shared: SharedParams, **changed: Any) -> LoadedModel:
+    """`load_model` with a run's settings, some of them changed; errors as there."""
     same = ("dtype", "attention", "device", "clock_rule", "timestamps")
-    return load_model(name_or_path, **{name: getattr(shared, name) for name in same})
+    return load_model(name_or_path, **{**{name: getattr(shared, name) for name in same}, **changed})
+
+
+def _quantisation(bits: str, dtype: torch.dtype) -> Any:
+    """What bitsandbytes is told; None for no bits. Tower, mergers and head stay as they are: the loss reads the head's."""
+    if not bits:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise Timer1Error(f"weights {bits} need bitsandbytes: pip install 'timer1[bnb]'")
+    from transformers import BitsAndBytesConfig
+
+    untouched = [r".*\bvisual", "lm_head"]
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=untouched)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=untouched,
+    )  # fmt: skip
 
 
 def load_clock(name_or_path: str | Path, clock_rule: ClockRule = "auto", timestamps: Timestamps = "auto") -> LoadedModel:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from timer1lib.errors import Timer1Error, shown
 
-CANNOT_CHANGE_RESULTS = frozenset({"cache_dir", "cache_gb", "workers"})
+CANNOT_CHANGE_RESULTS = frozenset({"cache_dir", "cache_gb", "workers", "report_to"})
 """Parameters that say where and how fast something is worked out, never what: no key and no ledger holds them.
 
 `device` and `threads` are not among them: another device, or another number of CPU threads, adds numbers up in another
@@ -25,9 +25,9 @@ _MODEL = ("model", "revision", "form", *_SIGHT, "dtype", "attention", "device", 
 
 SHARED_READ: dict[str, frozenset[str]] = {
     "curate": frozenset({"seed", "model", "revision", "form", *_SIGHT, "cache_dir", "workers"}),
-    "sft": frozenset({"seed", *_MODEL}),
+    "sft": frozenset({"seed", *_MODEL, "report_to"}),
     "difficulty": frozenset({"seed", *_MODEL}),
-    "grpo": frozenset({"seed", *_MODEL}),
+    "grpo": frozenset({"seed", *_MODEL, "report_to"}),
     "evaluate": frozenset({"seed", *_MODEL}),
     "inspect": frozenset({"form", "cache_dir"}),
     "compare": frozenset({"seed"}),

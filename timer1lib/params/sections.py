@@ -10,6 +10,15 @@ from pydantic import AfterValidator, Field, model_validator
 from timer1lib import forms
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.params import Section, parse_bands, parse_shard, split_list
+from timer1lib.params.trainer import (
+    REPORTERS,
+    Weights,
+    check_optimizer,
+    check_weights,
+    optimizer_arguments,
+    parse_trl,
+    weights_dtype,
+)
 from timer1lib.rewards import REWARDS, parse_rewards
 
 LARGEST_SEED = 2**32 - 1
@@ -27,6 +36,14 @@ def _read_by(read: Callable[[str], object]) -> AfterValidator:
         return text
 
     return AfterValidator(checked)
+
+
+def _read(read: Callable[[], object]) -> None:
+    """A Timer1Error of reading as the ValueError that pydantic reports."""
+    try:
+        read()
+    except Timer1Error as error:
+        raise ValueError(str(error)) from error
 
 
 def _names(*known: str, needed: bool = True) -> AfterValidator:
@@ -87,12 +104,17 @@ class SharedParams(Section):
         "auto is what the model's config.json or its family says",
     )
     time_scale: float = Field(1.0, gt=0, le=10, description="factor on the times told; 1.0 but in the wrong-clock experiment")
-    dtype: Literal["float32", "bfloat16", "float64"] = Field("float32", description="number type of weights and activations")
+    dtype: Literal["float32", "bfloat16", "float64"] = Field(
+        "float32", description="number type of computation, and of weights that only answer"
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention of the text model")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
     cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
+    report_to: Annotated[str, _names(*REPORTERS, needed=False)] = Field(
+        "", description="trackers that 02 and 04 tell their log, comma-separated (tensorboard, wandb, ...); empty tells nobody"
+    )
     workers: int = Field(2, ge=0, le=64, description="processes that decode videos ahead of the model; 0 decodes in place")
 
 
@@ -198,6 +220,18 @@ class SftParams(Section):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    weights: Weights = Field(
+        "auto",
+        description="type of the trained weights: auto (float32 under shared.dtype; under LoRA shared.dtype) or a type; "
+        "8bit and 4bit quantise the base under LoRA",
+    )
+    optim: Annotated[str, _read_by(check_optimizer)] = Field(
+        "adamw_torch_fused", description="optimizer, as transformers names it"
+    )
+    optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
+        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+    )
+    trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     freeze_deepstack: bool = Field(
@@ -205,6 +239,12 @@ class SftParams(Section):
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_weights(self.weights, self.lora_rank, self.optim, self.optim_args, self.learning_rate)
+        _read(lambda: parse_trl(self.trl, "sft", type(self).model_fields))
+        return self
 
 
 class DifficultyParams(Section):
@@ -284,14 +324,34 @@ class GrpoParams(Section):
     beta: float = Field(0.0, ge=0, description="weight of the KL divergence to the reference")
     epsilon: float = Field(0.2, gt=0, description="clipping range of the probability ratio, downwards and upwards")
     epsilon_high: float = Field(0.2, gt=0, description="clipping range upwards; above epsilon it is DAPO's clip-higher")
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = Field(
-        "bnpo", description="how token losses are averaged; bnpo is the released trainer's"
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = Field(
+        "bnpo",
+        description="loss of trl; bnpo is the released trainer's, GSPO is grpo with trl: importance_sampling_level=sequence",
+    )
+    num_iterations: int = Field(1, ge=1, le=64, description="times that the samples of a rollout are trained on")
+    updates_per_rollout: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="optimizer steps that share one batch of rollouts, of prompts_per_step groups each (TVG-R1: 4)",
     )
     scale_rewards: Literal["group", "batch", "none"] = Field(
         "group", description="what advantages are divided by: the standard deviation of the group, of the batch, or nothing"
     )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of an entropy bonus (TVG-R1 uses 1e-3)")
     dynamic_sampling: int = Field(0, ge=0, description="times that a group of equal rewards is drawn anew (DAPO)")
+    weights: Weights = Field(
+        "auto",
+        description="type of the trained weights: auto (float32 under shared.dtype; under LoRA shared.dtype) or a type; "
+        "8bit and 4bit quantise the base under LoRA",
+    )
+    optim: Annotated[str, _read_by(check_optimizer)] = Field(
+        "adamw_torch_fused", description="optimizer, as transformers names it"
+    )
+    optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
+        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+    )
+    trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     freeze_deepstack: bool = Field(
@@ -308,6 +368,12 @@ class GrpoParams(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        check_weights(self.weights, self.lora_rank, self.optim, self.optim_args, self.learning_rate)
+        _read(lambda: parse_trl(self.trl, "grpo", type(self).model_fields))
+        if self.loss_type == "cispo" and self.epsilon_high <= 1:
+            raise ValueError(
+                f"loss_type cispo bounds the ratio itself: epsilon_high {self.epsilon_high} must be above 1 (ScaleRL: 4 to 5)"
+            )
         if self.groups_per_forward and self.prompts_per_step % self.groups_per_forward:
             raise ValueError(f"groups_per_forward {self.groups_per_forward} must divide prompts_per_step {self.prompts_per_step}")
         if self.phase_policy == "carry" and self.lora_rank:
@@ -386,6 +452,15 @@ class Params(Section):
     def _trains_on_something(self) -> Self:
         if self.curate.tests_only and (self.sft.enabled or self.grpo.enabled):
             raise ValueError("curate.train_files none: a run that only tests needs sft.enabled=false and grpo.enabled=false")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        width = {"bfloat16": 2, "float32": 4, "float64": 8}
+        for name, part in (("sft", self.sft), ("grpo", self.grpo)):
+            kept = weights_dtype(part.weights, part.lora_rank, self.shared.dtype)
+            if width[kept] < width[self.shared.dtype]:
+                raise ValueError(f"{name}.weights {kept} is narrower than shared.dtype {self.shared.dtype}, in which it computes")
         return self
 
 

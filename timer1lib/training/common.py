@@ -11,9 +11,10 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
+from accelerate.utils import AutocastKwargs
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
@@ -22,14 +23,14 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
 from timer1lib.models.config import family_of_model, sampling_for
 from timer1lib.models.family import Family
 from timer1lib.models.inputs import encode_prompt, sample_prompt
+from timer1lib.models.load import LoadedModel, load_shared
+from timer1lib.params import split_list
 from timer1lib.params.sections import GrpoParams, SftParams, SharedParams
+from timer1lib.params.trainer import QUANTISED, optimizer_arguments, parse_trl, weights_dtype
 from timer1lib.progress import Progress
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.video.store import open_store
-
-if TYPE_CHECKING:
-    from timer1lib.models.load import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,19 @@ OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
 
 
-def freeze_vision_tower(model: Any, deepstack: bool = False) -> None:
+def load_trained(name: str | Path, params: SftParams | GrpoParams, shared: SharedParams) -> LoadedModel:
+    """The model that a training starts from: weights in their own type, what does not train frozen, in `shared.dtype`."""
+    quantised = params.weights if params.weights in QUANTISED else ""
+    loaded = load_shared(name, shared, dtype=weights_dtype(params.weights, params.lora_rank, shared.dtype), quantised=quantised)
+    if params.freeze_vision:
+        freeze_vision_tower(loaded.model, getattr(torch, shared.dtype), params.freeze_deepstack)
+    return loaded
+
+
+def freeze_vision_tower(model: Any, dtype: torch.dtype | None = None, deepstack: bool = False) -> None:
     """Freeze the vision tower but for its mergers, which belong to the language side (Time-R1 trains merger + LLM).
 
+    What is frozen needs no masters: it is kept in `dtype`, as in the reference, so that one pass serves both.
     `deepstack` freezes all mergers but the last layer's, as TimeLens' `configure_vision_tower` does.
     """
     family = family_of_model(model)
@@ -51,6 +62,41 @@ def freeze_vision_tower(model: Any, deepstack: bool = False) -> None:
     tower.requires_grad_(False)
     for part in family.mergers(tower)[: 1 if deepstack else None]:
         part.requires_grad_(True)
+    for parameter in tower.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+
+
+def prepare(trainer: Any) -> None:
+    """What a trainer needs before it trains.
+
+    trl gives adapters of a quantised base bfloat16, where small steps round to nothing: they keep float32. And autocast would
+    keep a copy of every weight through a forward, each of which is used once.
+    """
+    trainer.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
+    if hasattr(trainer.model, "peft_config"):
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+                parameter.data = parameter.data.float()
+
+
+def merged(model: Any, start_from: str | Path, shared: SharedParams) -> Any:
+    """A trained model without its adapters.
+
+    Into a base of few bits, small changes would round away as they are added: they are added to the base's own weights,
+    read anew in float32 on the CPU.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    base = model.get_base_model()
+    if not getattr(base, "is_quantized", False) and torch.finfo(base.dtype).bits >= 32:
+        return model.merge_and_unload()
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    fresh = load_shared(start_from, shared, dtype="float32", device="cpu").model
+    wrapped = get_peft_model(fresh, model.peft_config["default"])
+    set_peft_model_state_dict(wrapped, {name: value.cpu() for name, value in get_peft_model_state_dict(model).items()})
+    return wrapped.merge_and_unload()
 
 
 def lora_config(rank: int, family: Family) -> Any:
@@ -77,14 +123,13 @@ def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
 
 
 def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | None = None) -> None:
-    """Keep a model, adapters merged into it, with its processor as an ordinary folder that appears only when complete.
+    """Keep a model, in the types that it has, with its processor as an ordinary folder that appears only when complete.
 
     Optimizer and learning-rate schedule of the checkpoint `optimizer_from` are kept beside it.
     """
-    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    merged.save_pretrained(temporary)
+    model.save_pretrained(temporary)
     processor.save_pretrained(temporary)
     if optimizer_from is not None:
         for name in OPTIMIZER:
@@ -139,6 +184,8 @@ def _check(folder: Path) -> None:
             raise Timer1Error(f"no {name}")
     if (step := read_json(folder / "trainer_state.json")["global_step"]) != step_of(folder):
         raise Timer1Error(f"its state is of step {step}")
+    with contextlib.suppress(ImportError):
+        import torchao.optim  # noqa: F401  # its moments are tensors of its own, which torch reads once it knows them
     for name in OPTIMIZER:
         torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
     with zipfile.ZipFile(folder / "rng_state.pth") as archive:  # holds more than tensors: only whether it is whole
@@ -162,8 +209,8 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
     checkpoint may be saved under other names than the modules have (for Qwen2.5-VL 1 of 81 keys agrees), so that a run
     would go on from its base weights. `from_pretrained` knows the renaming. A missing weight raises a RuntimeError.
     """
-    fresh: Any = type(model).from_pretrained(str(checkpoint), dtype=next(model.parameters()).dtype)  # type: ignore[attr-defined]
-    model.load_state_dict(fresh.state_dict(), strict=True)
+    fresh: Any = type(model).from_pretrained(str(checkpoint), dtype="auto")  # type: ignore[attr-defined]
+    model.load_state_dict(fresh.state_dict(), strict=True)  # each into its parameter's own type
 
 
 class TrainingLog(TrainerCallback):
@@ -217,20 +264,30 @@ class StopAfter(TrainerCallback):
             control.should_save = True
 
 
-def trainer_settings(params: SftParams | GrpoParams, shared: SharedParams, loaded: LoadedModel, work: Path) -> dict[str, Any]:
-    """What SFT and GRPO tell transformers' Trainer alike."""
+def trainer_settings(
+    params: SftParams | GrpoParams, shared: SharedParams, loaded: LoadedModel, work: Path, between_saves: int = 1
+) -> dict[str, Any]:
+    """What SFT and GRPO tell transformers' Trainer alike.
+
+    Args:
+        between_saves: steps whose multiples checkpoints fall on: rollouts are in no checkpoint, so that a training goes on
+            where the next ones are sampled.
+    """
     return {
         **params.model_dump(include={"learning_rate", "weight_decay", "max_grad_norm", "gradient_checkpointing"}),
         "output_dir": str(work),
         "logging_steps": 1,
-        "save_steps": params.save_every,
+        "save_steps": -(-params.save_every // between_saves) * between_saves,
         "save_total_limit": 2,
         "seed": shared.seed,
         "data_seed": shared.seed,
         "use_cpu": loaded.device.type == "cpu",
         "bf16": shared.dtype == "bfloat16",
         "fp16": False,
-        "report_to": "none",
+        "report_to": split_list(shared.report_to) or "none",
+        "optim": params.optim,
+        "optim_args": ",".join(f"{key}={value}" for key, value in optimizer_arguments(params.optim_args).items()) or None,
+        **parse_trl(params.trl, "sft" if isinstance(params, SftParams) else "grpo", type(params).model_fields),
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,

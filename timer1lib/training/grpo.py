@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolv
 from timer1lib.forms import AnswerForm, load
 from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids
-from timer1lib.models.load import LoadedModel, load_shared, local_folder
+from timer1lib.models.load import LoadedModel, local_folder
 from timer1lib.params.sections import GrpoParams, SharedParams
 from timer1lib.rewards import REWARDS, RewardInput, parse_rewards
 from timer1lib.schema import Sample
@@ -25,8 +27,20 @@ from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 
 Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]
 
+# trl says so of every configuration that tells how the reference is loaded
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(lambda record: "`model_init_kwargs` will be" not in record.getMessage())
+
 SAME_IN_TRL = {
-    *("num_generations", "max_completion_length", "temperature", "warmup_steps", "beta", "epsilon", "epsilon_high"),
+    *(
+        "num_generations",
+        "num_iterations",
+        "max_completion_length",
+        "temperature",
+        "warmup_steps",
+        "beta",
+        "epsilon",
+        "epsilon_high",
+    ),
     *("loss_type", "scale_rewards", "dynamic_sampling", "scoring", "rollouts"),
 }
 
@@ -67,9 +81,7 @@ def train_phase(
     settings = {"ids": plan.ids, "start_from": Path(plan.start_from).name, "steps": plan.steps}
     work = common.open_work_folder(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
     checkpoint = common.resume_point(work)
-    loaded = load_shared(plan.start_from, shared)
-    if params.freeze_vision:
-        common.freeze_vision_tower(loaded.model, params.freeze_deepstack)
+    loaded = common.load_trained(plan.start_from, params, shared)
     loaded.model.config._name_or_path = local_folder(plan.reference)  # where trl reads the reference from
     weights = parse_rewards(params.rewards)
     form = load(shared.form)
@@ -78,6 +90,8 @@ def train_phase(
     epoch = plan.number + 1
     log = common.TrainingLog(log_path, f"GRPO epoch {epoch}", plan.steps, before, {"epoch": epoch})
     _forget_rollouts(rollouts_path, offset + (common.step_of(checkpoint) if checkpoint else 0))
+    groups = params.prompts_per_step * params.updates_per_rollout
+    rows = list(islice(cycle(plan.ids), max(groups, len(plan.ids))))  # trl leaves out a batch that is not full
     trainer = VideoGRPOTrainer(
         loaded.model,
         [reward_function(name, samples, form) for name in weights],
@@ -85,20 +99,22 @@ def train_phase(
         encode_prompt=lambda row: encode(loaded, samples[row["sample_id"]]),
         feature_cache=feature_cache(params, shared),
         on_rollouts=_RolloutLog(rollouts_path, samples, form, params.log_rollouts_every, offset),
-        train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in plan.ids]),
+        train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in rows]),
         processing_class=loaded.processor,
         peft_config=common.lora_config(params.lora_rank, loaded.family),
         callbacks=[log, common.StopAfter(plan.steps), *([_Carry(plan.carry_from)] if plan.carry_from and not checkpoint else [])],
     )
     if trainer.ref_model is not None:
-        trainer.ref_model.to(loaded.model.dtype)
+        trainer.ref_model.to(getattr(torch, shared.dtype))
         loaded.family.install_rule(trainer.ref_model, shared.clock_rule)
+    common.prepare(trainer)
     common.train_on(trainer, checkpoint, plan.steps)
-    rows = log.write(trainer.state.log_history)
+    logged = log.write(trainer.state.log_history)
     carried = work / f"checkpoint-{plan.steps}" if params.phase_policy == "carry" else None
-    common.save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, plan.out_dir, carried)
+    trained = common.merged(trainer.accelerator.unwrap_model(trainer.model), plan.start_from, shared)
+    common.save_model(trained, loaded.processor, plan.out_dir, carried)
     shutil.rmtree(work)
-    return rows
+    return logged
 
 
 def trainer_config(
@@ -110,18 +126,24 @@ def trainer_config(
         max_steps=plan.schedule_steps,
         per_device_train_batch_size=forward * params.num_generations,
         gradient_accumulation_steps=params.prompts_per_step // forward,
-        steps_per_generation=params.prompts_per_step // forward,
-        num_iterations=1,
+        steps_per_generation=params.prompts_per_step // forward * params.updates_per_rollout,
         lr_scheduler_type=params.lr_schedule if params.lr_schedule != "constant" else "constant_with_warmup",
         entropy_coef=params.entropy_coefficient,
-        mask_truncated_completions=False,
+        model_init_kwargs=_reference_settings(params, shared),
         reward_weights=weights,
         banned_token_ids=banned_token_ids(loaded),
         shuffle_dataset=False,
         log_completions=False,
         **params.model_dump(include=SAME_IN_TRL),
-        **common.trainer_settings(params, shared, loaded, work),
+        **common.trainer_settings(params, shared, loaded, work, between_saves=params.updates_per_rollout * params.num_iterations),
     )
+
+
+def _reference_settings(params: GrpoParams, shared: SharedParams) -> dict[str, Any] | None:
+    """How trl loads the reference, where it loads one: it only answers, so it is in the type of computation."""
+    if params.beta == 0 or params.lora_rank:
+        return None
+    return {"dtype": getattr(torch, shared.dtype), "device_map": None, "use_safetensors": True}
 
 
 def feature_cache(params: GrpoParams, shared: SharedParams) -> FeatureCache | None:

@@ -97,7 +97,8 @@ def run_epochs(
 
 def _phase(epoch: Epoch, model: str, first_model: str, work_dir: Path, params: GrpoParams, before: list[PhasePlan]) -> PhasePlan:
     number = len(before)
-    steps = params.steps_per_epoch or max(1, len(epoch.ids) // params.prompts_per_step)
+    groups = params.prompts_per_step * params.updates_per_rollout  # of one batch of rollouts
+    steps = params.steps_per_epoch or max(1, len(epoch.ids) // groups) * params.updates_per_rollout * params.num_iterations
     carry = params.phase_policy == "carry"
     if carry:
         schedule_steps = max(params.epochs * (before[0].steps if before else steps), sum(p.steps for p in before) + steps)

@@ -20,7 +20,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.models.config import base_name
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.inputs import collate
-from timer1lib.models.load import LoadedModel, load_shared
+from timer1lib.models.load import LoadedModel
 from timer1lib.params.sections import SftParams, SharedParams
 from timer1lib.training import common
 
@@ -56,10 +56,8 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
     work = common.open_work_folder(job.work_dir, job.settings)
     checkpoint = common.resume_point(work)
     # a checkpoint's names are the file's, not the modules': only from_pretrained reads them all
-    loaded = load_shared(checkpoint if checkpoint and params.lora_rank == 0 else base_name(shared), shared)
+    loaded = common.load_trained(checkpoint if checkpoint and params.lora_rank == 0 else base_name(shared), params, shared)
     speed_up_vision(loaded.model)
-    if params.freeze_vision:
-        common.freeze_vision_tower(loaded.model, params.freeze_deepstack)
     log = common.TrainingLog(job.log_path, "SFT", params.steps)
     trainer = SFTTrainer(
         model=loaded.model,
@@ -79,9 +77,11 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
         peft_config=common.lora_config(params.lora_rank, loaded.family),
         callbacks=[log],
     )
+    common.prepare(trainer)
     common.train_on(trainer, checkpoint, params.steps)
     rows = log.write(trainer.state.log_history)
-    common.save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, job.out_dir)
+    trained = common.merged(trainer.accelerator.unwrap_model(trainer.model), base_name(shared), shared)
+    common.save_model(trained, loaded.processor, job.out_dir)
     shutil.rmtree(work)
     return rows
 

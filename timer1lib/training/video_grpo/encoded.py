@@ -122,12 +122,14 @@ class EncodeAhead:
         self._encode = encode_prompt
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode") if threads else None
         self._pending: dict[str, Future[Mapping[str, Any]]] = {}
+        self._announced: list[str] = []
 
     def announce(self, rows: list[Row]) -> list[Row]:
         """Start on `rows` and hand them on unchanged."""
-        if self._pool is not None:
-            for row in rows:
-                name = str(row.get("sample_id"))
+        names = [str(row.get("sample_id")) for row in rows]
+        if self._pool is not None and names != self._announced:  # a batch comes again for each of its updates
+            self._announced = names
+            for name, row in zip(names, rows, strict=True):
                 if name not in self._pending:
                     self._pending[name] = self._pool.submit(self._encode, row)
         return rows

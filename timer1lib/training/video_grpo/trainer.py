@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate.utils import AutocastKwargs
 from torch import Tensor
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -181,7 +182,9 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         cache = self._features or FeatureCache(None, memory_gb=0.0)
         videos: list[Any] = [(p.video, p.grid) for p in todo]
         model = base_model(self.accelerator.unwrap_model(self.model))
-        for prompt, features in zip(todo, cache.features(model, self._tower, videos, [p.key for p in todo]), strict=True):
+        with self.accelerator.autocast():
+            found = cache.features(model, self._tower, videos, [p.key for p in todo])
+        for prompt, features in zip(todo, found, strict=True):
             prompt.video = features
 
     def _resample(self, source: GroupSource, batch: _Batch) -> None:
@@ -245,7 +248,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             ) as model,
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
-            self.accelerator.autocast(),
+            self.accelerator.autocast(AutocastKwargs(cache_enabled=True)),  # every step reads the same weights
         ):
             for chunk in _chunks(list(map(len, prompts)), ROLLOUT_TOKENS):
                 asked = prompts[chunk]
