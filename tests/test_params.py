@@ -210,13 +210,21 @@ def test_files_are_laid_over_one_another(tmp_path: Path) -> None:
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\n{text}")
         return tmp_path / f"{name}.yaml"
 
-    base = file("base", "shared: {seed: 3, fps: 1.0}\ncurate: {source: files, train_files: t.json, test_files: 'A=a.json'}\nsft:\n")
-    tests = file("tests", "shared: {fps: 4.0}\ncurate: {train_files: none, test_files: 'B=b.json, A=a.json'}\nsft: {enabled: false}\n")
+    base = file(
+        "base", "shared: {seed: 3, fps: 1.0}\ncurate: {source: files, train_files: t.json, test_files: 'A=a.json'}\nsft:\n"
+    )
+    tests = file(
+        "tests", "shared: {fps: 4.0}\ncurate: {train_files: none, test_files: 'B=b.json, A=a.json'}\nsft: {enabled: false}\n"
+    )
     rest = file("rest", "grpo: {enabled: false}\ncurate: {train_files: none, test_files: 'C=c.json, A=a.json'}\n")
     params = load_params(base, ["shared.frames=9"], tests, rest)
     assert params.name == "base-tests-rest"
     assert (params.shared.seed, params.shared.fps, params.shared.frames) == (3, 4.0, 9)
-    assert (params.curate.source, params.curate.train_files, params.curate.test_files) == ("files", "none", "B=b.json, A=a.json, C=c.json")
+    assert (params.curate.source, params.curate.train_files, params.curate.test_files) == (
+        "files",
+        "none",
+        "B=b.json, A=a.json, C=c.json",
+    )
     assert (params.sft.enabled, params.grpo.enabled) == (False, False)
     assert load_params(base, ["name=mine"], tests, rest).name == "mine"
     (tmp_path / "wrong.yaml").write_text("shared: {sede: 1}")

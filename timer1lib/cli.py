@@ -308,7 +308,7 @@ def estimate(params: ParamsFiles, overrides: Overrides = None, json: Json = Fals
 
 @command
 def rehearse(
-    params: ParamsFile,
+    params: ParamsFiles,
     overrides: Overrides = None,
     rows: Annotated[int, typer.Option(min=2, max=100, metavar="N", help="Rows of each annotation file, about.")] = 6,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder in place of outputs/rehearsal/<name>.")] = None,
@@ -328,7 +328,7 @@ def rehearse(
     from timer1lib.params.load import load_params
     from timer1lib.rehearsal import rehearse as run_small
 
-    done = run_small(load_params(resolve(params), overrides or []), out=out, rows=rows)
+    done = run_small(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), out=out, rows=rows)
     return Outcome("\n".join(done.lines()), done.to_json())
 
 

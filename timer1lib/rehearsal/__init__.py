@@ -18,6 +18,7 @@ from typing import Any
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, project_root, read_json, read_jsonl, resolve
+from timer1lib.params import split_list
 from timer1lib.params.sections import Params
 from timer1lib.rehearsal.scale import Changed, scaled
 from timer1lib.schema import Sample
@@ -114,7 +115,7 @@ def _check_place(root: Path, inputs: Path) -> None:
 def _rows(params: Params, inputs: Path, number: int) -> tuple[dict[str, tuple[Any, str]], list[Sample]]:
     """The files of a rehearsal as parameters with their reasons, and the samples that the stand-in is taught on."""
     from timer1lib.data.video_checks import VideoFolder
-    from timer1lib.rehearsal.real import named_files
+    from timer1lib.rehearsal.real import named_files, training_files
     from timer1lib.rehearsal.rows import Rows
 
     curate = params.curate
@@ -129,16 +130,15 @@ def _rows(params: Params, inputs: Path, number: int) -> tuple[dict[str, tuple[An
     cold = _ColdStart(resolve(curate.cold_start_file)) if curate.cold_start == "annotations" else None
     published = params.difficulty.enabled and params.grpo.enabled and params.difficulty.difficulty_model == "published"
     named = named_files(params)
-    train = [entry for entry in named if entry in {part.strip() for part in curate.train_files.split(",")}]
-    hub = {entry: entry.split(":")[0].split("/")[-1] for entry in filter(None, map(str.strip, curate.hub_test.split(",")))}
+    train = training_files(params)
+    hub = {entry: entry.rpartition(":")[0].split("/")[-1] for entry in split_list(curate.hub_test)}
     pool: list[Sample] = []
     for entry in train:
         wanted = cold.has if cold else lambda sample: True
         pool += kept.add(entry, named[entry][1], curate.format, folder, prefer=wanted, published=published)
     if curate.hub_train:
-        pool += kept.add(
-            "hub", Path(curate.hub_train.split(":")[0].split("/")[-1] + ".jsonl"), curate.format, None, published=published
-        )
+        name = f"{curate.hub_train.rpartition(':')[0].split('/')[-1]}.jsonl"
+        pool += kept.add("hub", Path(name), curate.format, None, published=published)
     samples = list(pool)
     for entry in (entry for entry in named if entry not in train):
         samples += kept.add(entry, named[entry][1], curate.format, folder, name=named[entry][0])
@@ -149,7 +149,7 @@ def _rows(params: Params, inputs: Path, number: int) -> tuple[dict[str, tuple[An
     tests += [f"{name}={kept.files[entry]}" for entry, name in hub.items()]
     trains = [str(kept.files[e]) for e in (*train, *(["hub"] if curate.hub_train else []))]
     given: dict[str, tuple[Any, str]] = {
-        "curate.train_files": (", ".join(trains), own),
+        "curate.train_files": ("none" if curate.tests_only else ", ".join(trains), own),
         "curate.test_files": (", ".join(tests), own),
         "curate.videos": (str(kept.videos), f"{kept.drawn_videos} videos were drawn"),
         "curate.hub_train": ("", "the hub is not asked: drawn rows"),

@@ -23,9 +23,14 @@ from timer1lib.training.estimate import estimate, format_estimate
 BF16 = 2
 
 
+def training_files(params: Params) -> list[str]:
+    """The entries of a recipe's training files; none where it only tests."""
+    return [] if params.curate.tests_only else split_list(params.curate.train_files)
+
+
 def named_files(params: Params) -> dict[str, tuple[str, Path]]:
     """{entry of the recipe: (the split's name where one is given, path)} of its annotation files, training first."""
-    found = {entry: ("", resolve(entry)) for entry in split_list(params.curate.train_files)}
+    found = {entry: ("", resolve(entry)) for entry in training_files(params)}
     for entry in split_list(params.curate.test_files):
         name, equals, path = entry.rpartition("=")
         found[entry] = (name.strip(), resolve(path.strip() if equals and not resolve(entry).exists() else entry))
@@ -70,7 +75,7 @@ def _rows(params: Params) -> dict[str, Any]:
     curate = params.curate
     reader = None if curate.format == "auto" else curate.format
     results: list[ReadResult] = []
-    train = set(split_list(curate.train_files))
+    train = set(training_files(params))
     tests: list[str] = []
     for entry, (name, path) in named_files(params).items():
         if path.is_file():

@@ -9,6 +9,7 @@ from typing import Any
 
 from timer1lib.params.load import validated
 from timer1lib.params.sections import Params
+from timer1lib.params.trainer import STOCHASTIC
 
 Change = Callable[[Any], Any]
 
@@ -63,6 +64,7 @@ RULES: tuple[tuple[str, Change, str], ...] = (
     ("difficulty.n", at_most(4), FEW),
     ("grpo.epochs", at_most(2), "one that filters, and one that goes on from it"),
     ("grpo.steps_per_epoch", once(1), STEPS),
+    ("grpo.updates_per_rollout", at_most(2), STEPS),
     ("grpo.num_generations", at_most(4), LITTLE),
     ("grpo.warmup_steps", at_most(1), STEPS),
     ("grpo.lora_rank", at_most(4), "adapters of a tiny model"),
@@ -107,8 +109,8 @@ def scaled(params: Params, given: Mapping[str, tuple[Any, str]], answer_tokens: 
     cell = factor * factor
     put("shared.min_frame_pixels", min(shared["min_frame_pixels"], 4 * cell), "few visual tokens")
     put("shared.total_pixels", min(shared["total_pixels"], 4 * cell * max(1, shared["frames"] // 2)), "few visual tokens")
-    answer = answer_tokens + 8
-    for key in ("difficulty.max_new_tokens", "evaluate.max_new_tokens", "grpo.max_completion_length"):
+    answer = answer_tokens + 6
+    for key in ("difficulty.max_new_tokens", "evaluate.max_new_tokens", "grpo.max_completion_length", "grpo.filter_tokens"):
         section, _, name = key.partition(".")
         if not _idle(params, key):
             put(key, min(tree[section][name], answer), "what the stand-in answers is short")
@@ -151,6 +153,12 @@ def _what_this_machine_lacks(tree: Mapping[str, Any]) -> dict[str, tuple[Any, st
     for section in ("sft", "grpo"):
         if str(tree[section].get("weights")) in ("4bit", "8bit") and importlib.util.find_spec("bitsandbytes") is None:
             found[f"{section}.weights"] = ("auto", "bitsandbytes is not installed here")
+        optim = str(tree[section].get("optim"))
+        if optim in STOCHASTIC and importlib.util.find_spec("torchao") is None:
+            found[f"{section}.optim"] = ("adamw_torch_fused", "torchao is not installed here")
+            found[f"{section}.weights"] = ("auto", "and plain AdamW could not move narrower ones")
+        elif "bnb" in optim or optim.startswith("paged"):
+            found[f"{section}.optim"] = ("adamw_torch_fused", "bitsandbytes' optimizers want a GPU")
     return found
 
 

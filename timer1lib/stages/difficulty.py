@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib import forms
-from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, everything, published_rows, select, spread
+from timer1lib.data.selection import (
+    AnswerCache,
+    Selection,
+    answer_key,
+    difficulty_rows,
+    everything,
+    published_rows,
+    select,
+    spread,
+)
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.models.config import base_name
