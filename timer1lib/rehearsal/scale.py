@@ -46,6 +46,7 @@ RULES: tuple[tuple[str, Change, str], ...] = (
     ("shared.frames", at_most(8), "few visual tokens"),
     ("shared.workers", at_most(1), LITTLE),
     ("shared.cache_gb", at_most(1.0), "its own cache"),
+    ("shared.processes", at_most(2), "ranks that share two cores"),
     ("curate.train_videos", at_most(6), FEW),
     ("curate.test_videos", at_most(3), FEW),
     ("curate.ood_videos", at_most(3), FEW),
@@ -103,7 +104,7 @@ def scaled(params: Params, given: Mapping[str, tuple[Any, str]], answer_tokens: 
         put(key, value, why)
     for key, change, why in RULES:
         section, _, name = key.partition(".")
-        if not _idle(params, key):
+        if name in tree[section] and not _idle(params, key):
             put(key, change(tree[section][name]), why)
     shared, grpo = tree["shared"], tree["grpo"]
     cell = factor * factor
