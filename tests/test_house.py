@@ -239,6 +239,12 @@ def declared(group: str) -> set[str]:
     return {name_of(re.split(r"[^A-Za-z0-9_.-]", line)[0]) for line in lines}
 
 
+def extras() -> set[str]:
+    """What only an extra brings: imported late, or in tests that are skipped without it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {name for group in project["optional-dependencies"] if group != "dev" for name in declared(group)}
+
+
 def third_party(*folders: str) -> dict[str, str]:
     """{distribution: first place that imports it} in Python files and notebooks below folders."""
     ours = {PACKAGE} | {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
@@ -266,9 +272,9 @@ def third_party(*folders: str) -> dict[str, str]:
 
 def test_every_dependency_that_is_imported_is_declared_and_the_other_way_round() -> None:
     run = third_party(PACKAGE, "notebooks")
-    undeclared = [f"{where} imports {name}" for name, where in run.items() if name not in declared("dependencies")]
+    undeclared = [f"{where} imports {name}" for name, where in run.items() if name not in declared("dependencies") | extras()]
     develop = third_party("tests", "benchmarks", "scripts")
-    known = declared("dependencies") | declared("dev")
+    known = declared("dependencies") | declared("dev") | extras()
     undeclared += [f"{where} imports {name}" for name, where in develop.items() if name not in known]
     assert not undeclared, "not declared in pyproject.toml:\n" + "\n".join(undeclared)
     unused = declared("dependencies") - set(run) - set(PLUG_INS)

@@ -245,9 +245,11 @@ def test_a_carried_epoch_without_its_optimizer_is_trained_again(material, tmp_pa
     base = GRPO | {"phase_policy": "carry"}
     trained(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
-    real = trained_grpo.load_shared
+    real = trained_grpo.common.load_trained
     with monkeypatch.context() as patch:
-        patch.setattr(trained_grpo, "load_shared", lambda m, s: killed() if str(m).endswith("epoch1") else real(m, s))
+        patch.setattr(
+            trained_grpo.common, "load_trained", lambda m, *rest: killed() if str(m).endswith("epoch1") else real(m, *rest)
+        )
         with pytest.raises(Killed):
             trained(open_stage("grpo", run))
     optimizer = tmp_path / "cut" / ".work" / "grpo" / "work" / "grpo" / "epoch1" / "optimizer.pt"

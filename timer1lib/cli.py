@@ -295,14 +295,20 @@ def inspect(
 
 
 @command
-def estimate(params: ParamsFiles, overrides: Overrides = None, json: Json = False) -> Outcome:
-    """Work out a recipe's memory and arithmetic before renting."""
+def estimate(
+    params: ParamsFiles,
+    overrides: Overrides = None,
+    card: Annotated[str, typer.Option(metavar="NAME", help="A100, H100, H200, L40S or RTX4090.")] = "H100",
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Share of its rate that is reached.")] = 0.3,
+    json: Json = False,
+) -> Outcome:
+    """Work out a recipe's memory, arithmetic, hours and disk before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
     from timer1lib.training.estimate import estimate as work_out
     from timer1lib.training.estimate import format_estimate
 
-    value = work_out(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])))
+    value = work_out(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), card, mfu)
     return Outcome(format_estimate(value), value)
 
 
@@ -311,6 +317,7 @@ def rehearse(
     params: ParamsFiles,
     overrides: Overrides = None,
     rows: Annotated[int, typer.Option(min=2, max=100, metavar="N", help="Rows of each annotation file, about.")] = 6,
+    card: Annotated[str, typer.Option(metavar="NAME", help="Card that memory and hours are told for.")] = "H100",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder in place of outputs/rehearsal/<name>.")] = None,
     json: Json = False,
 ) -> Outcome:
@@ -328,7 +335,7 @@ def rehearse(
     from timer1lib.params.load import load_params
     from timer1lib.rehearsal import rehearse as run_small
 
-    done = run_small(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), out=out, rows=rows)
+    done = run_small(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), out=out, rows=rows, card=card)
     return Outcome("\n".join(done.lines()), done.to_json())
 
 

@@ -189,6 +189,18 @@ def optimizer_arguments(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def packages_needed(weights: Weights, optim: str, report_to: str) -> dict[str, str]:
+    """Packages that are not among the project's own: what needs them, by name."""
+    needed = {REPORTERS[name]: f"report_to {name}" for name in split_list(report_to)}
+    if weights in QUANTISED:
+        needed["bitsandbytes"] = f"weights {weights}"
+    if optim in STOCHASTIC:
+        needed["torchao"] = f"optim {optim}"
+    elif re.search("8bit|bnb|paged|lion|ademamix", optim) and "galore" not in optim:
+        needed["bitsandbytes"] = f"optim {optim}"
+    return needed
+
+
 def check_weights(weights: Weights, lora_rank: int, optim: str, optim_args: str, learning_rate: float) -> None:
     """Refuse what cannot learn.
 

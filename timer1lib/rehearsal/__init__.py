@@ -58,12 +58,13 @@ class Rehearsal:
         return [line for title, lines in parts.items() for line in (title, *(f"  {line}" for line in lines), "")][:-1]
 
 
-def rehearse(params: Params, *, out: str | Path | None = None, rows: int = 6) -> Rehearsal:
+def rehearse(params: Params, *, out: str | Path | None = None, rows: int = 6, card: str = "H100") -> Rehearsal:
     """Rehearse a recipe into `outputs/rehearsal/<name>`; what it was given and what it made lies in `<name>.inputs` beside it.
 
     Args:
         rows: rows that are taken of each annotation file, about.
         out: another folder in place of the first.
+        card: the card that memory and hours are told for (`training.estimate`).
 
     Raises:
         Timer1Error: the folder is no rehearsal's, no space, a broken file or model.
@@ -94,7 +95,7 @@ def rehearse(params: Params, *, out: str | Path | None = None, rows: int = 6) ->
     rehearsal = Rehearsal(root, changed, model.told)
     with _offline(hub):
         rehearsal.stages = run(small, out=root, yes=True).stages
-    rehearsal.real = real_thing(params, project_root() / "outputs" / params.name)
+    rehearsal.real = real_thing(params, project_root() / "outputs" / params.name, card)
     atomic_write_json(inputs / "report.json", rehearsal.to_json())
     return rehearsal
 

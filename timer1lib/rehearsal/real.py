@@ -16,7 +16,6 @@ from timer1lib.models.config import architecture_of, base_name
 from timer1lib.models.load import local_folder
 from timer1lib.params import split_list
 from timer1lib.params.sections import Params
-from timer1lib.runs.manifest import checkpoints_on_disk
 from timer1lib.stages.curate import treatments
 from timer1lib.training.estimate import estimate, format_estimate
 
@@ -37,18 +36,19 @@ def named_files(params: Params) -> dict[str, tuple[str, Path]]:
     return found
 
 
-def real_thing(params: Params, root: Path) -> dict[str, Any]:
-    """What differs from the rehearsal: {missing, videos, rows, disk, estimate}, each as it is told to a person.
+def real_thing(params: Params, root: Path, card: str) -> dict[str, Any]:
+    """What differs from the rehearsal: {missing, videos, rows, free GB, caches GB, estimate}, each as it is told to a person.
 
     Annotation files that are here are audited whole, by the recipe's own treatments, without opening a video.
     """
     told: dict[str, Any] = {"missing": missing(params)}
     told |= _rows(params) if params.curate.source == "files" else {}
-    told["disk"] = disk(params, root)
+    there = next(parent for parent in (root.resolve(), *root.resolve().parents) if parent.exists())
+    told |= {"free GB": shutil.disk_usage(there).free / 1e9, "caches GB": 2 * params.shared.cache_gb}
     try:
-        told["estimate"] = estimate(params)
+        told["estimate"] = estimate(params, card)
     except Timer1Error as error:
-        told["estimate"] = {"not known": str(error)}
+        told["estimate"] = {"verdict": str(error)}
     return told
 
 
@@ -107,13 +107,6 @@ def _account(report: AuditReport) -> dict[str, Any]:
     return {"files": report.files, "dropped by": report.dropped_by, "found": report.findings}
 
 
-def disk(params: Params, root: Path) -> dict[str, float]:
-    """GB that checkpoints may need at most (`runs.manifest`), and GB that are free where the run would lie."""
-    there = next(parent for parent in (root.resolve(), *root.resolve().parents) if parent.exists())
-    need = checkpoints_on_disk(params, ("sft", "grpo"))
-    return {"checkpoints GB": need / 1e9, "caches GB": 2 * params.shared.cache_gb, "free GB": shutil.disk_usage(there).free / 1e9}
-
-
 def real_lines(told: dict[str, Any]) -> list[str]:
     """For a terminal."""
     lines = [f"missing: {what}" for what in told["missing"]] or ["missing: nothing"]
@@ -128,9 +121,9 @@ def real_lines(told: dict[str, Any]) -> list[str]:
     dropped = told.get("rows", {}).get("dropped by", {})
     if dropped:
         lines.append("rows dropped for: " + ", ".join(f"{code} {n}" for code, n in dropped.items()))
-    space = told["disk"]
-    need = space["checkpoints GB"] + space["caches GB"]
-    verdict = "" if need <= space["free GB"] else ": not enough"
-    lines.append(f"disk: up to {space['checkpoints GB']:.1f} GB of checkpoints and {space['caches GB']:.0f} GB of caches, "
-                 f"{space['free GB']:.1f} GB free here{verdict}")  # fmt: skip
+    need = told["estimate"].get("disk GB", 0.0) + told["caches GB"]
+    verdict = "" if need <= told["free GB"] else ": not enough"
+    lines.append(
+        f"disk: up to {need:.0f} GB, {told['caches GB']:.0f} of them caches; {told['free GB']:.0f} GB are free here{verdict}"
+    )
     return [*lines, *format_estimate(told["estimate"]).splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -15,6 +16,7 @@ from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
 from timer1lib.models.config import base_name, model_source
 from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.sections import Params
+from timer1lib.params.trainer import packages_needed
 from timer1lib.runfolder import owner, run_files
 from timer1lib.runs.closure import code_hash
 from timer1lib.runs.graph import StageRef
@@ -74,6 +76,10 @@ def check_files(params: Params) -> None:
         model_source(base_name(params.shared))
     except Timer1Error as error:
         raise Timer1Error(f"shared.model {shown(params.shared.model)}: {error}") from error
+    for part in (params.sft, params.grpo):
+        for package, what in packages_needed(part.weights, part.optim, params.shared.report_to).items() if part.enabled else ():
+            if importlib.util.find_spec(package) is None:
+                raise Timer1Error(f"{what} needs {package}, which is not installed: pip install {package}")
     named = [("notes_file", p.notes_file)]
     if p.cold_start == "annotations":
         named.append(("cold_start_file", p.cold_start_file))

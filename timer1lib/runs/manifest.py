@@ -15,9 +15,7 @@ from typing import Any
 import psutil
 
 from timer1lib import __version__
-from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, resolve
-from timer1lib.models.config import architecture_of, base_name
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import SECTIONS, Params
 from timer1lib.runfolder import RunFolder
@@ -54,29 +52,20 @@ def finish_manifest(run: RunFolder, manifest: Mapping[str, Any], stages: Mapping
     atomic_write_json(run.manifest, full)
 
 
-def checkpoints_on_disk(params: Params, stages: Collection[str]) -> float:
-    """Bytes that the trainings among `stages` may need at most, roughly; 0 where the model's size is not known.
+def disk_line(params: Params, root: Path, stages: Collection[str]) -> str:
+    """How much disk stages may need at most, roughly, and how much is free.
 
+    A training with float32 masters keeps models twice as wide as a checkpoint in 16 bits.
     A training leaves one model (an epoch of RL each one more until it is finished), and saves two states of it
     meanwhile, counted as three times the model: weights and both moments of the optimizer.
     """
     shared, grpo = params.shared, params.grpo
-    models = 7 * ("sft" in stages and params.sft.enabled) + (7 + grpo.epochs) * ("grpo" in stages and grpo.enabled)
-    size = float(sum(path.stat().st_size for path in resolve(shared.model).glob("*.safetensors")))
-    if not size:
-        with contextlib.suppress(Timer1Error):
-            size = architecture_of(base_name(shared)).parameters() * (4.0 if shared.dtype == "float32" else 2.0)
-    return models * size
-
-
-def disk_line(params: Params, root: Path, stages: Collection[str]) -> str:
-    """How much disk stages may need at most, roughly, and how much is free."""
-    shared = params.shared
-    size = checkpoints_on_disk(params, stages)
+    wide = 2 if shared.dtype == "bfloat16" else 1
+    models = 7 * wide * ("sft" in stages and params.sft.enabled) + (7 + grpo.epochs) * wide * ("grpo" in stages and grpo.enabled)
+    size = sum(path.stat().st_size for path in resolve(shared.model).glob("*.safetensors")) * models
     parts = []
-    trains = ("sft" in stages and params.sft.enabled) or ("grpo" in stages and params.grpo.enabled)
-    if trains:
-        need = f"up to {size / 1e9:.2f} GB" if size else f"several times the size of {shared.model}"
+    if models:
+        need = f"up to {size / 1e9:.2f} GB" if size else f"{models} times the size of {shared.model}"
         parts.append(f"{need} for checkpoints in {root} ({_free(root):.2f} GB free)")
     if set(stages) - {"inspect", "compare"}:
         cache = resolve(shared.cache_dir)

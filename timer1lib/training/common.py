@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import shutil
 import warnings
@@ -209,8 +210,9 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
     checkpoint may be saved under other names than the modules have (for Qwen2.5-VL 1 of 81 keys agrees), so that a run
     would go on from its base weights. `from_pretrained` knows the renaming. A missing weight raises a RuntimeError.
     """
-    fresh: Any = type(model).from_pretrained(str(checkpoint), dtype="auto")  # type: ignore[attr-defined]
-    model.load_state_dict(fresh.state_dict(), strict=True)  # each into its parameter's own type
+    widest = max((p.dtype for p in model.parameters()), key=lambda dtype: dtype.itemsize)  # a frozen tower's is narrower
+    fresh: Any = type(model).from_pretrained(str(checkpoint), dtype=widest)  # type: ignore[attr-defined]
+    model.load_state_dict(fresh.state_dict(), strict=True)
 
 
 class TrainingLog(TrainerCallback):
@@ -228,6 +230,8 @@ class TrainingLog(TrainerCallback):
         self._before, self._extra = list(before), extra or {}
         self._offset = self._before[-1]["step"] if self._before else 0
         self._progress: Progress | None = None
+        # where TensorBoard's own callback writes, if it is asked for: its default is the work folder, which goes
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(path.with_suffix(".tensorboard")))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress = Progress(self._label, self._total, done=min(state.global_step, self._total))
