@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -47,7 +48,7 @@ def test_every_params_file_loads_with_what_is_overridden() -> None:
     loaded = 0
     for words in commands():
         files = [word for word in words if word.startswith("params/")]
-        overrides = [value for flag, value in zip(words, words[1:], strict=False) if flag == "-p"]
+        overrides = [value for flag, value in itertools.pairwise(words) if flag == "-p"]
         if files and not any("PARAMS" in word for word in words):
             load_params(ROOT / files[0], overrides)
             loaded += 1
