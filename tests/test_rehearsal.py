@@ -36,7 +36,6 @@ from timer1lib.schema import Sample  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 RECIPES = sorted((ROOT / "params").glob("*.yaml"))
-TESTS = sorted((ROOT / "params" / "tests").glob("*.yaml"))
 SEVEN, THREE = "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen3-VL-8B-Instruct"
 
 
@@ -118,6 +117,18 @@ def test_every_recipe_rehearses(path: Path, tmp_path: Path, here: None) -> None:
     assert asked <= answered
     assert "The real thing" in done.lines()
     assert done.real["estimate"]
+
+
+@pytest.mark.parametrize("name", ["didemo", "videomme", "egoschema"])
+def test_a_recipe_that_only_tests_rehearses(name: str, tmp_path: Path, here: None) -> None:
+    """A params file laid over a recipe; Video-MME is a hub data set, which is drawn and not asked for."""
+    over = ROOT / "params" / "tests" / f"{name}.yaml"
+    recipe = load_params(ROOT / "params" / "time_r1_7b.yaml", ["shared.dtype=float32", "evaluate.perturb="], over)
+    done = rehearse(recipe, out=tmp_path / "run", rows=2)
+    files = list((done.root / "predictions").glob("base.*.jsonl"))
+    assert len(files) == 1
+    assert len(rows_of(files[0])) >= 2
+    assert any(str(name).lower()[:6] in line.lower() for line in done.real["missing"])
 
 
 def test_a_reference_by_hub_id(tmp_path: Path, here: None) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path, PurePosixPath
 
 from timer1lib.data.readers import FORMATS, read_annotations, recognise
@@ -42,7 +42,7 @@ class Rows:
     own_files: list[str] = field(default_factory=list)
     own_videos: int = 0
     drawn_videos: int = 0
-    seeds: count[int] = field(default_factory=lambda: count(SEEDS))
+    seeds: itertools.count[int] = field(default_factory=lambda: itertools.count(SEEDS))
 
     @property
     def videos(self) -> Path:
