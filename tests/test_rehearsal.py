@@ -123,7 +123,7 @@ def test_every_recipe_rehearses(path: Path, tmp_path: Path, here: None) -> None:
 def test_a_recipe_that_only_tests_rehearses(name: str, tmp_path: Path, here: None) -> None:
     """A params file laid over a recipe; Video-MME is a hub data set, which is drawn and not asked for."""
     over = ROOT / "params" / "tests" / f"{name}.yaml"
-    recipe = load_params(ROOT / "params" / "time_r1_7b.yaml", ["shared.dtype=float32", "evaluate.perturb="], over)
+    recipe = load_params(ROOT / "params" / "time_r1_7b.yaml", ["shared.dtype=float32", "evaluate.perturb_samples=0"], over)
     done = rehearse(recipe, out=tmp_path / "run", rows=2)
     files = list((done.root / "predictions").glob("base.*.jsonl"))
     assert len(files) == 1
@@ -137,7 +137,7 @@ def test_a_reference_by_hub_id(tmp_path: Path, here: None) -> None:
         "shared.revision=v1.0",
         "grpo.epochs=1",
         "curate.test_files=T=none.jsonl",
-        "evaluate.perturb=",
+        "evaluate.perturb_samples=0",
         "shared.dtype=float32",
     ]
     recipe = load_params(ROOT / "params" / "time_r1_7b.yaml", overrides)
@@ -295,7 +295,7 @@ def test_the_published_files_are_rehearsed_and_audited_whole(tmp_path: Path, her
         f"curate.test_files=TVGBench={data / 'tvgbench.json'}",
         f"curate.videos={SHARED_DATA / 'videos'}",
         "grpo.epochs=1",
-        "evaluate.perturb=",
+        "evaluate.perturb_samples=0",
         "shared.dtype=float32",
     ]
     done = rehearse(load_params(ROOT / "params" / "time_r1_7b.yaml", overrides), out=tmp_path / "run", rows=3)
