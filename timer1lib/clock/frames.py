@@ -122,8 +122,11 @@ def choose_published(times_s: NDArray[np.float64], sampling: Sampling, temporal_
     if count < temporal_patch or duration <= 0:
         indices = np.minimum(np.arange(temporal_patch), available - 1)
         return Choice(indices.astype(np.int64), 1.0 / sampling.fps)
-    indices = np.round(np.linspace(0.0, available - 1.0, count, dtype=np.float32)).astype(np.int64)
-    return Choice(indices, duration / count)
+    # As torch.linspace works it out: a float32 step, from both ends, rounded once. It decides which of two neighbours is taken.
+    number = np.arange(count, dtype=np.float64)
+    step = np.float64(np.float32(available - 1) / np.float32(max(count - 1, 1)))
+    spread = np.where(number < count // 2, step * number, available - 1 - step * number[::-1]).astype(np.float32)
+    return Choice(np.round(spread).astype(np.int64), duration / count)
 
 
 def nearest(times_s: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from timer1lib.params.sections import Params
 T = TypeVar("T", bound=Section)
 
 
-JOINED = ("test_files", "hub_test")
+TEST_SETS = ("test_files", "hub_test")
 """Lists that add up where several params files only test (`train_files: none`)."""
 
 
@@ -48,10 +48,11 @@ def _lay_over(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
     for name, section in other.items():
         known = tree.get(name)
         if isinstance(section, Mapping) and isinstance(known, Mapping):
-            both_test = name == "curate" and known.get("train_files") == section.get("train_files") == "none"
-            lists = [key for key in JOINED if key in known and key in section] if both_test else []
-            joined = {key: ", ".join(dict.fromkeys(split_list(f"{known[key]}, {section[key]}"))) for key in lists}
-            tree[name] = {**known, **section, **joined}
+            before = dict(known)
+            if name == "curate" and section.get("train_files") == "none":
+                before |= _test_sets(known, section)
+                section = {key: value for key, value in section.items() if key not in TEST_SETS}
+            tree[name] = {**before, **section}
         else:
             tree[name] = f"{known}-{section}" if name == "name" and known is not None else section
 
@@ -123,6 +124,13 @@ def _gone(tree: Mapping[str, Any]) -> str:
         advice = f"write shared.form: FILE.yaml, a file with `ask` (the text of {asked}), `read: {read}`"
         advice += f" and `write` (the text of {written})" if not same_writing else ""
     return f"{', '.join(found)}: gone, as one parameter, shared.form, says how answers are asked, written and read; {advice}"
+
+
+def _test_sets(known: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, str]:
+    """The test sets of a file that only tests, laid over another: with that one's where it only tests too, else without."""
+    before = known if known.get("train_files") == "none" else {}
+    lists = {key: split_list(f"{before.get(key, '')}, {section.get(key, '')}") for key in TEST_SETS}
+    return {key: ", ".join(dict.fromkeys(names)) for key, names in lists.items()}
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

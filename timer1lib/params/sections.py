@@ -234,8 +234,8 @@ class SftParams(Section):
     trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    freeze_deepstack: bool = Field(
-        False, description="with freeze_vision: keep Qwen3-VL's deepstack mergers too, as TimeLens does"
+    last_merger_only: bool = Field(
+        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
@@ -266,6 +266,7 @@ class DifficultyParams(Section):
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
     std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")
+    even: bool = Field(False, description="gaussian: as many of each video length, and of each IoU before the weights (TimeLens)")
     low: float = Field(0.0, ge=-1, lt=1, description="gaussian, uniform, band: only IoU above this")
     high: float = Field(0.7, gt=-1, le=1, description="band: only IoU up to this")
     bins: int = Field(10, ge=1, le=100, description="uniform: steps of IoU with equal shares")
@@ -354,8 +355,8 @@ class GrpoParams(Section):
     trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    freeze_deepstack: bool = Field(
-        False, description="with freeze_vision: keep Qwen3-VL's deepstack mergers too, as TimeLens does"
+    last_merger_only: bool = Field(
+        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
@@ -432,7 +433,9 @@ class CompareParams(Section):
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
     )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
-    benchmark: Literal["all", "TVGBench", "Charades-STA", "ActivityNet"] = Field("all", description="published results shown")
+    benchmark: Literal[
+        "all", "TVGBench", "Charades-STA", "ActivityNet", "Charades-TimeLens", "ActivityNet-TimeLens", "QVHighlights-TimeLens"
+    ] = Field("all", description="published results shown")
 
 
 class Params(Section):

@@ -64,7 +64,8 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
     if stage.finished:
         return list(read_jsonl(stage.run.data("difficulty")))
     if stage.params.difficulty_model == "none":
-        rows = [{"id": sample.id, "iou": None, "start": None, "end": None, "completion": ""} for sample in samples]
+        unasked: dict[str, Any] = {"iou": None, "start": None, "end": None, "completion": ""}
+        rows = [{"id": sample.id, **unasked} for sample in samples]
     elif stage.params.difficulty_model == "published":
         rows = published_rows(samples)
     else:
@@ -142,13 +143,14 @@ def choose(stage: DifficultyStage, samples: Sequence[Sample], rows: Sequence[dic
     """Write `data/selected.jsonl` (samples in) and `data/selection.json` (weight and fate of every sample)."""
     p = stage.params
     bounds = {
-        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low},
+        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low, "even": float(p.even)},
         "uniform": {"bins": p.bins, "low": p.low},
         "band": {"low": p.low, "high": p.high},
     }.get(p.rule, {})
     if p.difficulty_model == "none":
         selection = everything([sample.id for sample in samples], stage.shared.seed)
     else:
+        rows = [{**row, "duration": sample.duration} for row, sample in zip(rows, samples, strict=True)]
         selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
     taken = set(selection.chosen)
     if not stage.finished:

@@ -87,10 +87,10 @@ class _Trainer:
 
         stage, shared = self._stage, self._stage.shared
         samples, out = [self._samples[name] for name in ids], Path(folder).parent / f"answers{epoch}.jsonl"
+        tokens = stage.params.filter_tokens or stage.params.max_completion_length
         answers = predict(
             load_shared(folder, shared), samples, stage.run.video, shared, out,
-            max_new_tokens=stage.params.filter_tokens or stage.params.max_completion_length, batch_size=64,
-            label=f"difficulty after epoch {epoch}",
+            max_new_tokens=tokens, batch_size=64, label=f"difficulty after epoch {epoch}",
         )  # fmt: skip
         windows = {name: self._samples[name].windows for name in ids}
         return {a.id: None if a.error or not windows[a.id] else best_iou(a.span, windows[a.id]) for a in answers}
