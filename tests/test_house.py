@@ -33,6 +33,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("view",),
     ("runs",),
     ("stages",),
+    ("rehearsal",),
     ("cli",),
 ]
 """Lowest first. A module imports from its own floor and from lower ones."""

@@ -377,6 +377,33 @@ def estimate(
 
 
 @command
+def rehearse(
+    params: ParamsFiles,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=2, max=100, metavar="N", help="Rows of each annotation file, about.")] = 6,
+    card: Annotated[str, typer.Option(metavar="NAME", help="Card that memory and hours are told for.")] = "H100",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder in place of outputs/rehearsal/<name>.")] = None,
+    json: Json = False,
+) -> Outcome:
+    """Run a whole recipe small, and say what the real one takes.
+
+    All seven notebooks run in minutes on any machine: on your params file, a few of your own rows and videos (drawn ones
+    where yours are not here), and a tiny stand-in of the model with its class, processor, chat template and special
+    tokens. Then: memory, hours, disk, missing files, and rows that will be dropped.
+
+    \b
+    timer1 rehearse params/time_r1_7b.yaml
+    timer1 rehearse params/time_r1_7b.yaml -p curate.videos=/data/videos --rows 20
+    """
+    from timer1lib.files import resolve
+    from timer1lib.params.load import load_params
+    from timer1lib.rehearsal import rehearse as run_small
+
+    done = run_small(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), out=out, rows=rows, card=card)
+    return Outcome("\n".join(done.lines()), done.to_json())
+
+
+@command
 def pretrain(
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="The model's folder; a killed pretraining goes on in it.")],
     family: Annotated[str, typer.Option(metavar="NAME", help="The model's classes, as its config.json names them.")] = "qwen3_vl",
