@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib import forms, ideas
-from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, published_rows, select, spread
+from timer1lib.data.selection import (
+    AnswerCache,
+    Selection,
+    answer_key,
+    difficulty_rows,
+    everything,
+    published_rows,
+    select,
+    spread,
+)
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.models.config import base_name
@@ -57,7 +66,10 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
         return []
     if stage.finished:
         return list(read_jsonl(stage.run.data("difficulty")))
-    if stage.params.difficulty_model == "published":
+    if stage.params.difficulty_model == "none":
+        unasked: dict[str, Any] = {"iou": None, "start": None, "end": None, "completion": ""}
+        atomic_write_jsonl(stage.run.data("difficulty"), ({"id": sample.id, **unasked} for sample in samples))
+    elif stage.params.difficulty_model == "published":
         atomic_write_jsonl(stage.run.data("difficulty"), published_rows(samples))
     else:
         do(stage, "ask", ids=[sample.id for sample in samples])
@@ -159,7 +171,7 @@ def choose(
         stage.adopt()
     p = stage.params
     bounds = {
-        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low},
+        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low, "even": float(p.even)},
         "uniform": {"bins": p.bins, "low": p.low},
         "band": {"low": p.low, "high": p.high},
     }.get(p.rule, {})
@@ -168,7 +180,11 @@ def choose(
         mine, name = own_weight(p.rule), p.rule.rpartition(":")[2]
         known = zip(samples, rows, strict=True)
         given = [0.0 if r["iou"] is None else mine(Judged.of(s, r["iou"], r.get("reward_std"))) for s, r in known]
-    selection = select(rows, name, p.n, stage.shared.seed, given=given, **bounds)
+    if p.difficulty_model == "none":
+        selection = everything([sample.id for sample in samples], stage.shared.seed)
+    else:
+        timed = [{**row, "duration": sample.duration} for row, sample in zip(rows, samples, strict=True)]
+        selection = select(timed, name, p.n, stage.shared.seed, given=given, **bounds)
     taken = set(selection.chosen)
     if not stage.finished:
         if not stage.run.data("difficulty").is_file():  # it was finished until a cell brought another rule
