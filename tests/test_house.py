@@ -21,6 +21,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("rewards",),
     ("params",),
     ("runfolder",),
+    ("workers",),
     ("clock",),
     ("video",),
     ("models",),
@@ -296,3 +297,10 @@ def test_the_house_is_small() -> None:
     assert len(counts) < MOST_FILES, f"{len(counts)} Python files, at most {MOST_FILES - 1}; the smallest:\n{small}"
     lines = sum(counts.values())
     assert lines < MOST_LINES, f"{lines} lines, at most {MOST_LINES - 1}"
+
+
+def test_a_kernel_that_only_starts_ranks_loads_no_torch() -> None:
+    names = ", ".join(f"timer1lib.stages.{name}" for name in ("sft", "difficulty", "grpo", "evaluate"))
+    code = f"import sys, {names}; sys.stdout.write(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert not {name.split(".")[0] for name in done.stdout.split()} & {"torch", "transformers", "trl", "peft", "decord", "av"}

@@ -135,6 +135,8 @@ Overrides = Annotated[list[str] | None, typer.Option("-p", metavar="SECTION.KEY=
 Format = Annotated[
     str | None, typer.Option("--format", metavar="NAME", help="Format of the annotations; recognised where left out.")
 ]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, metavar="N", help="Machines that train this run together.")]
+Address = Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="Where they meet: the first machine's name.")]
 RunArgument = typer.Argument(metavar="RUN", autocompletion=_runs, help="A run's folder, or its name under outputs/.")
 
 
@@ -148,6 +150,8 @@ def run(
     until: Annotated[str | None, typer.Option(metavar="05", help="Last stage.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run stages anew even where nothing has changed.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder in place of outputs/<name>.")] = None,
+    nodes: Nodes = 1,
+    address: Address = "",
     yes: Yes = False,
     json: Json = False,
 ) -> Outcome:
@@ -156,12 +160,30 @@ def run(
     from timer1lib.params.load import load_params
     from timer1lib.runs.runner import run as run_notebooks
     from timer1lib.runs.runner import summary_lines
+    from timer1lib.workers.nodes import parse_nodes
 
     loaded = load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:]))
-    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
+    machines = parse_nodes(0, nodes, address) if nodes > 1 else None
+    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes, nodes=machines)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
     return Outcome("\n".join(summary_lines(result)), value)
+
+
+@command
+def work(
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder, which all machines share.")],
+    node: Annotated[int, typer.Option(min=1, metavar="K", help="Which machine this is; 0 is the one that runs `timer1 run`.")],
+    nodes: Nodes,
+    address: Address,
+) -> Outcome:
+    """Join the trainings of a run that another machine began (docs/scale.md), until it is finished."""
+    from timer1lib.files import resolve
+    from timer1lib.workers.launch import join
+    from timer1lib.workers.nodes import parse_nodes
+
+    join(resolve(run), parse_nodes(node, nodes, address), lambda line: sys.stderr.write(line + "\n"))
+    return Outcome(f"{run}: the run has ended")
 
 
 @command

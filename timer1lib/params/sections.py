@@ -70,6 +70,11 @@ def _hub_sets(text: str) -> None:
             raise Timer1Error(f"hub data set {shown(entry)}: write it as id:split")
 
 
+def _known_parallel(text: str) -> None:
+    if text not in ("ddp", "fsdp2") and not text.endswith((".yaml", ".yml", ".json")):
+        raise Timer1Error(f"{shown(text)} is none of ddp, fsdp2, and no accelerate config file (.yaml, .json)")
+
+
 Named = Annotated[str, _read_by(_not_empty)]
 HubSets = Annotated[str, _read_by(_hub_sets)]
 KeepDrop = Literal["keep", "drop"]
@@ -116,6 +121,12 @@ class SharedParams(Section):
         "", description="trackers that 02 and 04 tell their log, comma-separated (tensorboard, wandb, ...); empty tells nobody"
     )
     workers: int = Field(2, ge=0, le=64, description="processes that decode videos ahead of the model; 0 decodes in place")
+    processes: int = Field(
+        0, ge=0, le=1024, description="ranks that train and ask models together; 0: every GPU, or every core for a small model"
+    )
+    parallel: Annotated[str, _read_by(_known_parallel)] = Field(
+        "ddp", description="ddp (whole weights on each rank), fsdp2 (sharded), or an accelerate config file (DeepSpeed)"
+    )
 
 
 class CurateParams(Section):
@@ -455,6 +466,17 @@ class Params(Section):
     def _trains_on_something(self) -> Self:
         if self.curate.tests_only and (self.sft.enabled or self.grpo.enabled):
             raise ValueError("curate.train_files none: a run that only tests needs sft.enabled=false and grpo.enabled=false")
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_share_evenly(self) -> Self:
+        count = self.shared.processes
+        for key, whole, trains in (
+            ("sft.batch_size", self.sft.batch_size, self.sft.enabled),
+            ("grpo.prompts_per_step", self.grpo.prompts_per_step, self.grpo.enabled),
+        ):
+            if trains and count and whole % count:
+                raise ValueError(f"shared.processes {count} must divide {key} {whole}: ranks share each step evenly")
         return self
 
     @model_validator(mode="after")

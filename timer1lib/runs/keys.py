@@ -71,6 +71,8 @@ def check_files(params: Params) -> None:
 
     A hub id is not asked.
     """
+    if params.shared.parallel not in ("ddp", "fsdp2") and not resolve(params.shared.parallel).is_file():
+        raise Timer1Error(f"shared.parallel {shown(params.shared.parallel)}: no such accelerate config file")
     p = params.curate
     try:
         model_source(base_name(params.shared))

@@ -25,11 +25,12 @@ from timer1lib.files import atomic_write_json, read_json, sha256_file
 from timer1lib.params.sections import Params
 from timer1lib.runfolder import WORK, RunFolder, owner, run_files
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
-from timer1lib.runs.kernel import KERNEL_LOCK, RUNNER_LOCK
+from timer1lib.runs.kernel import KERNEL_LOCK, RANKS_LOCK, RUNNER_LOCK
 from timer1lib.runs.keys import key_parts
 from timer1lib.runs.manifest import now
+from timer1lib.workers.nodes import MARK
 
-_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, ".progress", ".row.json", ".row-result.json", "run.log")
+_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, RANKS_LOCK, MARK, ".progress", ".row.json", ".row-result.json", "run.log")
 """What may lie in a run's folder before its manifest does."""
 
 

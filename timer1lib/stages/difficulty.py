@@ -26,6 +26,8 @@ from timer1lib.params.sections import DifficultyParams
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage
+from timer1lib.stages.work import do
+from timer1lib.workers.team import team
 
 DifficultyStage = Stage[DifficultyParams]
 
@@ -65,22 +67,33 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
         return list(read_jsonl(stage.run.data("difficulty")))
     if stage.params.difficulty_model == "none":
         unasked: dict[str, Any] = {"iou": None, "start": None, "end": None, "completion": ""}
-        rows = [{"id": sample.id, **unasked} for sample in samples]
+        atomic_write_jsonl(stage.run.data("difficulty"), [{"id": sample.id, **unasked} for sample in samples])
     elif stage.params.difficulty_model == "published":
-        rows = published_rows(samples)
+        atomic_write_jsonl(stage.run.data("difficulty"), published_rows(samples))
     else:
-        from timer1lib.models.load import load_shared
+        do(stage, "ask", ids=[sample.id for sample in samples])
+    return list(read_jsonl(stage.run.data("difficulty")))
 
-        loaded = load_shared(checkpoint(stage), stage.shared)
-        greedy = _answers(stage, loaded, samples, 1, 0.0)
-        rows = difficulty_rows(samples, [answers[0] for answers in greedy])
-        if stage.params.rollouts >= 2:
-            sampled = _answers(stage, loaded, samples, stage.params.rollouts, stage.params.rollout_temperature)
-            for row, sample, answers in zip(rows, samples, sampled, strict=True):
-                rewards = rollout_rewards(sample, answers, stage)
-                row |= {"rewards": rewards, "reward_std": None if row["iou"] is None else spread(rewards)}
-    atomic_write_jsonl(stage.run.data("difficulty"), rows)
-    return rows
+
+def ask(stage: DifficultyStage, ids: Sequence[str]) -> None:
+    """What each rank does of `measure`."""
+    from timer1lib.models.load import load_shared
+
+    asked = {sample.id: sample for sample in pool(stage)}
+    samples = [asked[name] for name in ids]
+    loaded = load_shared(checkpoint(stage), stage.shared)
+    greedy = _answers(stage, loaded, samples, 1, 0.0)
+    rows = difficulty_rows(samples, [answers[0] for answers in greedy])
+    if stage.params.rollouts >= 2:
+        sampled = _answers(stage, loaded, samples, stage.params.rollouts, stage.params.rollout_temperature)
+        for row, sample, answers in zip(rows, samples, sampled, strict=True):
+            rewards = rollout_rewards(sample, answers, stage)
+            row |= {"rewards": rewards, "reward_std": None if row["iou"] is None else spread(rewards)}
+    if team.first:
+        atomic_write_jsonl(stage.run.data("difficulty"), rows)
+
+
+PHASES = {"ask": ask}
 
 
 def rollout_rewards(sample: Sample, answers: Sequence[Prediction], stage: DifficultyStage) -> list[float]:
@@ -113,7 +126,8 @@ def _answers(
     }
     cache = AnswerCache(resolve(shared.cache_dir) / "answers" / digest(asked))
     keys = [answer_key(sample, _file(stage, sample), asked) for sample in samples]
-    known = [cache.get(key, sample) for key, sample in zip(keys, samples, strict=True)]
+    # another run may add to the cache just now: all ranks go by what rank 0 found
+    known = team.agree([cache.get(key, sample) for key, sample in zip(keys, samples, strict=True)])
     missing = [i for i, answers in enumerate(known) if answers is None]
     if missing:
         ask = [samples[i] for i in missing]
@@ -124,9 +138,10 @@ def _answers(
             num_samples=copies, temperature=temperature, label="difficulty" if copies == 1 else "sampled answers",
         )  # fmt: skip
         groups = [fresh[j * copies : (j + 1) * copies] for j in range(len(ask))]
-        cache.add({keys[i]: group for i, group in zip(missing, groups, strict=True)})
-        for file in (out, out.with_suffix(".meta.json")):
-            file.unlink(missing_ok=True)
+        if team.first:
+            cache.add({keys[i]: group for i, group in zip(missing, groups, strict=True)})
+            for file in (out, out.with_suffix(".meta.json")):
+                file.unlink(missing_ok=True)
         for i, group in zip(missing, groups, strict=True):
             known[i] = group
     return [answers for answers in known if answers is not None]

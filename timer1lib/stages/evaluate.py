@@ -21,6 +21,7 @@ from timer1lib.params import parse_shard, split_list
 from timer1lib.params.sections import EvaluateParams
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage
+from timer1lib.stages.work import do
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
@@ -108,15 +109,19 @@ def answer(stage: EvaluateStage) -> bool:
         Whether every file of predictions is whole. With `evaluate.shard` this machine's share is done; a call without it,
         once all shares lie in `predictions/`, joins them and asks what is missing.
     """
-    shard = parse_shard(stage.params.shard) if stage.params.shard else None
-    if stage.finished:
-        return shard is None
+    if not stage.finished:
+        _remove_strangers(stage, tasks(stage))
+        do(stage, "ask")
+    return not stage.params.shard
+
+
+def ask(stage: EvaluateStage) -> None:
+    """What each rank does of `answer`."""
     from timer1lib.models.load import load_shared
     from timer1lib.video.store import open_store
 
-    todo = tasks(stage)
-    _remove_strangers(stage, todo)
-    models = checkpoints(stage)
+    shard = parse_shard(stage.params.shard) if stage.params.shard else None
+    todo, models = tasks(stage), checkpoints(stage)
     with open_store(stage.shared) as store:
         for name, source in models.items():
             loaded = load_shared(source, stage.shared)
@@ -124,7 +129,9 @@ def answer(stage: EvaluateStage) -> bool:
                 if task.checkpoint == name:
                     _ask(stage, loaded, task, shard, store)
             del loaded
-    return shard is None
+
+
+PHASES = {"ask": ask}
 
 
 def _ask(

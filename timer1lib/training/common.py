@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
+from timer1lib.files import atomic_write_jsonl, open_work_folder, read_json
 from timer1lib.models.config import family_of_model, sampling_for
 from timer1lib.models.family import Family
 from timer1lib.models.inputs import encode_prompt, sample_prompt
@@ -31,12 +30,13 @@ from timer1lib.params.trainer import QUANTISED, optimizer_arguments, parse_trl, 
 from timer1lib.progress import Progress
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
+from timer1lib.training.parallel import is_sharded, whole_weights
 from timer1lib.video.store import open_store
+from timer1lib.workers.team import team
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-SETTINGS = "settings.json"
 OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 
 # trl 1.16 uses the old name of a setting that transformers 5.23 renames; nothing a user can mend
@@ -81,8 +81,8 @@ def prepare(trainer: Any) -> None:
                 parameter.data = parameter.data.float()
 
 
-def merged(model: Any, start_from: str | Path, shared: SharedParams) -> Any:
-    """A trained model without its adapters.
+def merged(model: Any, start_from: str | Path, shared: SharedParams, state: dict[str, Any] | None = None) -> Any:
+    """A trained model without its adapters. `state`: its whole weights, where the model itself holds only a share of them.
 
     Into a base of few bits, small changes would round away as they are added: they are added to the base's own weights,
     read anew in float32 on the CPU.
@@ -90,13 +90,14 @@ def merged(model: Any, start_from: str | Path, shared: SharedParams) -> Any:
     if not hasattr(model, "merge_and_unload"):
         return model
     base = model.get_base_model()
-    if not getattr(base, "is_quantized", False) and torch.finfo(base.dtype).bits >= 32:
+    if state is None and not getattr(base, "is_quantized", False) and torch.finfo(base.dtype).bits >= 32:
         return model.merge_and_unload()
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     fresh = load_shared(start_from, shared, dtype="float32", device="cpu").model
     wrapped = get_peft_model(fresh, model.peft_config["default"])
-    set_peft_model_state_dict(wrapped, {name: value.cpu() for name, value in get_peft_model_state_dict(model).items()})
+    adapters = get_peft_model_state_dict(model, state_dict=state)
+    set_peft_model_state_dict(wrapped, {name: value.cpu() for name, value in adapters.items()})
     return wrapped.merge_and_unload()
 
 
@@ -116,6 +117,10 @@ def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
     printing of log rows would double `TrainingLog`'s progress.
     """
     trainer.remove_callback(PrinterCallback)
+    if checkpoint is not None and hasattr(trainer, "_total_train_tokens"):
+        # trl's SFT counts the tokens that it has seen, and from nothing again after a resume
+        history = read_json(checkpoint / "trainer_state.json")["log_history"]
+        trainer._total_train_tokens = max((row["num_tokens"] for row in history if "num_tokens" in row), default=0)
     if checkpoint is None or step_of(checkpoint) < steps:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return
@@ -123,14 +128,31 @@ def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
 
-def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | None = None) -> None:
-    """Keep a model, in the types that it has, with its processor as an ordinary folder that appears only when complete.
+def save_model(
+    trainer: Any, processor: Any, folder: Path, work: Path, start_from: str, shared: SharedParams, carried: Path | None = None
+) -> None:
+    """Keep a trained model, adapters merged into it, in the types that it has, with its processor as an ordinary folder.
 
-    Optimizer and learning-rate schedule of the checkpoint `optimizer_from` are kept beside it.
+    It appears only when complete.
+
+    Of several ranks the first one writes, and takes the work folder away. Optimizer and learning-rate schedule of the
+    checkpoint `carried` are kept beside the model. `start_from`: the model that the training started from.
     """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = whole_weights(model) if is_sharded(model) else None
+    if trainer.is_deepspeed_enabled:
+        state = trainer.accelerator.get_state_dict(trainer.deepspeed)
+    if team.first:
+        trained = merged(model, start_from, shared, state)
+        _save(trained, state if trained is model else None, processor, folder, carried)
+        shutil.rmtree(work)
+    team.wait()
+
+
+def _save(model: Any, state: dict[str, Any] | None, processor: Any, folder: Path, optimizer_from: Path | None) -> None:
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
+    model.save_pretrained(temporary, state_dict=state)
     processor.save_pretrained(temporary)
     if optimizer_from is not None:
         for name in OPTIMIZER:
@@ -141,25 +163,18 @@ def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | 
     temporary.rename(folder)
 
 
-def open_work_folder(folder: Path, settings: dict[str, Any]) -> Path:
-    """A folder for checkpoints that belong to these settings; what other settings left there is removed."""
-    path = folder / SETTINGS
-    wanted = json.loads(json.dumps(settings))
-    try:
-        known = read_json(path) == wanted
-    except Timer1Error:
-        known = False
-    if folder.is_dir() and not known:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(path, wanted)
-    return folder
+def begin(folder: Path, settings: dict[str, Any]) -> tuple[Path, Path | None]:
+    """The work folder of a training (`files.open_work_folder`) and the checkpoint to go on from, the same on all ranks."""
+    if team.first:
+        open_work_folder(folder, settings)
+    return folder, team.agree(resume_point(folder) if team.first else None)
 
 
 def resume_point(output_dir: str | Path) -> Path | None:
     """The newest complete `checkpoint-N` in `output_dir`, or None where there is none.
 
-    A checkpoint that a kill left half written is passed over, with a warning that says what is wrong with it.
+    A checkpoint that a kill left half written is passed over, with a warning that says what is wrong with it. How many
+    ranks wrote it does not matter: weights and optimizer are whole, and nothing that is drawn depends on a rank.
     """
     folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name)]
     for folder in sorted(folders, key=step_of, reverse=True):
@@ -180,7 +195,8 @@ def _check(folder: Path) -> None:
     """Read what a checkpoint must have; whatever is raised says what is wrong with it."""
     from safetensors import safe_open
 
-    for name in ("trainer_state.json", *OPTIMIZER, "rng_state.pth"):
+    drawn = sorted(folder.glob("rng_state*.pth"))
+    for name in ("trainer_state.json", *OPTIMIZER, drawn[0].name if drawn else "rng_state.pth"):
         if not (folder / name).is_file():
             raise Timer1Error(f"no {name}")
     if (step := read_json(folder / "trainer_state.json")["global_step"]) != step_of(folder):
@@ -189,9 +205,10 @@ def _check(folder: Path) -> None:
         import torchao.optim  # noqa: F401  # its moments are tensors of its own, which torch reads once it knows them
     for name in OPTIMIZER:
         torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
-    with zipfile.ZipFile(folder / "rng_state.pth") as archive:  # holds more than tensors: only whether it is whole
-        if archive.testzip():
-            raise Timer1Error("rng_state.pth is damaged")
+    for path in drawn:
+        with zipfile.ZipFile(path) as archive:  # holds more than tensors: only whether it is whole
+            if archive.testzip():
+                raise Timer1Error(f"{path.name} is damaged")
     weights = {file.name for file in folder.glob("*.safetensors")}
     index = folder / "model.safetensors.index.json"
     parts = set(read_json(index)["weight_map"].values()) if index.is_file() else weights
@@ -252,7 +269,8 @@ class TrainingLog(TrainerCallback):
             if "loss" in row:  # not the summary at the end of a training
                 numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and v == v and k not in ("step", "epoch")}
                 rows.append({"step": self._offset + int(row["step"]), **self._extra, **numbers})
-        atomic_write_jsonl(self._path, rows)
+        if team.first:
+            atomic_write_jsonl(self._path, rows)
         return rows
 
 
@@ -314,7 +332,7 @@ class SampleEncoder:
     def prefetch(self, samples: Mapping[str, Sample]) -> None:
         """Let workers decode these samples' videos ahead of need."""
         requests: dict[Any, None] = {}
-        for sample in samples.values():
+        for sample in team.share(list(samples.values())):  # what one rank decodes, all find in the cache
             with contextlib.suppress(Timer1Error):  # said where the sample is encoded
                 requests[self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)] = None
         self._store.prefetch(requests)

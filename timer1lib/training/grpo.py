@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import math
 from collections.abc import Callable, Mapping
 from itertools import cycle, islice
 from pathlib import Path
@@ -22,8 +22,10 @@ from timer1lib.rewards import REWARDS, RewardInput, parse_rewards
 from timer1lib.schema import Sample
 from timer1lib.training import common
 from timer1lib.training.outer_loop import PhasePlan
+from timer1lib.training.parallel import load_optimizer
 from timer1lib.training.video_grpo import VideoGRPOConfig
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
+from timer1lib.workers.team import team
 
 Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]
 
@@ -79,17 +81,17 @@ def train_phase(
     from datasets import Dataset
 
     settings = {"ids": plan.ids, "start_from": Path(plan.start_from).name, "steps": plan.steps}
-    work = common.open_work_folder(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
-    checkpoint = common.resume_point(work)
+    work, checkpoint = common.begin(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
     loaded = common.load_trained(plan.start_from, params, shared)
     loaded.model.config._name_or_path = local_folder(plan.reference)  # where trl reads the reference from
     weights = parse_rewards(params.rewards)
     form = load(shared.form)
-    before = [row for row in read_jsonl(log_path) if row["epoch"] <= plan.number] if log_path.is_file() else []
+    before = team.agree([row for row in read_jsonl(log_path) if row["epoch"] <= plan.number] if log_path.is_file() else [])
     offset = before[-1]["step"] if before else 0
     epoch = plan.number + 1
     log = common.TrainingLog(log_path, f"GRPO epoch {epoch}", plan.steps, before, {"epoch": epoch})
-    _forget_rollouts(rollouts_path, offset + (common.step_of(checkpoint) if checkpoint else 0))
+    if team.first:
+        _forget_rollouts(rollouts_path, offset + (common.step_of(checkpoint) if checkpoint else 0))
     groups = params.prompts_per_step * params.updates_per_rollout
     rows = list(islice(cycle(plan.ids), max(groups, len(plan.ids))))  # trl leaves out a batch that is not full
     trainer = VideoGRPOTrainer(
@@ -108,12 +110,11 @@ def train_phase(
         trainer.ref_model.to(getattr(torch, shared.dtype))
         loaded.family.install_rule(trainer.ref_model, shared.clock_rule)
     common.prepare(trainer)
+    trainer.shard = shared.parallel == "fsdp2"
     common.train_on(trainer, checkpoint, plan.steps)
     logged = log.write(trainer.state.log_history)
     carried = work / f"checkpoint-{plan.steps}" if params.phase_policy == "carry" else None
-    trained = common.merged(trainer.accelerator.unwrap_model(trainer.model), plan.start_from, shared)
-    common.save_model(trained, loaded.processor, plan.out_dir, carried)
-    shutil.rmtree(work)
+    common.save_model(trainer, loaded.processor, plan.out_dir, work, plan.start_from, shared, carried)
     return logged
 
 
@@ -121,12 +122,15 @@ def trainer_config(
     plan: PhasePlan, params: GrpoParams, shared: SharedParams, loaded: LoadedModel, weights: list[float], work: Path
 ) -> VideoGRPOConfig:
     """trl's configuration from ours; what is not named here is trl's default."""
-    forward = params.groups_per_forward or params.prompts_per_step
+    unit = params.groups_per_forward or params.prompts_per_step
+    share = params.prompts_per_step // team.size
+    forward = math.gcd(share, unit)  # a rank's forward never reaches over the groups that one process takes together
     return VideoGRPOConfig(
         max_steps=plan.schedule_steps,
         per_device_train_batch_size=forward * params.num_generations,
-        gradient_accumulation_steps=params.prompts_per_step // forward,
-        steps_per_generation=params.prompts_per_step // forward * params.updates_per_rollout,
+        gradient_accumulation_steps=share // forward,
+        steps_per_generation=share // forward * params.updates_per_rollout,
+        groups_per_loss=unit,
         lr_scheduler_type=params.lr_schedule if params.lr_schedule != "constant" else "constant_with_warmup",
         entropy_coef=params.entropy_coefficient,
         model_init_kwargs=_reference_settings(params, shared),
@@ -187,5 +191,5 @@ class _Carry(TrainerCallback):
         self._folder = folder
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        kwargs["optimizer"].load_state_dict(torch.load(self._folder / "optimizer.pt", weights_only=True))
+        load_optimizer(kwargs["optimizer"], self._folder)
         kwargs["lr_scheduler"].load_state_dict(torch.load(self._folder / "scheduler.pt", weights_only=True))

@@ -33,6 +33,7 @@ from timer1lib.progress import Progress
 from timer1lib.video.cache import DiskCache
 from timer1lib.video.decode import Clip, damage, read_frames
 from timer1lib.video.probe import size_and_change
+from timer1lib.workers.team import team
 
 if TYPE_CHECKING:
     from timer1lib.params.sections import SharedParams
@@ -241,7 +242,8 @@ class FrameStore:
 
 def open_store(shared: SharedParams) -> FrameStore:
     """The frame cache that a params file asks for; close it after use."""
-    return FrameStore(resolve(shared.cache_dir), shared.cache_gb, shared.workers)
+    here = -(-shared.workers // team.size)  # ranks share them, as they share the videos
+    return FrameStore(resolve(shared.cache_dir), shared.cache_gb, here)
 
 
 def pack(frames: Frames) -> bytes:
