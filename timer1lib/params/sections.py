@@ -245,8 +245,8 @@ class SftParams(Section):
     trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    last_merger_only: bool = Field(
-        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    freeze_early: bool = Field(
+        False, description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
@@ -366,8 +366,8 @@ class GrpoParams(Section):
     trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    last_merger_only: bool = Field(
-        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    freeze_early: bool = Field(
+        False, description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
