@@ -16,7 +16,20 @@ from timer1lib import cli
 from timer1lib.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ["run", "ground", "score", "audit", "clock", "synth", "sweep", "compare", "inspect", "estimate", "pretrain"]
+COMMANDS = [
+    "run",
+    "ground",
+    "score",
+    "audit",
+    "clock",
+    "synth",
+    "sweep",
+    "compare",
+    "inspect",
+    "estimate",
+    "rehearse",
+    "pretrain",
+]
 
 
 def timer1(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -126,6 +126,11 @@ def sampling_for(shared: SharedParams, model: str | None = None) -> Sampling:
     return Sampling(shared.sampling, factor=factor, max_frame_pixels=MOST_FRAME_TOKENS * factor**2, **same)
 
 
+def family_of_name(name: str) -> Family:
+    """The family that a hub id names; the first one where it names none."""
+    return _family({}, name)
+
+
 def known_sizes(model: str) -> Architecture | None:
     """Sizes of a hub id such as `Qwen/Qwen2.5-VL-7B-Instruct`; None for one that is not known here."""
     name = model.lower().partition("@")[0].rsplit("/", 1)[-1]

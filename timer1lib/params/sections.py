@@ -463,12 +463,6 @@ class Params(Section):
     compare: CompareParams = CompareParams()
 
     @model_validator(mode="after")
-    def _trains_on_something(self) -> Self:
-        if self.curate.tests_only and (self.sft.enabled or self.grpo.enabled):
-            raise ValueError("curate.train_files none: a run that only tests needs sft.enabled=false and grpo.enabled=false")
-        return self
-
-    @model_validator(mode="after")
     def _ranks_share_evenly(self) -> Self:
         count = self.shared.processes
         for key, whole, trains in (
@@ -477,6 +471,12 @@ class Params(Section):
         ):
             if trains and count and whole % count:
                 raise ValueError(f"shared.processes {count} must divide {key} {whole}: ranks share each step evenly")
+        return self
+
+    @model_validator(mode="after")
+    def _trains_on_something(self) -> Self:
+        if self.curate.tests_only and (self.sft.enabled or self.grpo.enabled):
+            raise ValueError("curate.train_files none: a run that only tests needs sft.enabled=false and grpo.enabled=false")
         return self
 
     @model_validator(mode="after")

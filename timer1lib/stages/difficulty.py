@@ -67,7 +67,7 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
         return list(read_jsonl(stage.run.data("difficulty")))
     if stage.params.difficulty_model == "none":
         unasked: dict[str, Any] = {"iou": None, "start": None, "end": None, "completion": ""}
-        atomic_write_jsonl(stage.run.data("difficulty"), [{"id": sample.id, **unasked} for sample in samples])
+        atomic_write_jsonl(stage.run.data("difficulty"), ({"id": sample.id, **unasked} for sample in samples))
     elif stage.params.difficulty_model == "published":
         atomic_write_jsonl(stage.run.data("difficulty"), published_rows(samples))
     else:
