@@ -237,7 +237,10 @@ def test_files_are_laid_over_one_another(tmp_path: Path) -> None:
         load_params(base, [], tmp_path / "list.yaml")
 
 
-RECIPES = [path for path in SHIPPED if path.parent.name == "params" and path.stem != "tiny"]
+RECIPES = [ROOT / "params" / f"{name}.yaml" for name in (
+    "time_r1_3b", "time_r1_7b", "time_r1_charades", "time_r1_activitynet", "tvg_r1_7b", "timelens_8b",
+)]  # fmt: skip
+"""Those that follow released scripts themselves; their variants for other cards follow them."""
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
