@@ -42,6 +42,8 @@ _LAUNCH = (
     "import runpy, sys; from timer1lib.processes import leave_with; leave_with(int(sys.argv.pop(1))); "
     "runpy.run_module('accelerate.commands.launch', run_name='__main__', alter_sys=True)"
 )
+_BEFORE_IMPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""No thread of a library that asks the network or keeps house in the background, where a person did not set them otherwise."""
 _START_SECONDS = 60.0
 _ENDING_SECONDS = 10.0
 """How long this machine's ranks may take to end after another machine's have."""
@@ -245,7 +247,7 @@ def start_server(threads: int = 0) -> str:
     address = f"@{name}" if sys.platform == "linux" else f"{tempfile.mkdtemp(prefix='timer1-')}/{name[-8:]}"
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-m", "timer1lib.workers.server", address, str(os.getpid()), *IMPORTS]
-    environment = _environment() | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment = {**_BEFORE_IMPORTS, **_environment()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload]
     return address
 
