@@ -42,7 +42,7 @@ _LAUNCH = (
     "import runpy, sys; from timer1lib.processes import leave_with; leave_with(int(sys.argv.pop(1))); "
     "runpy.run_module('accelerate.commands.launch', run_name='__main__', alter_sys=True)"
 )
-_BEFORE_IMPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+_BEFORE_IMPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """No thread of a library that asks the network or keeps house in the background, where a person did not set them otherwise."""
 _START_SECONDS = 60.0
 _ENDING_SECONDS = 10.0

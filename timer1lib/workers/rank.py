@@ -81,8 +81,9 @@ def _join(job: dict[str, Any], folder: Path) -> None:
     on_gpu = job["device"] != "cpu" and torch.cuda.is_available()
     if team.size == 1:
         return
-    import torch.distributed as dist
+    import torch.distributed
 
+    dist: Any = torch.distributed
     options: dict[str, Any] = {}
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
