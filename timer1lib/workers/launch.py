@@ -217,7 +217,8 @@ def server() -> socket.socket:
     with contextlib.suppress(OSError):
         if address:
             return _connected(address)
-    address = os.environ[SERVER_VARIABLE] = start_server()
+    start_server()
+    address = os.environ[SERVER_VARIABLE]
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
@@ -238,18 +239,18 @@ def _connected(address: str) -> socket.socket:
     return connection
 
 
-def start_server(threads: int = 0) -> str:
-    """Start a server that ends with this process; returns its address. It imports nothing heavy before it is told to.
+def start_server(threads: int = 0) -> subprocess.Popen[bytes]:
+    """Start a server that ends with this process. It imports nothing heavy before it is told to.
 
-    `threads`: of OpenMP, which reads them when torch is imported; 0 leaves them as the environment has them.
+    Its address goes into the environment, where kernels that this process starts find it. `threads`: of OpenMP, which reads them when torch is imported; 0 leaves them as the environment has them.
     """
     name = f"timer1-{os.getpid()}-{secrets.token_hex(8)}"
     address = f"@{name}" if sys.platform == "linux" else f"{tempfile.mkdtemp(prefix='timer1-')}/{name[-8:]}"
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-m", "timer1lib.workers.server", address, str(os.getpid()), *IMPORTS]
     environment = {**_BEFORE_IMPORTS, **_environment()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload]
-    return address
+    os.environ[SERVER_VARIABLE] = address
+    return subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload,no-any-return]
 
 
 def _environment() -> dict[str, str]:
