@@ -242,7 +242,8 @@ def _connected(address: str) -> socket.socket:
 def start_server(threads: int = 0) -> subprocess.Popen[bytes]:
     """Start a server that ends with this process. It imports nothing heavy before it is told to.
 
-    Its address goes into the environment, where kernels that this process starts find it. `threads`: of OpenMP, which reads them when torch is imported; 0 leaves them as the environment has them.
+    Its address goes into the environment, where kernels that this process starts find it. `threads`: of OpenMP, which reads
+    them when torch is imported; 0 leaves them as the environment has them.
     """
     name = f"timer1-{os.getpid()}-{secrets.token_hex(8)}"
     address = f"@{name}" if sys.platform == "linux" else f"{tempfile.mkdtemp(prefix='timer1-')}/{name[-8:]}"
