@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from grpo_runs import tiny_folder, trainer  # noqa: E402
+from grpo_runs import trainer  # noqa: E402
 
 from timer1lib.errors import Timer1Error  # noqa: E402
 from timer1lib.models.config import base_name, family_of_model, model_source  # noqa: E402
@@ -20,6 +21,7 @@ from timer1lib.params.load import load_params  # noqa: E402
 from timer1lib.params.sections import GrpoParams, SftParams, SharedParams  # noqa: E402
 from timer1lib.params.trainer import SLOWEST_BFLOAT16, check_weights, config_fields, optimizer_names, parse_trl  # noqa: E402
 from timer1lib.training import common  # noqa: E402
+from timer1lib.world.base.tiny import build_tiny  # noqa: E402
 
 TINY = Path(__file__).resolve().parent.parent / "params" / "tiny.yaml"
 RATE = 1e-6
@@ -33,7 +35,7 @@ def needs(package: str) -> Any:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
     """A random model whose matrices are as those of a real one: std 0.02, exact in bfloat16."""
-    path = tiny_folder(tmp_path_factory.mktemp("weights") / "m")
+    path = build_tiny(tmp_path_factory.mktemp("weights") / "m", hidden=64, layers=2, vision_hidden=32, vision_depth=1)
     loaded = load_model(path, device="cpu")
     torch.manual_seed(0)
     for parameter in loaded.model.parameters():
@@ -68,13 +70,22 @@ def moved(folder: Path, steps: int = 40, **options: Any) -> Any:
             p.grad = (drift[name] + 0.5 * torch.randn(p.shape, generator=generator)).to(p.dtype)
         optimizer.step()
         optimizer.zero_grad()
+    small = [
+        v
+        for state in optimizer.state.values()
+        for v in state.values()
+        if hasattr(v, "__tensor_flatten__") or v.dtype == torch.uint8
+    ]
+    assert bool(small) == ("bit" in params.optim)  # moments are in few bits where the name says so
     return start, {name: p.detach().float() - start[name] for name, p in text.items()}
 
 
 def share_and_cosine(moves: dict[str, Any], true: dict[str, Any]) -> tuple[float, float, float]:
     """Share of the weights that changed, cosine of the movement to the true one, and its length along it."""
     a, b = (torch.cat([value.flatten().double() for value in each.values()]) for each in (moves, true))
-    return (a != 0).double().mean().item(), (a @ b / (a.norm() * b.norm())).item(), (a @ b / (b @ b)).item()
+    found = (a != 0).double().mean().item(), (a @ b / (a.norm() * b.norm())).item(), (a @ b / (b @ b)).item()
+    logging.getLogger("weights").info("changed %.3f, cosine %.3f, of the way %.3f", *found)  # docs/trainer.md
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -115,10 +115,20 @@ def pixel_factor(model: str) -> int:
     return _family(config, model).factor
 
 
+MOST_FRAME_TOKENS = 768
+"""Visual tokens of a frame pair at most, in the pipeline that these models were trained with (`VIDEO_MAX_TOKEN_NUM`)."""
+
+
 def sampling_for(shared: SharedParams, model: str | None = None) -> Sampling:
     """The sampling of a params file, with frames cut to fit `model`, a folder or a hub id (`shared.model` without)."""
     same = {name: getattr(shared, name) for name in ("fps", "frames", "min_frame_pixels", "total_pixels", "time_scale")}
-    return Sampling(shared.sampling, factor=pixel_factor(model or base_name(shared)), **same)
+    factor = pixel_factor(model or base_name(shared))
+    return Sampling(shared.sampling, factor=factor, max_frame_pixels=MOST_FRAME_TOKENS * factor**2, **same)
+
+
+def family_of_name(name: str) -> Family:
+    """The family that a hub id names; the first one where it names none."""
+    return _family({}, name)
 
 
 def known_sizes(model: str) -> Architecture | None:

@@ -90,9 +90,11 @@ class SharedParams(Section):
     form: Annotated[str, _read_by(forms.load)] = Field(
         "brief", description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt)"
     )
-    sampling: Literal["fps", "frames"] = Field("frames", description="sample by rate (fps) or a fixed number of frames")
-    fps: float = Field(2.0, gt=0, le=60, description="frames a second where sampling is fps")
-    frames: int = Field(32, ge=2, le=4096, description="frames a video where sampling is frames; the cap where it is fps")
+    sampling: Literal["fps", "frames", "published"] = Field(
+        "frames", description="by rate (fps), a fixed number of frames, or by rate with the counts and times of Qwen's pipeline"
+    )
+    fps: float = Field(2.0, gt=0, le=60, description="frames a second where sampling is fps or published")
+    frames: int = Field(32, ge=2, le=4096, description="frames a video where sampling is frames; the cap where it is not")
     min_frame_pixels: int = Field(56 * 56, ge=1, description="pixels a frame has at least")
     total_pixels: int = Field(
         16 * 56 * 56, ge=1, description="pixels a video has at most, the two frames of a temporal patch counting once"
@@ -140,7 +142,9 @@ class CurateParams(Section):
     questions: int = Field(60, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
     train_questions: int = Field(0, ge=0, description="world: questions in train_qa, to train on with difficulty.pool")
     queries_a_video: int = Field(4, ge=1, le=20, description="world: at most this many queries a video")
-    train_files: str = Field("", description="files: annotation files of the training pool, comma-separated")
+    train_files: str = Field(
+        "", description="files: annotation files of the training pool, comma-separated; none in a run that only tests"
+    )
     test_files: str = Field("", description="files: test sets, comma-separated; a name and an equals sign may come before each")
     videos: str = Field("", description="files: folder that holds all videos")
     format: str = Field("auto", description="files: a reader's name; auto recognises it from each file's content")
@@ -196,10 +200,17 @@ class CurateParams(Section):
     cold_start_max_chars: int = Field(4000, ge=1, description="annotations: longest completion")
     check_clock: bool = Field(True, description="compare the time that the model is told with every sampled frame's own")
 
+    @property
+    def tests_only(self) -> bool:
+        """Whether there is nothing to train on, by choice."""
+        return self.source == "files" and self.train_files.strip() == "none" and not self.hub_train
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.source == "files" and not (self.train_files.strip(" ,") or self.hub_train):
             raise ValueError("source=files needs curate.train_files (or curate.hub_train)")
+        if self.tests_only and not (split_list(self.test_files) or self.hub_test):
+            raise ValueError("train_files none: a run that only tests needs curate.test_files (or curate.hub_test)")
         if self.cold_start == "annotations" and not self.cold_start_file:
             raise ValueError("cold_start=annotations needs curate.cold_start_file")
         if self.cold_start_min_chars > self.cold_start_max_chars:
@@ -234,6 +245,9 @@ class SftParams(Section):
     trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
+    last_merger_only: bool = Field(
+        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
 
@@ -248,10 +262,10 @@ class DifficultyParams(Section):
     """03_difficulty: who judges the pool, and which of it RL trains on."""
 
     enabled: bool = Field(True, description="False asks and selects nothing; `timer1 run` gives False where GRPO is off")
-    difficulty_model: Literal["start", "sft", "base", "published"] = Field(
+    difficulty_model: Literal["start", "sft", "base", "published", "none"] = Field(
         "start",
         description="who judges: the model RL starts from (sft where 02 trained one, else base), checkpoints/sft, shared.model, "
-        "or the answers that TimeRFT's file brings",
+        "the answers that TimeRFT's file brings, or nobody (none, with rule all)",
     )
     pool: str = Field("train", description="split that difficulty is measured on")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")
@@ -263,6 +277,7 @@ class DifficultyParams(Section):
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
     std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")
+    even: bool = Field(False, description="gaussian: as many of each video length, and of each IoU before the weights (TimeLens)")
     low: float = Field(0.0, ge=-1, lt=1, description="gaussian, uniform, band: only IoU above this")
     high: float = Field(0.7, gt=-1, le=1, description="band: only IoU up to this")
     bins: int = Field(10, ge=1, le=100, description="uniform: steps of IoU with equal shares")
@@ -271,8 +286,10 @@ class DifficultyParams(Section):
     def _fits_together(self) -> Self:
         if self.rule == "band" and self.low >= self.high:
             raise ValueError(f"rule band: low {self.low} must be below high {self.high}")
-        if self.rollouts and self.difficulty_model == "published":
+        if self.rollouts and self.difficulty_model in ("published", "none"):
             raise ValueError("rollouts need a model: set difficulty.difficulty_model to sft or base")
+        if self.enabled and self.difficulty_model == "none" and self.rule != "all":
+            raise ValueError(f"rule {self.rule} needs a difficulty: with difficulty_model none the rule is all")
         if self.enabled and self.rule == "top_variance" and self.rollouts < 2:
             raise ValueError("rule top_variance needs difficulty.rollouts of 2 or more")
         return self
@@ -292,6 +309,9 @@ class GrpoParams(Section):
     steps_per_epoch: int = Field(0, ge=0, description="optimizer steps of an epoch; 0 sees every sample of the epoch once")
     filter_low: float = Field(0.0, ge=0, le=1, description="sample filtering keeps IoU above this")
     filter_high: float = Field(0.7, ge=0, le=1, description="sample filtering keeps IoU up to this")
+    filter_tokens: int = Field(
+        0, ge=0, le=4096, description="sample filtering: tokens of an answer at most; 0: as many as a rollout's"
+    )
     stage_bands: Annotated[str, _read_by(parse_bands)] = Field(
         "0.5:1, 0.25:0.75, 0:0.5", description="IoU bands (low:high) of the staged schedule, one an epoch, easiest first"
     )
@@ -346,6 +366,9 @@ class GrpoParams(Section):
     trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
+    last_merger_only: bool = Field(
+        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
         "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
@@ -421,7 +444,9 @@ class CompareParams(Section):
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
     )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
-    benchmark: Literal["all", "TVGBench", "Charades-STA", "ActivityNet"] = Field("all", description="published results shown")
+    benchmark: Literal[
+        "all", "TVGBench", "Charades-STA", "ActivityNet", "Charades-TimeLens", "ActivityNet-TimeLens", "QVHighlights-TimeLens"
+    ] = Field("all", description="published results shown")
 
 
 class Params(Section):
@@ -436,6 +461,12 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     inspect: InspectParams = InspectParams()
     compare: CompareParams = CompareParams()
+
+    @model_validator(mode="after")
+    def _trains_on_something(self) -> Self:
+        if self.curate.tests_only and (self.sft.enabled or self.grpo.enabled):
+            raise ValueError("curate.train_files none: a run that only tests needs sft.enabled=false and grpo.enabled=false")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

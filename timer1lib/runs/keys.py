@@ -37,6 +37,12 @@ def stage_parameters(params: Params, stage: StageRef) -> dict[str, Any]:
     return {**shared, **own}
 
 
+def given_parameters(params: Params, stage: StageRef) -> dict[str, Any]:
+    """The parameters of a stage that can change its result."""
+    given = {k: v for k, v in stage_parameters(params, stage).items() if k not in CANNOT_CHANGE_RESULTS}
+    return {"enabled": False} if given.get("enabled") is False else given  # nothing else is read then
+
+
 def stage_key(parts: Mapping[str, Any]) -> str:
     """Digest of a key's parts, whatever their order."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -49,9 +55,7 @@ def key_parts(
 
     `upstream` has, for each stage that this one reads from, its outputs with their digests; `notes` a person saved for 01.
     """
-    given = {k: v for k, v in stage_parameters(params, stage).items() if k not in CANNOT_CHANGE_RESULTS}
-    if given.get("enabled") is False:
-        given = {"enabled": False}  # nothing else is read then
+    given = given_parameters(params, stage)
     inputs = input_files(given)
     if stage.name == "curate" and params.curate.use_notes and notes.is_file():
         inputs["notes"] = [_mark(notes)]
@@ -94,7 +98,7 @@ def check_files(params: Params) -> None:
     if p.source == "files":
         if p.format != "auto" and p.format not in FORMATS:
             raise Timer1Error(f"curate.format {shown(p.format)}: auto, or one of {', '.join(FORMATS)}")
-        named += [("train_files", entry) for entry in split_list(p.train_files)]
+        named += [("train_files", entry) for entry in split_list("" if p.tests_only else p.train_files)]
         tests = split_list(p.test_files)
         named += [("test_files", entry if resolve(entry).exists() else entry.rpartition("=")[2].strip()) for entry in tests]
         if p.videos and not resolve(p.videos).is_dir():

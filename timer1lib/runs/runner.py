@@ -143,9 +143,14 @@ class Replaced(str):
     precious = False
 
 
+def somebody_there() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def ask(lines: Sequence[str]) -> None:
     """Ask whether finished checkpoints may be replaced, where there is somebody to ask; a Timer1Error where they may not."""
-    if not lines or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not lines or not somebody_there():
         return
     sys.stderr.write(f"{'; '.join(lines)}. Replace what is finished? [y/N] ")
     sys.stderr.flush()

@@ -79,11 +79,11 @@ def _world(stage: CurateStage) -> Sources:
 def _files(stage: CurateStage) -> Sources:
     p = stage.params
     reader = None if p.format == "auto" else p.format
-    results = [read_annotations(resolve(path), reader) for path in split_list(p.train_files)]
+    results = [read_annotations(resolve(path), reader) for path in split_list("" if p.tests_only else p.train_files)]
     if p.hub_train:
         results.append(_hub(p.hub_train, reader))
     split_of = {result.file: "train" for result in results}
-    if not results:
+    if not results and not p.tests_only:
         raise Timer1Error("curate.source=files needs curate.train_files (or curate.hub_train)")
     for entry in split_list(p.test_files):
         name, equals, path = entry.rpartition("=")
@@ -189,7 +189,7 @@ def _kind(samples: Sequence[Sample]) -> str:
 
 def quality(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Any]]:
     """A quality report for each split, written to `data/quality.json`; blind answers are fitted on the training split."""
-    train = splits["train"]
+    train = splits.get("train")
     limit, seed = stage.params.blind_limit, stage.shared.seed
     reports = {
         name: quality_report(samples, None if name == "train" else train, limit=limit, seed=seed)

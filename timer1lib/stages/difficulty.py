@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib import forms
-from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, published_rows, select, spread
+from timer1lib.data.selection import (
+    AnswerCache,
+    Selection,
+    answer_key,
+    difficulty_rows,
+    everything,
+    published_rows,
+    select,
+    spread,
+)
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.models.config import base_name
@@ -56,7 +65,10 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
         return []
     if stage.finished:
         return list(read_jsonl(stage.run.data("difficulty")))
-    if stage.params.difficulty_model == "published":
+    if stage.params.difficulty_model == "none":
+        unasked: dict[str, Any] = {"iou": None, "start": None, "end": None, "completion": ""}
+        atomic_write_jsonl(stage.run.data("difficulty"), ({"id": sample.id, **unasked} for sample in samples))
+    elif stage.params.difficulty_model == "published":
         atomic_write_jsonl(stage.run.data("difficulty"), published_rows(samples))
     else:
         do(stage, "ask", samples=[sample.to_json() for sample in samples])
@@ -145,11 +157,15 @@ def choose(stage: DifficultyStage, samples: Sequence[Sample], rows: Sequence[dic
     """Write `data/selected.jsonl` (samples in) and `data/selection.json` (weight and fate of every sample)."""
     p = stage.params
     bounds = {
-        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low},
+        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low, "even": float(p.even)},
         "uniform": {"bins": p.bins, "low": p.low},
         "band": {"low": p.low, "high": p.high},
     }.get(p.rule, {})
-    selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
+    if p.difficulty_model == "none":
+        selection = everything([sample.id for sample in samples], stage.shared.seed)
+    else:
+        rows = [{**row, "duration": sample.duration} for row, sample in zip(rows, samples, strict=True)]
+        selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
     taken = set(selection.chosen)
     if not stage.finished:
         stage.run.write_samples("selected", [sample for sample in samples if sample.id in taken])

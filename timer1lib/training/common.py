@@ -48,19 +48,20 @@ def load_trained(name: str | Path, params: SftParams | GrpoParams, shared: Share
     quantised = params.weights if params.weights in QUANTISED else ""
     loaded = load_shared(name, shared, dtype=weights_dtype(params.weights, params.lora_rank, shared.dtype), quantised=quantised)
     if params.freeze_vision:
-        freeze_vision_tower(loaded.model, getattr(torch, shared.dtype))
+        freeze_vision_tower(loaded.model, getattr(torch, shared.dtype), params.last_merger_only)
     return loaded
 
 
-def freeze_vision_tower(model: Any, dtype: torch.dtype | None = None) -> None:
+def freeze_vision_tower(model: Any, dtype: torch.dtype | None = None, last_only: bool = False) -> None:
     """Freeze the vision tower but for its mergers, which belong to the language side (Time-R1 trains merger + LLM).
 
     What is frozen needs no masters: it is kept in `dtype`, as in the reference, so that one pass serves both.
+    `last_only` freezes all mergers but the last layer's, as TimeLens' `configure_vision_tower` does.
     """
     family = family_of_model(model)
     tower = family.tower(model)
     tower.requires_grad_(False)
-    for part in family.mergers(tower):
+    for part in family.mergers(tower)[: 1 if last_only else None]:
         part.requires_grad_(True)
     for parameter in tower.parameters():
         if not parameter.requires_grad:
