@@ -463,17 +463,6 @@ class Params(Section):
     compare: CompareParams = CompareParams()
 
     @model_validator(mode="after")
-    def _ranks_share_evenly(self) -> Self:
-        count = self.shared.processes
-        for key, whole, trains in (
-            ("sft.batch_size", self.sft.batch_size, self.sft.enabled),
-            ("grpo.prompts_per_step", self.grpo.prompts_per_step, self.grpo.enabled),
-        ):
-            if trains and count and whole % count:
-                raise ValueError(f"shared.processes {count} must divide {key} {whole}: ranks share each step evenly")
-        return self
-
-    @model_validator(mode="after")
     def _trains_on_something(self) -> Self:
         if self.curate.tests_only and (self.sft.enabled or self.grpo.enabled):
             raise ValueError("curate.train_files none: a run that only tests needs sft.enabled=false and grpo.enabled=false")
