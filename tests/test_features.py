@@ -91,10 +91,10 @@ def test_the_oldest_go_when_the_folder_is_full(tmp_path: Path) -> None:
     small = FeatureCache(tmp_path, disk_gb=3.5 * size / 1e9)
     assert small.get("name0") is not None  # read just now: no longer the oldest
     small.put("name9", torch.zeros(50, 1, 20))
-    left = {path.stem for path in tmp_path.glob("*/*.entry")}
+    left = {path.stem for path in tmp_path.glob("*/*/*.entry")}
     assert left == {"name0", "name3", "name9"}
     small.put("name8", torch.zeros(50, 1, 20))
-    assert sum(path.stat().st_size for path in tmp_path.glob("*/*.entry")) <= 3.5 * size
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*/*.entry")) <= 3.5 * size
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:

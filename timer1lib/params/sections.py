@@ -204,6 +204,7 @@ class DifficultyParams(Section):
     pool: str = Field("train", description="split that difficulty is measured on")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")
     batch_size: int = Field(32, ge=1, le=1024, description="answers generated together")
+    repetition_penalty: float = Field(1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says")
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
     rollout_reward: Annotated[str, _names(*REWARDS)] = Field("tiou, format", description="rewards added up (names of rewards.py)")
@@ -279,7 +280,10 @@ class GrpoParams(Section):
         "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
     )
     rollouts: Literal["shared_prefix", "repeated"] = Field("shared_prefix", description="fast rollouts, or plain generation")
-    cache_features: bool = Field(True, description="keep the frozen vision tower's outputs on disk")
+    measure_batch: int = Field(0, ge=0, description="answers generated together between epochs; 0 follows free memory, up to 64")
+    cache_features: Literal["auto"] | bool = Field(
+        "auto", description="keep the frozen vision tower's outputs on disk: True, False, or auto, which does not on a GPU"
+    )
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
     log_rollouts_every: int = Field(5, ge=1, description="steps between rollouts kept for inspection")
 
@@ -306,6 +310,7 @@ class EvaluateParams(Section):
     )
     max_new_tokens: int = Field(48, ge=1, description="tokens of an answer at most")
     batch_size: int = Field(64, ge=1, description="questions that are answered together")
+    repetition_penalty: float = Field(1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
     question_method: Literal["likelihood", "letter", "none"] = Field(
         "likelihood", description="multiple choice by the likelihood of each letter, by a generated letter, or not at all"

@@ -141,7 +141,7 @@ def _ask(
         )  # fmt: skip
     return predict(
         loaded, task.samples, stage.run.video, stage.shared, task.path,
-        batch_size=p.batch_size, shard=shard, store=store, label=label,
+        batch_size=p.batch_size, shard=shard, store=store, label=label, repetition_penalty=p.repetition_penalty,
         max_new_tokens=p.grounded_tokens if task.kind == "grounded" else p.max_new_tokens, grounded=task.kind == "grounded",
         perturb="swap" if task.kind == "swap" else "shuffle" if task.kind == "shuffle" else None,
     )  # fmt: skip

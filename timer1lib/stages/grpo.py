@@ -51,7 +51,6 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     first = str(folder) if folder.is_dir() else stage.shared.model
     work = open_work_folder(stage.run.at("work/grpo"), _settings(stage, samples, first))
     with SampleEncoder(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as encoder:
-        encoder.prefetch(samples)
         trainer = _Trainer(stage, samples, encoder)
         plans = run_epochs(
             list(samples), known_difficulty(stage), first, work, lambda k: stage.run.data(f"filter_epoch{k}"),
@@ -78,17 +77,24 @@ class _Trainer:
         from timer1lib.training.grpo import train_phase
 
         run, params, shared = self._stage.run, self._stage.params, self._stage.shared
-        train_phase(plan, self._samples, self._encoder.encode, params, shared, run.log("grpo"), run.log("rollouts"))
+        train_phase(
+            plan, self._samples, self._encoder.encode, params, shared, run.log("grpo"), run.log("rollouts"),
+            read_ahead=lambda order: self._encoder.prefetch((self._samples[name] for name in order), 2 * params.prompts_per_step),
+        )  # fmt: skip
 
     def measure(self, folder: str, ids: Sequence[str], epoch: int) -> dict[str, float | None]:
         from timer1lib.inference.generate import predict
         from timer1lib.models.load import load_shared
+        from timer1lib.models.memory import prompts_together
 
         stage, shared = self._stage, self._stage.shared
         samples, out = [self._samples[name] for name in ids], Path(folder).parent / f"answers{epoch}.jsonl"
+        loaded, length = load_shared(folder, shared), stage.params.max_completion_length
+        tokens = shared.total_pixels // loaded.geometry.factor**2 + 8 * shared.frames + 256  # pictures, times, question
+        batch = stage.params.measure_batch or min(64, prompts_together(loaded.model, tokens, 1, length))
         answers = predict(
-            load_shared(folder, shared), samples, stage.run.video, shared, out,
-            max_new_tokens=stage.params.max_completion_length, batch_size=64, label=f"difficulty after epoch {epoch}",
+            loaded, samples, stage.run.video, shared, out,
+            max_new_tokens=length, batch_size=batch, label=f"difficulty after epoch {epoch}",
         )  # fmt: skip
         windows = {name: self._samples[name].windows for name in ids}
         return {a.id: None if a.error or not windows[a.id] else best_iou(a.span, windows[a.id]) for a in answers}

@@ -44,7 +44,6 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
     texts = {row["id"]: row["completion"] for row in rows}
     samples = {row["id"]: Sample.from_json({k: v for k, v in row.items() if k != "completion"}) for row in rows}
     with SampleEncoder(stage.run, stage.shared) as encoder:
-        encoder.prefetch(samples)
         job = SftJob(
             ids=list(samples),
             encode=lambda loaded, name: encoder.encode(loaded, samples[name], texts[name]),
@@ -57,5 +56,6 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
                 "form": forms.load(stage.shared.form).identity(),
                 "rows": json.loads(json.dumps(rows)),
             },
+            read_ahead=lambda order: encoder.prefetch(samples[name] for name in order),
         )
         return train_sft(job, stage.params, stage.shared)

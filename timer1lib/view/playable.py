@@ -33,7 +33,6 @@ MAX_FRAMES = 6000
 SEEK_BUDGET = 60 * 640 * 360
 """Pixels a browser may have to decode for one seek: the longest run between key frames times the frame's size."""
 CLOCK = 90_000
-CACHE_BYTES = 2_000_000_000
 _AS_IS = {("mp4", "h264"): "video/mp4", ("webm", "vp8"): "video/webm", ("webm", "vp9"): "video/webm"}
 
 
@@ -65,7 +64,7 @@ def playable(
     stat = video.stat()
     identity = json.dumps([VERSION, str(video.resolve()), stat.st_size, stat.st_mtime_ns, clip, max_bytes, MAX_SIDE])
     key = hashlib.sha256(identity.encode()).hexdigest()
-    kept = DiskCache(cache / "playable", CACHE_BYTES)
+    kept = DiskCache.of(cache, "playable")
     entry = kept.get(key)
     if entry is None:
         made, as_is = _make(video, clip, max_bytes)
