@@ -76,9 +76,10 @@ def test_answers_do_not_depend_on_the_folders_generation_config(material: dict[s
     assert told["eos_token_id"] == [2]
     assert told["max_new_tokens"] == 12
     sampled = {"temperature": 1.0, "num_samples": 2}
-    assert asked(material, "plain", tmp_path / "c.jsonl", **sampled)[0] == asked(
-        material, "foreign", tmp_path / "d.jsonl", **sampled
-    )[0]
+    assert (
+        asked(material, "plain", tmp_path / "c.jsonl", **sampled)[0]
+        == asked(material, "foreign", tmp_path / "d.jsonl", **sampled)[0]
+    )
     # the control: left to itself, the library follows the folder
     from transformers import GenerationConfig
 

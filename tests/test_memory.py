@@ -50,7 +50,10 @@ def watched(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> list[weakref.ref[
 
 
 def test_models_and_trainers_end_with_their_phase(
-    material: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_collector: None  # noqa: F811
+    material: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_collector: None,
 ) -> None:
     from timer1lib.models import load
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from make_videos import write_video
+from test_stage_training import GRPO, SFT, length_reward, material, new_run  # noqa: F401
 
 from timer1lib.clock import Sampling
 from timer1lib.stages import grpo, open_stage, sft
@@ -58,12 +59,12 @@ def test_the_shares_of_processes_make_up_the_whole() -> None:
     assert order_of_rows(ids, 2, 3, seed=5, steps=6, done=4) != order_of_rows(ids, 2, 3, seed=5, steps=2)  # the next epoch's
 
 
-from test_stage_training import GRPO, SFT, length_reward, material, new_run  # noqa: E402, F401
-
-
 @pytest.mark.parametrize("name", ["sft", "grpo"])
 def test_it_is_the_order_that_the_trainer_asks_in(
-    name: str, material: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    name: str,
+    material: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[list[str]] = []
     planned: list[list[str]] = []
@@ -76,7 +77,9 @@ def test_it_is_the_order_that_the_trainer_asks_in(
         ahead(self, plan, *rest)
 
     monkeypatch.setattr(SampleEncoder, "prefetch", prefetch)
-    monkeypatch.setattr(SampleEncoder, "encode", lambda self, loaded, s, *r: (asked[-1].append(s.id), real(self, loaded, s, *r))[1])
+    monkeypatch.setattr(
+        SampleEncoder, "encode", lambda self, loaded, s, *r: (asked[-1].append(s.id), real(self, loaded, s, *r))[1]
+    )
     options = new_run(tmp_path, material)
     if name == "sft":
         log = sft.train(open_stage("sft", options | SFT | {"steps": 5, "save_every": 50}))
@@ -92,7 +95,7 @@ def test_it_is_the_order_that_the_trainer_asks_in(
     assert sum(row["time/encode"] for row in log) > 0
 
 
-def test_the_log_says_how_long_a_step_waited(material: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_log_says_how_long_a_step_waited(material: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = SampleEncoder.encode
     monkeypatch.setattr(SampleEncoder, "encode", lambda self, *rest: (time.sleep(0.2), real(self, *rest))[1])
     monkeypatch.setattr(trained_sft.common, "decoding_threads", lambda shared: 0)

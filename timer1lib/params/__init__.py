@@ -24,7 +24,7 @@ _SIGHT = ("sampling", "fps", "frames", "min_frame_pixels", "total_pixels", "time
 _MODEL = ("model", "form", *_SIGHT, "dtype", "attention", "device", "threads", "cache_dir", "cache_gb", "workers")
 
 SHARED_READ: dict[str, frozenset[str]] = {
-    "curate": frozenset({"seed", "model", "form", *_SIGHT, "cache_dir", "workers"}),
+    "curate": frozenset({"seed", "model", "form", *_SIGHT, "cache_dir", "cache_gb", "workers"}),
     "sft": frozenset({"seed", *_MODEL}),
     "difficulty": frozenset({"seed", *_MODEL}),
     "grpo": frozenset({"seed", *_MODEL}),

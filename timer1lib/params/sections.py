@@ -89,7 +89,7 @@ class SharedParams(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
-    cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
+    cache_gb: float = Field(4.0, gt=0, description="largest size of all of that cache in GB; the oldest entries go first")
     workers: int = Field(2, ge=0, le=64, description="processes that decode videos ahead of the model; 0 decodes in place")
 
 
@@ -204,7 +204,9 @@ class DifficultyParams(Section):
     pool: str = Field("train", description="split that difficulty is measured on")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")
     batch_size: int = Field(32, ge=1, le=1024, description="answers generated together")
-    repetition_penalty: float = Field(1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says"
+    )
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
     rollout_reward: Annotated[str, _names(*REWARDS)] = Field("tiou, format", description="rewards added up (names of rewards.py)")
@@ -310,7 +312,9 @@ class EvaluateParams(Section):
     )
     max_new_tokens: int = Field(48, ge=1, description="tokens of an answer at most")
     batch_size: int = Field(64, ge=1, description="questions that are answered together")
-    repetition_penalty: float = Field(1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says"
+    )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
     question_method: Literal["likelihood", "letter", "none"] = Field(
         "likelihood", description="multiple choice by the likelihood of each letter, by a generated letter, or not at all"

@@ -51,7 +51,8 @@ class SftJob:
 def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict[str, Any]]:
     """Train and keep the model in `job.out_dir`; a killed training goes on from its last checkpoint.
 
-    Returns the log's rows: step, loss, learning_rate, grad_norm, mean_token_accuracy, time/encode (seconds spent waiting for data).
+    Returns the log's rows: step, loss, learning_rate, grad_norm, mean_token_accuracy, and time/encode: seconds that the steps
+    since the row before waited for data.
     """
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig

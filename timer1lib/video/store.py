@@ -6,6 +6,7 @@ Workers are plain subprocesses of this module that speak JSON lines: no pickle, 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -16,22 +17,23 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.clock.frames import Frames, Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.files import NOT_JSON, resolve, sha256_file
+from timer1lib.files import NOT_JSON, resolve
 from timer1lib.progress import Progress
 from timer1lib.video.cache import Costs, DiskCache
 from timer1lib.video.decode import Clip, damage, read_frames
+from timer1lib.video.images import content_digest
 from timer1lib.video.probe import size_and_change
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ DEEP = 1
 
 PATIENCE_S, PATIENCE_A_MB_S = 120.0, 10.0
 """A decoder that says nothing for this long, and this much more a megabyte of its file, counts as hung."""
+
+FEW = 32
+"""With fewer files than this starting workers takes longer than they save."""
 
 AHEAD = 64
 """Decoded but not yet asked for, at most, where nobody says otherwise: workers run ahead of need without filling the disk."""
@@ -205,13 +210,13 @@ class FrameStore:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def content_hash(self, path: str | Path) -> str:
-        """SHA-256 of the file's bytes, remembered (on disk too) while its size and time of change stay."""
+        """SHA-256 of the file's bytes (or a folder's images and times), remembered (on disk too) while size and time of change stay."""
         file = Path(path).absolute()
         known = (str(file), *size_and_change(path))
         if known not in self._known:
             note = hashlib.sha256(repr(known).encode()).hexdigest()
             kept = self._hashes.get(note)
-            self._known[known] = sha256_file(file) if kept is None else kept.decode()
+            self._known[known] = content_digest(file) if kept is None else kept.decode()
             if kept is None:
                 self._hashes.put(note, self._known[known].encode())
         return self._known[known]
@@ -296,9 +301,12 @@ def patience(path: str | Path) -> float:
         return PATIENCE_S
 
 
-def _in_time(path: str | Path, call: Callable[[], Frames]) -> Frames:
+T = TypeVar("T")
+
+
+def _in_time(path: str | Path, call: Callable[[], T]) -> T:
     """What `call` gives; it runs in a thread, which is left behind (WorkerDied) where `patience(path)` is over."""
-    outcome: Future[Frames] = Future()
+    outcome: Future[T] = Future()
 
     def work() -> None:
         try:
@@ -313,6 +321,62 @@ def _in_time(path: str | Path, call: Callable[[], Frames]) -> Frames:
         if outcome.done():
             raise
         raise WorkerDied(f"its decoder gave no answer in {patience(path):.0f} s") from None
+
+
+def each_file(call: str, files: Sequence[tuple[Path, list[Any]]], workers: int, label: str) -> list[Any]:
+    """A function on each of many files, in worker processes, with progress; answers in the order of `files`.
+
+    A file's Timer1Error stands in the place of its answer, and so does one for a decoder that died or hung, which is ended
+    and named while the rest goes on.
+
+    Args:
+        call: `module:function` of this package; takes a path as text and what stands beside it, all of it JSON, and so its
+            answer.
+        workers: 0, or too few files to start any for, works in place.
+    """
+    if not files:
+        return []
+    progress = Progress(label, len(files))
+    if workers == 0 or len(files) < FEW:
+        found = []
+        for path, more in files:
+            found.append(_attempt(path, lambda path=path, more=more: _in_time(path, lambda: _function(call)(str(path), *more))))
+            progress.update()
+        return found
+    pool = WorkerPool(min(workers, len(files)))
+
+    def ask(entry: tuple[Path, list[Any]]) -> Any:
+        path, more = entry
+        answer = json.loads(pool.run({"call": call, "args": [str(path), *more], "seconds": patience(path)}))
+        if answer["error"]:
+            raise Timer1Error(answer["error"])
+        return answer["value"]
+
+    with ThreadPoolExecutor(min(workers, len(files))) as threads:
+        try:
+            found = []
+            for answer in threads.map(lambda entry: _attempt(entry[0], lambda: ask(entry)), files):
+                found.append(answer)
+                progress.update()
+            return found
+        finally:
+            pool.close()
+
+
+def _attempt(path: Path, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Timer1Error as error:
+        return error
+    except WorkerDied as error:
+        return Timer1Error(f"{path}: {error}; the file may be damaged")
+
+
+def _function(call: str) -> Callable[..., Any]:
+    module, _, name = call.partition(":")
+    if not module.startswith("timer1lib."):
+        raise ValueError(f"{call}: only this package's own functions are called")
+    return cast(Callable[..., Any], getattr(importlib.import_module(module), name))
 
 
 class WorkerDied(Exception):
@@ -402,12 +466,15 @@ def _ask(worker: subprocess.Popen[str], message: dict[str, Any]) -> str:
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Decode requests until the other side closes; one answer line each."""
     caches: dict[tuple[str, int], DiskCache] = {}
+    answer: dict[str, Any]
     for line in requests:
         request = json.loads(line)
         answer = {"error": "", "kept": True}
         signal.setitimer(signal.ITIMER_REAL, request["seconds"])  # ends the process, even in the middle of a decoder
         try:
-            if "deep" in request:
+            if "call" in request:
+                answer["value"] = _function(request["call"])(*request["args"])
+            elif "deep" in request:
                 answer["error"] = damage(request["deep"])
             else:
                 where = (request["cache"], request["limit"])
@@ -419,6 +486,8 @@ def serve(requests: TextIO, answers: TextIO) -> None:
                 answer["kept"] = cache.put(request["key"], pack(frames))
         except (Timer1Error, OSError) as error:
             answer |= {"error": str(error), "kept": "deep" not in request}
+        except Exception as error:  # a fault of ours on one file must not end what serves the others
+            answer |= {"error": f"{type(error).__name__}: {error}", "kept": False}
         signal.setitimer(signal.ITIMER_REAL, 0)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
