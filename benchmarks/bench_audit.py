@@ -25,29 +25,7 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl
 from timer1lib.inference.clock_report import max_clock_error
 from timer1lib.schema import Sample
 
-WORDS = [
-    "a",
-    "man",
-    "woman",
-    "dog",
-    "is",
-    "seen",
-    "walking",
-    "into",
-    "the",
-    "room",
-    "and",
-    "holding",
-    "up",
-    "ball",
-    "while",
-    "people",
-    "watch",
-    "him",
-    "on",
-    "field",
-    "then",
-]
+WORDS = ("a", "man", "dog", "is", "seen", "walking", "into", "the", "room", "and", "holding", "up", "ball", "while", "people")
 
 
 def make(path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_stage_training
 import torch
 from make_videos import write_video
-from test_stage_training import GRPO, SFT, length_reward, material, new_run  # noqa: F401
+from test_stage_training import GRPO, SFT, new_run
 
 from timer1lib.inference.generate import predict
 from timer1lib.models import memory
@@ -23,6 +24,8 @@ from timer1lib.training import grpo as trained_grpo
 from timer1lib.training import sft as trained_sft
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 from timer1lib.world.base.tiny import build_tiny
+
+trained_on, length_reward = test_stage_training.material, test_stage_training.length_reward  # fixtures
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> list[weakref.ref[
 
 
 def test_models_and_trainers_end_with_their_phase(
-    material: Any,
+    trained_on: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     no_collector: None,
@@ -67,7 +70,7 @@ def test_models_and_trainers_end_with_their_phase(
         real(self, *args, **kwargs)
 
     monkeypatch.setattr(VideoGRPOTrainer, "__init__", noticed)
-    options = new_run(tmp_path, material)
+    options = new_run(tmp_path, trained_on)
     sft.train(open_stage("sft", options | SFT | {"steps": 1}))
     assert len(seen) == 1
     assert seen[0]() is None

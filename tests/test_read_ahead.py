@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_stage_training
 from make_videos import write_video
-from test_stage_training import GRPO, SFT, length_reward, material, new_run  # noqa: F401
+from test_stage_training import GRPO, SFT, new_run
 
 from timer1lib.clock import Sampling
 from timer1lib.stages import grpo, open_stage, sft
@@ -19,6 +20,8 @@ from timer1lib.training.common import SampleEncoder, order_of_groups, order_of_r
 from timer1lib.video.store import FrameStore
 
 SAMPLING = Sampling(rule="frames", frames=4, min_frame_pixels=1, total_pixels=10**9, factor=2)
+
+trained_on, length_reward = test_stage_training.material, test_stage_training.length_reward  # fixtures
 
 
 def test_hits_in_shuffled_order(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_the_shares_of_processes_make_up_the_whole() -> None:
 @pytest.mark.parametrize("name", ["sft", "grpo"])
 def test_it_is_the_order_that_the_trainer_asks_in(
     name: str,
-    material: Any,
+    trained_on: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -80,7 +83,7 @@ def test_it_is_the_order_that_the_trainer_asks_in(
     monkeypatch.setattr(
         SampleEncoder, "encode", lambda self, loaded, s, *r: (asked[-1].append(s.id), real(self, loaded, s, *r))[1]
     )
-    options = new_run(tmp_path, material)
+    options = new_run(tmp_path, trained_on)
     if name == "sft":
         log = sft.train(open_stage("sft", options | SFT | {"steps": 5, "save_every": 50}))
     else:
@@ -95,9 +98,9 @@ def test_it_is_the_order_that_the_trainer_asks_in(
     assert sum(row["time/encode"] for row in log) > 0
 
 
-def test_the_log_says_how_long_a_step_waited(material: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_says_how_long_a_step_waited(trained_on: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = SampleEncoder.encode
     monkeypatch.setattr(SampleEncoder, "encode", lambda self, *rest: (time.sleep(0.2), real(self, *rest))[1])
     monkeypatch.setattr(trained_sft.common, "decoding_threads", lambda shared: 0)
-    log = sft.train(open_stage("sft", new_run(tmp_path, material) | SFT | {"steps": 2}))
+    log = sft.train(open_stage("sft", new_run(tmp_path, trained_on) | SFT | {"steps": 2}))
     assert sum(row["time/encode"] for row in log) >= 8 * 0.2

@@ -55,12 +55,14 @@ class VideoFolder:
             candidate = "/".join(parts[start:])
             for ending in ("", *ENDINGS):
                 try:
-                    path = self.root / (candidate + ending)
-                    if path.is_file() or (not ending and is_frame_folder(path)):
+                    if (self.root / (candidate + ending)).is_file():
                         safe_join(self.root, candidate + ending)
                         return Path(candidate + ending)
                 except OSError:
                     return None
+            if is_frame_folder(self.root / candidate):
+                safe_join(self.root, candidate)
+                return Path(candidate)
         found = self._stems().get(stem(name), [])
         return found[0] if len(found) == 1 and not is_generic(stem(name)) else None
 
@@ -74,13 +76,16 @@ class VideoFolder:
 
     def _stems(self) -> dict[str, list[Path]]:
         if self._by_stem is None:
-            self._by_stem = {}
+            self._by_stem, folders = {}, []
             for folder, _, files in os.walk(self.root):
                 if folder != str(self.root) and any(map(is_image, files)):
-                    self._by_stem.setdefault(stem(folder), []).append(Path(folder).relative_to(self.root))
+                    folders.append(Path(folder).relative_to(self.root))
                 for file in sorted(files):
                     if Path(file).suffix.lower() in ENDINGS:
                         self._by_stem.setdefault(stem(file), []).append(Path(folder, file).relative_to(self.root))
+            for path in folders:
+                if not any(found.suffix for found in self._by_stem.get(path.name, [])):  # a film beside its pictures is the film
+                    self._by_stem.setdefault(path.name, []).append(path)
         return self._by_stem
 
 

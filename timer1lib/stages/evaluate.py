@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,7 @@ def answer(stage: EvaluateStage) -> bool:
                 if task.checkpoint == name:
                     _ask(stage, loaded, task, shard, store)
             del loaded
+        sys.stdout.write(f"frames: {store.costs}\n")
     return shard is None
 
 

@@ -133,7 +133,8 @@ class FrameStore:
         worth = self._workers > 0 or self.costs.pays
         frames = self._read(key) if worth else None
         if frames is None:
-            self.misses += 1
+            with self._lock:
+                self.misses += 1
             try:
                 frames = _in_time(path, lambda: read_frames(path, replace(sampling, time_scale=1.0), clip, temporal_patch))
             except WorkerDied as error:
@@ -143,7 +144,8 @@ class FrameStore:
             if worth:
                 self.cache.put(key, pack(frames))
         else:
-            self.hits += 1
+            with self._lock:
+                self.hits += 1
             self.costs.hit(time.monotonic() - begun)
         self._pump()
         self.seconds_waited += time.monotonic() - started
@@ -210,7 +212,7 @@ class FrameStore:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def content_hash(self, path: str | Path) -> str:
-        """SHA-256 of the file's bytes (or a folder's images and times), remembered (on disk too) while size and time of change stay."""
+        """SHA-256 of a file's bytes, or a folder's images and times; remembered, on disk too, while sizes and changes stay."""
         file = Path(path).absolute()
         known = (str(file), *size_and_change(path))
         if known not in self._known:
