@@ -124,7 +124,7 @@ def check_videos(
     found = {name: _look_up(name, group, folder) for name, group in by_name.items()}
     paths = list(dict.fromkeys(path for path in found.values() if path))
     if probe is probe_seconds:
-        files = [(folder.root / path, []) for path in paths]
+        files: list[tuple[Path, list[Any]]] = [(folder.root / path, []) for path in paths]
         probed = dict(zip(paths, each_file(f"{__name__}:{probe.__name__}", files, workers, "videos checked"), strict=True))
     else:
         probed = {path: _attempted(probe, folder.root / path) for path in paths}

@@ -339,30 +339,27 @@ def each_file(call: str, files: Sequence[tuple[Path, list[Any]]], workers: int, 
     if not files:
         return []
     progress = Progress(label, len(files))
-    if workers == 0 or len(files) < FEW:
-        found = []
-        for path, more in files:
-            found.append(_attempt(path, lambda path=path, more=more: _in_time(path, lambda: _function(call)(str(path), *more))))
-            progress.update()
-        return found
-    pool = WorkerPool(min(workers, len(files)))
+    many = min(workers, len(files)) if len(files) >= FEW else 0
+    pool = WorkerPool(many)
 
     def ask(entry: tuple[Path, list[Any]]) -> Any:
         path, more = entry
+        if not many:
+            return _in_time(path, lambda: _function(call)(str(path), *more))
         answer = json.loads(pool.run({"call": call, "args": [str(path), *more], "seconds": patience(path)}))
         if answer["error"]:
             raise Timer1Error(answer["error"])
         return answer["value"]
 
-    with ThreadPoolExecutor(min(workers, len(files))) as threads:
+    found = []
+    with ThreadPoolExecutor(max(1, many)) as threads:
         try:
-            found = []
             for answer in threads.map(lambda entry: _attempt(entry[0], lambda: ask(entry)), files):
                 found.append(answer)
                 progress.update()
-            return found
         finally:
             pool.close()
+    return found
 
 
 def _attempt(path: Path, work: Callable[[], Any]) -> Any:
