@@ -73,9 +73,13 @@ import sys
 from pathlib import Path
 from stub_project import Project
 from timer1lib.params.sections import Params
+from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.runner import run
 root = Path(sys.argv[1])
-run(Params(), project=Project(root, root / "notebooks", root / "timer1lib"), until=sys.argv[2], report=False)
+try:
+    run(Params(), project=Project(root, root / "notebooks", root / "timer1lib"), until=sys.argv[2], report=False)
+except NotebookFailed as error:
+    sys.exit(f"timer1: {error}")
 """
 
 

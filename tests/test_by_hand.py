@@ -131,3 +131,13 @@ def test_one_writer_a_folder_notebooks_included(params: Params, tmp_path: Path) 
         holder.wait()
     assert os.listdir(tmp_path / "r" / ".work")
     assert not open_stage("curate", json.loads(given)).finished
+
+
+def test_a_folder_of_something_else_is_left_alone(params: Params, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(Timer1Error, match="holds 'data' and no run of timer1's"):
+        open_stage("curate", {"run_dir": str(tmp_path), **stage_parameters(params, find_stage("curate"))})
+    assert tree(tmp_path) == before
+    assert not (tmp_path / ".runner.lock").exists()

@@ -49,6 +49,8 @@ def write(folder: Path, text: str) -> Path:
         ("shared: {seed: " + "9" * 5000 + "}", ["whole number of more than 4,300 digits"]),
         ("shared: {seed: 0x" + "f" * 5000 + "}", ["shared.seed", "a very long int"]),
         ("shared: " + "[" * 5000 + "]" * 5000, ["nested too deep"]),
+        ("a: &a [1, *a]", ["aliases that stand for over 1,000,000 values"]),
+        ("a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60)), ["aliases that stand for"]),
         ("shared: {seed: 2024-13-45}", ["not YAML"]),
         ("shared: {model: ''}", ["shared.model", "must name something"]),
         ("shared: {cache_dir: ' '}", ["shared.cache_dir", "must name something"]),

@@ -315,41 +315,50 @@ def test_a_kill_at_any_moment_leaves_the_old_result_or_the_new_one(tmp_path: Pat
     assert begun[-1] > 0
 
 
-def cutting(journal: Path, cut: int) -> Callable[[Path, Path], None]:
-    """`os.replace` that is interrupted at its `cut`-th call while a journal is there."""
+def killing(journal: Path, cut: int) -> Callable[[Path, Path], None]:
+    """`os.replace` whose process is killed (-9) at its `cut`-th call while a journal is there."""
     real, calls = os.replace, []
 
     def replace(source: Path, target: Path) -> None:
         if journal.exists():
             calls.append(source)
             if len(calls) == cut:
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), signal.SIGKILL)
         real(source, target)
 
     return replace
 
 
-def test_publishing_that_was_cut_is_done_by_whoever_opens_the_run_next(
+def in_a_process(work: Callable[[], object]) -> int:
+    """The exit status of a process forked for this work, or minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_publishing_that_was_killed_is_done_by_whoever_opens_the_run_next(
     tmp_path: Path, finished: Project, no_kernels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every rename of the publishing fails once, as if the process had ended there."""
+    """The runner is killed at each rename of its publishing in turn."""
     changed = BODIES["sft"].replace("sft of ", "another of ")
+    real = os.replace
     for cut in range(1, 20):
         root = tmp_path / str(cut)
         shutil.copytree(finished.root, root)
         project = Project(root, root / "notebooks", root / "timer1lib")
         write_notebook(project.notebooks / "02_sft.ipynb", "sft", changed)
-        real = os.replace
-
-        journal = root / "outputs" / "tiny" / ".work" / "sft.journal.json"
-        monkeypatch.setattr(os, "replace", cutting(journal, cut))
-        try:
-            quiet_run(project, until="02")
-        except KeyboardInterrupt:
-            monkeypatch.setattr(os, "replace", real)
-        else:
+        monkeypatch.setattr(os, "replace", killing(root / "outputs" / "tiny" / ".work" / "sft.journal.json", cut))
+        status = in_a_process(lambda project=project: quiet_run(project, until="02"))
+        monkeypatch.setattr(os, "replace", real)
+        if status == 0:
             assert cut > 3, "publishing was never cut"
             break
+        assert status == -signal.SIGKILL, "publishing has more renames than were tried"
         assert how(quiet_run(project, until="02")[0]) == ["unchanged"] * 2
         folder = root / "outputs" / "tiny"
         assert (folder / "checkpoints" / "sft" / "model.bin").read_text() == "another of seed 0\n"
@@ -359,7 +368,6 @@ def test_publishing_that_was_cut_is_done_by_whoever_opens_the_run_next(
         write_notebook(project.notebooks / "02_sft.ipynb", "sft", BODIES["sft"])
         assert how(quiet_run(project, until="02")[0]) == ["unchanged", "brought back"]
         assert not any((folder / ".work").iterdir())
-        monkeypatch.setattr(os, "replace", real)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, finished: Project, no_kernels: None) -> None:

@@ -22,7 +22,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.processes import worker_processes
 from timer1lib.world.render import FPS, ONE_THREAD, SIDE, render, write_video
 from timer1lib.world.scene import Scene
-from timer1lib.world.splits import SPLITS, split_scenes
+from timer1lib.world.splits import SPLITS, split_scenes, write_videos
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_TO_LEAVE = 2.0
@@ -41,7 +41,7 @@ DRAW = """
 import sys
 from itertools import islice
 from pathlib import Path
-from timer1lib.world.splits import SPLITS, split_scenes, write_videos
+from timer1lib.world.splits import SPLITS, split_scenes, write_videos, write_videos
 folder, workers, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 found = list(islice(split_scenes(SPLITS["test_id"], 0), 12))[::step]
 write_videos([(scene, folder / f"{scene.seed}.mp4") for scene in found], workers)
@@ -153,3 +153,13 @@ def test_a_killed_worker_is_named(tmp_path: Path) -> None:
 
 def _end_itself(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_drawing_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, living = tmp_path / f".7.{ended.pid}.mp4", tmp_path / f".8.{os.getpid()}.mp4"
+    for path in (left, living, tmp_path / ".mine.mp4"):
+        path.write_bytes(b"half")
+    write_videos([(scenes(1)[0], tmp_path / "1.mp4")], workers=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".mine.mp4", living.name, "1.mp4"])

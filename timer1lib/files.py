@@ -41,6 +41,12 @@ def read_yaml(path: str | Path, what: str = "YAML file") -> Any:
     """The content of a YAML file (named as `what` in errors). A key that stands twice is one: the second would silently win."""
 
     class Strict(yaml.SafeLoader):
+        def get_single_node(self) -> yaml.Node | None:
+            node = super().get_single_node()
+            if node is not None and _spread(node, {}) > MOST_NODES:
+                raise yaml.constructor.ConstructorError(None, None, f"aliases that stand for over {MOST_NODES:,} values")
+            return node
+
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             seen: set[str] = set()
             for key_node, _ in node.value:
@@ -58,6 +64,19 @@ def read_yaml(path: str | Path, what: str = "YAML file") -> Any:
         raise Timer1Error(f"{path}: no such {what}") from None
     except NOT_YAML as error:
         raise Timer1Error(f"{path}: {why_not_yaml(error)}") from error
+
+
+MOST_NODES = 1_000_000
+"""So many values a YAML file may stand for once its aliases are written out: a few lines of them can stand for billions."""
+
+
+def _spread(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for, its aliases written out; infinitely many where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        inner = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 if isinstance(node, yaml.ScalarNode) else 1 + sum(_spread(part, known) for part in inner)
+    return known[id(node)]
 
 
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -16,21 +15,18 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, project_root, read_json
 from timer1lib.params.sections import Params
 from timer1lib.progress import clock
-from timer1lib.runfolder import WORK, RunFolder
+from timer1lib.runfolder import RunFolder
 from timer1lib.runs import stamps
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import execute
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
-from timer1lib.runs.kernel import KERNEL_LOCK, RUNNER_LOCK, Held, exclusive
+from timer1lib.runs.kernel import KERNEL_LOCK, Held, exclusive
 from timer1lib.runs.keys import changed_parts, check_files, stage_key, stage_parameters
 from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest
 from timer1lib.runs.stamps import Store, damaged, parts_of, read_stamp
 
 ASK_SECONDS = 600.0
 """A finished checkpoint that took longer is replaced only by a person who said so, where there is one to ask."""
-
-_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, ".progress", ".row.json", ".row-result.json", "run.log")
-"""What may lie in a run's folder before its manifest does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,7 @@ def run(
             raise Timer1Error(f"{notebook}: no such notebook")
     check_files(params)
     root = Path(out) if out else project.root / "outputs" / params.name
-    refuse_foreign(root)
+    stamps.refuse_foreign(root)
     if from_ and not root.is_dir():
         raise Timer1Error(f"{STAGES[0].notebook} has not finished in {root}: no such run; run without --from")
     folder = RunFolder(root)
@@ -130,18 +126,6 @@ def run(
 
                 write_report(folder)
     return result
-
-
-def refuse_foreign(root: Path, *ours: str) -> None:
-    """Leave a folder alone (Timer1Error) that has files, but no stamp or manifest of ours, nor what matches `ours`."""
-    if not root.is_dir():
-        return
-    with contextlib.suppress(Timer1Error, TypeError, KeyError):
-        if read_json(root / "manifest.json")["timer1"]:
-            return
-    names = [path.name for path in root.iterdir() if path.name not in _KNOWN and not path.name.startswith(".manifest.json.")]
-    if names and not any(found for pattern in ("stages/*.json", WORK, *ours) for found in root.glob(pattern)):
-        raise Timer1Error(f"{root}: holds {min(names)!r} and no run of timer1's; name an empty or new folder")
 
 
 class Replaced(str):

@@ -25,8 +25,24 @@ from timer1lib.files import atomic_write_json, read_json, sha256_file
 from timer1lib.params.sections import Params
 from timer1lib.runfolder import WORK, RunFolder, owner, run_files
 from timer1lib.runs.graph import STAGES, StageRef, find_stage, upstream
+from timer1lib.runs.kernel import KERNEL_LOCK, RUNNER_LOCK
 from timer1lib.runs.keys import key_parts
 from timer1lib.runs.manifest import now
+
+_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, ".progress", ".row.json", ".row-result.json", "run.log")
+"""What may lie in a run's folder before its manifest does."""
+
+
+def refuse_foreign(root: Path, *ours: str) -> None:
+    """Leave a folder alone (Timer1Error) that has files, but no stamp or manifest of ours, nor what matches `ours`."""
+    if not root.is_dir():
+        return
+    with contextlib.suppress(Timer1Error, TypeError, KeyError):
+        if read_json(root / "manifest.json")["timer1"]:
+            return
+    names = [path.name for path in root.iterdir() if path.name not in _KNOWN and not path.name.startswith(".manifest.json.")]
+    if names and not any(found for pattern in ("stages/*.json", WORK, *ours) for found in root.glob(pattern)):
+        raise Timer1Error(f"{root}: holds {min(names)!r} and no run of timer1's; name an empty or new folder")
 
 
 @dataclass(frozen=True, slots=True)

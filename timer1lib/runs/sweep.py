@@ -33,8 +33,8 @@ from timer1lib.runs.graph import STAGES, find_stage
 from timer1lib.runs.kernel import RUNNER_LOCK, exclusive
 from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
-from timer1lib.runs.runner import Project, ask, refuse_foreign, run, to_run_again
-from timer1lib.runs.stamps import Store
+from timer1lib.runs.runner import Project, ask, run, to_run_again
+from timer1lib.runs.stamps import Store, refuse_foreign
 
 _POLL_SECONDS = 0.3
 _LOG_EVERY_SECONDS = 60.0

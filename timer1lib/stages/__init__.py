@@ -122,6 +122,8 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
 def _by_hand(stage: Stage[Any], params: Params, overwrite: bool) -> Stage[Any]:
     run, ref = stage.run, find_stage(stage.name)
     root = run.root.resolve()
+    if stage.name == "curate":  # it needs nothing of a run, so any folder would do
+        stamps.refuse_foreign(root)
     held = _HELD[root] = _HELD.get(root) or Held(root, f"notebook {ref.notebook}")
     try:
         stamps.clean(run)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
 from timer1lib.world.lexicon import COLOURS, WALLS
 from timer1lib.world.scene import Change, Person, Scene, Thing
@@ -255,6 +256,14 @@ def digit(value: int) -> Floats:
     for segment in _SEGMENTS[value]:
         picture[places[segment] if segment in places else sides[segment]] = 1
     return picture
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove what `write_video` of processes that were killed left in `folder`."""
+    for path in folder.glob(".*.*.mp4"):
+        writer = path.name.split(".")[-2]
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            path.unlink(missing_ok=True)
 
 
 def write_video(scene: Scene, path: Path, *, side: int = SIDE, fps: int = FPS, burn_clock: bool = False) -> None:

@@ -32,7 +32,7 @@ from timer1lib.progress import Progress
 from timer1lib.schema import Sample
 from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, POOL_PHRASES, TYPES, Phrases
 from timer1lib.world.queries import long_questions, pick_queries, short_questions
-from timer1lib.world.render import write_video
+from timer1lib.world.render import clear_temporaries, write_video
 from timer1lib.world.scene import Pairs, Scene, sample_scene
 
 SEEDS_A_SPLIT = 1_000_000
@@ -154,6 +154,8 @@ def write_videos(scenes: list[tuple[Scene, Path]], workers: int, *, burn_clock: 
     missing = [(scene, path) for scene, path in scenes if not path.is_file()]
     if not missing:
         return
+    for folder in {path.parent for _, path in missing}:
+        clear_temporaries(folder)
     progress = Progress("drawing videos", len(missing))
     write = partial(write_video, burn_clock=burn_clock)
     if workers < 2:
