@@ -216,8 +216,10 @@ def audit(
     from timer1lib.params.sections import SharedParams
     from timer1lib.video.store import open_store
 
-    if (deep or cache is not None) and videos is None:
+    if deep and videos is None:
         raise Timer1Error("--deep decodes videos: name their folder with --videos")
+    if cache is not None and not deep:
+        raise Timer1Error("--cache says where --deep keeps its verdicts: give both, or neither")
     many = (os.cpu_count() or 1) if workers is None else workers
     known = {"cache_dir": str(cache)} if cache is not None else {}
     store = open_store(SharedParams(workers=min(64, many), **known)) if deep else None  # type: ignore[arg-type]

@@ -20,6 +20,10 @@ class WeakMethod:
         self._function, self._owner = function, weakref.ref(owner)
         self.__signature__ = inspect.signature(types.MethodType(function, owner))
 
+    @property
+    def __self__(self) -> Any:
+        return self._owner()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(self._owner(), *args, **kwargs)
 

@@ -14,6 +14,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
@@ -299,6 +300,34 @@ def order_of_rows(
 def decoding_threads(shared: SharedParams) -> int:
     """Threads that encode the next step's samples; most of their time they wait for a worker or for the disk."""
     return max(1, min(shared.workers, 8))
+
+
+class EncodeAhead:
+    """Encodes rows (by their `sample_id`) in threads before the step that needs them; a failure is kept for that step.
+
+    GRPO's data loader asks for the next batch before the current one is trained on, and `announce` is its collate
+    function: so the next step's videos are decoded (by `encode`, which may itself use worker processes)
+    while the model works.
+    """
+
+    def __init__(self, encode: Callable[[Row], Any], threads: int) -> None:
+        self._encode = encode
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode") if threads else None
+        self._pending: dict[str, Future[Any]] = {}
+
+    def announce(self, rows: list[Row]) -> list[Row]:
+        """Start on `rows` and hand them on unchanged."""
+        if self._pool is not None:
+            for row in rows:
+                name = str(row.get("sample_id"))
+                if name not in self._pending:
+                    self._pending[name] = self._pool.submit(self._encode, row)
+        return rows
+
+    def get(self, row: Row) -> Any:
+        """The encoded row; raises what `encode` raised."""
+        future = self._pending.pop(str(row.get("sample_id")), None)
+        return self._encode(row) if future is None else future.result()
 
 
 class SampleEncoder:

@@ -26,7 +26,6 @@ from timer1lib.models.inputs import collate
 from timer1lib.models.load import LoadedModel, load_shared
 from timer1lib.params.sections import SftParams, SharedParams
 from timer1lib.training import common
-from timer1lib.training.video_grpo.encoded import EncodeAhead
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class _Collator:
 
     def __init__(self, loaded: LoadedModel, encode: Encode, threads: int) -> None:
         self._loaded = loaded
-        self._encoder = EncodeAhead(lambda row: encode(loaded, row["sample_id"]), threads)
+        self._encoder = common.EncodeAhead(lambda row: encode(loaded, row["sample_id"]), threads)
         self._order: deque[str] = deque()
         self._left_out: set[str] = set()
         self._last: list[dict[str, torch.Tensor]] = []

@@ -34,9 +34,9 @@ from timer1lib.models.decoding import take_over
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.models.memory import rollout_tokens
-from timer1lib.training.common import load_weights
+from timer1lib.training.common import EncodeAhead, load_weights
 from timer1lib.training.video_grpo import VideoGRPOConfig, attention, encoded, repeated, rollouts, shared_prefix
-from timer1lib.training.video_grpo.encoded import EncodeAhead, EncodedPrompt, EncodePrompt, GroupSource, Row, base_model
+from timer1lib.training.video_grpo.encoded import EncodedPrompt, EncodePrompt, GroupSource, Row, base_model
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
 """Called after every generation with the step and a row a group: step, id, completions (text), rewards (weighted sums)."""
