@@ -69,15 +69,21 @@ def small_video(path: Path, milliseconds: int, number: int) -> None:
 
     rng = np.random.default_rng(number)
     pictures = np.kron(rng.integers(0, 255, (10, 6, 8, 3), dtype=np.uint8), np.ones((1, 8, 8, 1), dtype=np.uint8))
+    clock = Fraction(1, 1000)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream = container.add_stream(
+            "libx264", rate=Fraction(25), options={"preset": "ultrafast", "bf": "0", "sc_threshold": "0"}
+        )
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        stream.codec_context.time_base = clock
+        stream.time_base = clock
         for i, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = i * milliseconds // 10, stream.time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            frame.pts, frame.time_base, frame.duration = i * milliseconds // 10, clock, milliseconds // 10
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
 
 
 def with_videos(count: int, workers: int, folder: Path) -> None:

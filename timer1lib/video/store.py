@@ -50,7 +50,7 @@ DEEP = 1
 PATIENCE_S, PATIENCE_A_MB_S = 120.0, 10.0
 """A decoder that says nothing for this long, and this much more a megabyte of its file, counts as hung."""
 
-FEW = 32
+FEW = 64
 """With fewer files than this starting workers takes longer than they save."""
 
 AHEAD = 64
