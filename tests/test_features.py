@@ -191,3 +191,18 @@ def test_a_cache_that_does_not_pay_is_left_alone(tmp_path: Path, caplog: Any) ->
     cache.costs.miss(100.0, 1)
     assert cache.costs.pays
     assert "saved" in str(cache.costs)
+
+
+def test_by_default_features_are_kept_on_a_cpu_alone(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from timer1lib.params.sections import GrpoParams, SharedParams
+    from timer1lib.training.grpo import feature_cache
+
+    def kept(device: str, **changes: Any) -> bool:
+        loaded: Any = SimpleNamespace(device=torch.device(device))
+        return feature_cache(GrpoParams(**changes), SharedParams(cache_dir=str(tmp_path)), loaded) is not None
+
+    assert [kept("cpu"), kept("cuda")] == [True, False]
+    assert [kept("cpu", cache_features=False), kept("cuda", cache_features=True)] == [False, True]
+    assert not kept("cpu", freeze_vision=False)
