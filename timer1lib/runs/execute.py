@@ -74,6 +74,9 @@ def execute(
         raise NotebookFailed(f"{target.stem}, cell {error.exec_count}: {what} (see {failed})", known) from None
     except BaseException as error:
         running.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            # papermill's own writing of the notebook: a full disk says neither file nor folder
+            raise OSError(error.errno, f"{os.strerror(error.errno)} (the executed notebook)", str(target)) from error
         if type(error).__name__ == "DeadKernelError" or (isinstance(error, RuntimeError) and "ernel died" in str(error)):
             raise NotebookFailed(f"{target.stem}, {display.where()}: the kernel died (out of memory, or killed)", False) from None
         raise
