@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from timer1lib.stages import work
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Read when torch is first imported: threads of two processes that wait for each other cost more than they do.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +21,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage's phases are done where the test runs, which can look at them and saves starting ranks.
+
+    A module that says `RANKS = True` has them carried out as everywhere else.
+    """
+    if not getattr(request.module, "RANKS", False):
+        monkeypatch.setattr("timer1lib.stages.work.carry_out", lambda job, folder, nodes: work.perform(job))
+        monkeypatch.setattr("timer1lib.stages.warm", lambda: None)
 
 
 @pytest.hookimpl(optionalhook=True)

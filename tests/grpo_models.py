@@ -16,12 +16,20 @@ WORDS = 150
 """Ids below are ordinary words."""
 
 
-def random_model(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, attention: str = "sdpa") -> Any:
+def random_model(
+    family: str, dtype: torch.dtype = torch.float64, seed: int = 0, attention: str = "sdpa", hidden: int = 64, layers: int = 2
+) -> Any:
     """A random model; wider initialisation than usual, so that what a token sees matters to its logits."""
     import transformers as t
 
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    text = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, **heads}
+    text = {
+        "vocab_size": VOCAB,
+        "hidden_size": hidden,
+        "intermediate_size": hidden * 3 // 2,
+        "num_hidden_layers": layers,
+        **heads,
+    }
     text |= {"pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": None, "initializer_range": 0.1}
     vision = {
         "depth": 2,
@@ -29,7 +37,7 @@ def random_model(family: str, dtype: torch.dtype = torch.float64, seed: int = 0,
         "intermediate_size": 48,
         "num_heads": 4,
         "spatial_merge_size": 2,
-        "out_hidden_size": 64,
+        "out_hidden_size": hidden,
     }
     ids = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END}
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}

@@ -64,10 +64,10 @@ def flat_reward(completions: list[str], **_: Any) -> list[float]:
 
 def trainer(
     model_folder: Path, out: Path, *, count: int = 12, broken: tuple[str, ...] = (), reward: Any = letter_reward, frozen: bool = False,
-    feature_cache: Any = None, on_rollouts: Any = None, peft_config: Any = None, **options: Any,
+    feature_cache: Any = None, on_rollouts: Any = None, peft_config: Any = None, model: LoadedModel | None = None, **options: Any,
 ) -> tuple[VideoGRPOTrainer, Encoder]:  # fmt: skip
     """A trainer on a tiny model: 3 prompts x 4 completions of 6 tokens a step."""
-    loaded = load_model(model_folder, device="cpu")
+    loaded = model or load_model(model_folder, device="cpu")
     if frozen:
         loaded.model.model.visual.requires_grad_(False)
         loaded.model.model.visual.merger.requires_grad_(True)

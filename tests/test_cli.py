@@ -16,7 +16,20 @@ from timer1lib import cli
 from timer1lib.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ["run", "ground", "score", "audit", "clock", "synth", "sweep", "compare", "inspect", "estimate", "pretrain"]
+COMMANDS = [
+    "run",
+    "ground",
+    "score",
+    "audit",
+    "clock",
+    "synth",
+    "sweep",
+    "compare",
+    "inspect",
+    "estimate",
+    "rehearse",
+    "pretrain",
+]
 
 
 def timer1(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -260,7 +273,7 @@ def test_text_ends_with_one_line_feed(capsys: pytest.CaptureFixture[str], monkey
 def test_options_stand_anywhere_and_repeat(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
     monkeypatch.setattr("timer1lib.params.load.load_params", lambda path, overrides: given.append((path.name, overrides)))
-    fake(monkeypatch, "timer1lib.training.estimate", estimate=lambda _: {"n": 1}, format_estimate=str)
+    fake(monkeypatch, "timer1lib.training.estimate", estimate=lambda *_: {"n": 1}, format_estimate=str)
     assert main(["-v", "estimate", "-p", "a.b=1", "p.yaml", "-p", "c.d=-x=2", "--json"]) == 0
     assert given == [("p.yaml", ["a.b=1", "c.d=-x=2"])]
     assert capsys.readouterr().out == '{"n": 1}\n'

@@ -67,7 +67,8 @@ def test_sampling_follows_the_params() -> None:
     shared = SharedParams(
         sampling="fps", fps=1.5, frames=9, min_frame_pixels=100, total_pixels=1000, model="some/Qwen3-VL-8B", time_scale=1.1
     )
-    assert sampling_for(shared) == Sampling("fps", 1.5, 9, 100, 1000, factor=32, time_scale=1.1)
+    cap = 768 * 32 * 32  # 768 visual tokens a frame pair, whatever the size of a patch
+    assert sampling_for(shared) == Sampling("fps", 1.5, 9, 100, 1000, max_frame_pixels=cap, factor=32, time_scale=1.1)
     assert sampling_for(SharedParams(model="Qwen/Qwen2.5-VL-7B-Instruct")).factor == 28
 
 

@@ -7,18 +7,28 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import columns
-from timer1lib.evaluation.compare import PUBLISHED, compare_html, compare_runs, compare_text, published_rows
+from timer1lib.evaluation.compare import (
+    PUBLISHED,
+    SCORES,
+    beside_published,
+    compare_html,
+    compare_runs,
+    compare_text,
+    published_rows,
+)
 from timer1lib.evaluation.measure import Evidence, measure_run, pairs
 from timer1lib.evaluation.pooled import pool, pooled_text
 from timer1lib.evaluation.scored import Floats, Scored
 from timer1lib.evaluation.tables import Cell, brief_table, html_table, markdown_table, results_table, table_of, text_table
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
 from timer1lib.forms import FORMS
+from timer1lib.params.sections import CompareParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
 from timer1lib.view.report import write_report
@@ -225,7 +235,28 @@ def test_tables_escape_what_they_are_given() -> None:
 
 
 def test_published_facts_have_sources() -> None:
-    assert all(row["source"] for row in published_rows())
+    assert all(row["source"] and row["model"] and row["counts"] in (">", ">=", "") for row in published_rows())
     row = next(r for r in published_rows("TVGBench") if r["model"] == "Time-R1 7B")
     assert (row["R1@0.3"], row["R1@0.5"], row["R1@0.7"]) == (41.8, 29.4, 16.4)
-    assert len(published_rows()) == len(PUBLISHED)
+    assert len(published_rows()) == len(PUBLISHED.read_text().splitlines()) - 1
+    named = get_args(CompareParams.model_fields["benchmark"].annotation)
+    assert {row["benchmark"] for row in published_rows()} == {*named} - {"all"}
+    tuned = {r["model"]: r["R1@0.7"] for r in published_rows("Charades-STA") if r["setting"] == "fine-tuned"}
+    assert tuned == {"EaTR": 44.9, "HawkEye": 28.8, "TimeSuite": 43.0, "Time-R1 7B": 50.1}
+    lens = next(r for r in published_rows("QVHighlights-TimeLens") if r["model"] == "TimeLens-8B")
+    assert [lens[name] for name in SCORES] == [80.2, 71.6, 55.5, 65.5]
+
+
+def test_a_run_stands_beside_what_was_published_on_its_benchmark() -> None:
+    row = {"run": "mine", "checkpoint": "grpo", "n": 800, "mIoU": 30.0, "R1@0.3": 42.0, "R1@0.5": 30.0, "R1@0.7": 17.0}
+    splits = {"tvgbench": {"kind": "grounding", "rows": [row]}, "mvbench": {"kind": "questions", "rows": [{}]}}
+    value = {"comparison": ">", "splits": splits}
+    rows = beside_published(value)
+    assert rows[0] | {"source": ""} == {
+        "benchmark": "TVGBench", "model": "mine (grpo)", "kind": "this comparison", "setting": "", "R1@0.3": 42.0, "R1@0.5": 30.0,
+        "R1@0.7": 17.0, "mIoU": 30.0, "counts": ">", "source": "",
+    }  # fmt: skip
+    assert "800" in str(rows[0]["source"])
+    assert rows[1:] == published_rows("TVGBench")
+    assert beside_published(value, "Charades-STA") == published_rows("Charades-STA")
+    assert beside_published({"comparison": ">", "splits": {}}) == published_rows()

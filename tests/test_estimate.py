@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from grpo_models import FAMILIES, PAD, VOCAB, double_head, ragged_completions, random_model, video_prompt  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_map_only  # noqa: E402
 
 from timer1lib.cli import main  # noqa: E402
 from timer1lib.errors import Timer1Error  # noqa: E402
 from timer1lib.models.config import FAMILIES as FAMILY_OBJECTS  # noqa: E402
 from timer1lib.models.config import KNOWN, architecture_of, family_of, family_of_model, known_sizes  # noqa: E402
-from timer1lib.models.features import mergers, tower_features  # noqa: E402
+from timer1lib.models.features import accept_features, mergers, tower_features  # noqa: E402
 from timer1lib.params.load import load_params  # noqa: E402
 from timer1lib.training.estimate import estimate, format_estimate, seen_pairs  # noqa: E402
 from timer1lib.training.video_grpo import attention, rollouts, shared_prefix  # noqa: E402
@@ -108,7 +111,7 @@ def test_arithmetic_and_memory_are_those_of_a_measured_model(family: str) -> Non
     packed = size - 1 + group * length
     within, across = seen_pairs(size - 1, length, group)
     expected = sizes.text_flops(packed, within + across, group * length) + sizes.tower_flops(512, 64)
-    assert counter.get_total_flops() == pytest.approx(expected, rel=0.15)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.2)
     activations = sizes.activation_bytes(packed, 4, False, copied=group * (size - 1 + length))
     assert sum(storages.values()) == pytest.approx(activations, rel=0.2)
 
@@ -145,15 +148,19 @@ def test_a_recipe_s_numbers_hang_together() -> None:
     path = ROOT / "params" / "time_r1_7b.yaml"
     value = estimate(load_params(path))
     assert value["of them trained"] + value["of them the vision tower"] == pytest.approx(value["parameters (billion)"])
-    assert value["AdamW GB"] == pytest.approx(2 * value["gradients GB"])
-    assert 3000 < value["visual tokens of a video"] <= 3584  # about 3,584 in the paper
+    assert value["optimizer GB"] == pytest.approx(2 * value["gradients GB"])
+    assert value["memory GB"] == pytest.approx(145.3, abs=1)  # by hand: masters 30.6 + tower 1.3 + moments 61.3 + reference 16.6
+    assert value["verdict"] == "does not fit one 80 GB card (H100), nor up to 8 of them"  # two prompts a step keep two cards busy
+    more = estimate(load_params(path, ["grpo.prompts_per_step=8"]))
+    assert more["verdict"] == "does not fit one 80 GB card (H100); fits 4 with fsdp2"
+    assert value["visual tokens of a video"] == 384 * 15  # 768 frames of 3 x 5 patches: the minimum wins over 3,584 tokens
     assert 5 < value["less arithmetic by"] < 8
     lora = estimate(load_params(path, ["grpo.lora_rank=16"]))
     assert lora["of them trained"] * 1e9 == 16 * 28 * (2 * 3584 + 2 * (3584 + 512) + 2 * 3584 + 3 * (3584 + 18944))
     assert lora["memory GB"] < value["memory GB"] / 2
     assert lora["reference GB"] == 0  # adapters switched off are the reference
-    wide = estimate(load_params(path, ["grpo.groups_per_forward=8"]))
-    assert wide["activations GB"] == pytest.approx(8 * value["activations GB"])
+    wide = estimate(load_params(path, ["grpo.groups_per_forward=2"]))
+    assert wide["activations GB"] == pytest.approx(2 * value["activations GB"])
     assert estimate(load_params(path, ["grpo.beta=0"]))["TFLOP a step"] < value["TFLOP a step"]
     kept = estimate(load_params(path, ["grpo.gradient_checkpointing=false"]))
     assert kept["activations GB"] > 5 * value["activations GB"]
@@ -176,6 +183,9 @@ def test_the_command_prints_numbers(capsys: Any) -> None:
     text = format_estimate(value)
     assert "memory GB" in text
     assert len(text.splitlines()) == len(value)
+    assert text.splitlines()[-1] == value["verdict"]
+    assert main(["estimate", str(ROOT / "params" / "time_r1_7b.yaml"), "--card", "T4"]) == 2
+    assert "one of A100, H100" in capsys.readouterr().err
 
 
 def test_written_times_are_counted_whichever_family_writes_them() -> None:
@@ -185,3 +195,99 @@ def test_written_times_are_counted_whichever_family_writes_them() -> None:
     positions, text = (estimate(load_params(path, [*asked, f"shared.timestamps={how}"])) for how in ("positions", "text"))
     assert text["prompt tokens P"] - positions["prompt tokens P"] == 20 * 9 - 2
     assert text["visual tokens of a video"] == positions["visual tokens of a video"]
+
+
+class Meter(TorchDispatchMode):  # type: ignore[misc]
+    """The largest number of bytes alive at once, of the tensors given and of all that are made inside."""
+
+    def __init__(self, given: list[Any]) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.peak = 0
+        for tensor in given:
+            parts = (
+                [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+                if hasattr(tensor, "__tensor_flatten__")
+                else [tensor]
+            )
+            for part in parts:
+                self._meet(part)
+
+    def _meet(self, tensor: Any) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.alive:
+            self.alive[storage._cdata] = storage.nbytes()
+            weakref.finalize(storage, self.alive.pop, storage._cdata, None)
+            self.peak = max(self.peak, sum(self.alive.values()))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, lambda t: self._meet(t) if type(t) is torch.Tensor else None, out)
+        return out
+
+
+WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "full": ({}, {"optim": "adamw_torch_fused"}),
+    "full, checkpointing": ({"gradient_checkpointing": True}, {"optim": "adamw_torch_fused"}),
+    "lora": ({"lora_rank": 8}, {"optim": "adamw_torch_fused"}),
+    "bfloat16 with 8-bit moments": ({"weights": "bfloat16", "optim_args": "bf16_stochastic_round=True"}, {"optim": "adamw_torch_8bit"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_peak_is_that_of_a_measured_step(way: str) -> None:
+    """Forward, backward and optimizer of a small model in the types of a real one, every allocation followed."""
+    import importlib.util
+
+    from timer1lib.params.sections import GrpoParams, Params, SharedParams
+    from timer1lib.params.trainer import weights_dtype
+    from timer1lib.training.common import freeze_vision_tower, lora_config
+    from timer1lib.training.estimate import _memory
+
+    if "8bit" in WAYS[way][1]["optim"] and importlib.util.find_spec("torchao") is None:
+        pytest.skip("torchao is not installed")
+    group, length = 4, 24
+    grpo = GrpoParams(prompts_per_step=1, num_generations=group, max_completion_length=length, **WAYS[way][0], **WAYS[way][1])
+    params = Params(shared=SharedParams(dtype="bfloat16"), grpo=grpo)
+    model = random_model("qwen3_vl", torch.float32, hidden=256, layers=4)
+    sizes = family_of(model.config, "here").architecture(model.config.to_dict(), "here")
+    model.to(getattr(torch, weights_dtype(grpo.weights, grpo.lora_rank, "bfloat16")))
+    freeze_vision_tower(model, torch.bfloat16)
+    whole: Any = model
+    if grpo.lora_rank:
+        from peft import get_peft_model
+
+        whole = get_peft_model(model, lora_config(grpo.lora_rank, family_of(model.config, "here")))
+    double_head(model)
+    shared_prefix.watch_backbone(model)
+    attention.install(model)
+    accept_features(model)
+    if grpo.gradient_checkpointing:
+        whole.gradient_checkpointing_enable({"use_reentrant": False})
+    whole.train()
+    prompt = encode(whole, video_prompt("qwen3_vl", (8, 8, 8), words=40, dtype=torch.float32), "0")
+    tokens, mask = ragged_completions(1, group, length)
+    learned = [p for p in whole.parameters() if p.requires_grad]
+    optimizer: Any
+    if grpo.optim == "adamw_torch_8bit":
+        from torchao.optim import AdamW8bit
+
+        optimizer = AdamW8bit(learned, lr=1e-4, bf16_stochastic_round=True)
+    else:
+        optimizer = torch.optim.AdamW(learned, lr=1e-4, fused=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        prompt.video = tower_features(whole, prompt.video, prompt.grid)  # type: ignore[arg-type]
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            logps, _ = shared_prefix.score(whole, [prompt], tokens, mask, PAD)
+        logps.sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    with torch.compiler.set_stance("force_eager"):
+        step()  # moments are made in the first step
+        states = [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
+        with Meter([*whole.parameters(), *states, prompt.video]) as meter:
+            step()
+    assert _memory(sizes, params, len(prompt)).peak() == pytest.approx(meter.peak, rel=0.2)

@@ -112,6 +112,9 @@ def test_a_third_family_is_one_class_and_one_entry(third: Path, tmp_path: Path) 
     freeze_vision_tower(loaded.model)
     trained = {name.split(".")[2] for name, p in loaded.model.named_parameters() if p.requires_grad and ".visual." in name}
     assert trained == {"merger", "deepstack_merger_list"}
+    freeze_vision_tower(loaded.model, last_only=True)
+    trained = {name.split(".")[2] for name, p in loaded.model.named_parameters() if p.requires_grad and ".visual." in name}
+    assert trained == {"merger"}
     assert lora_config(4, loaded.family).r == 4
     assert tower_hash(accept_features(loaded.model)) == tower_hash(twin.model)
     report = clock_report_of(loaded, tmp_path)

@@ -215,8 +215,10 @@ def test_any_arrangement_of_tags_gives_a_defined_result(pieces: list[str], way: 
         assert text.strip().startswith("<think>")
         assert text.strip().endswith("</answer>")
     if way.loose and way.way == "tvg_r1":
-        assert way.fits(text) == bool(re.search("<think>.*</think>.*<time>.*</time>", text, re.DOTALL))
-    if way.fits(text):
+        assert way.fits(text) == bool(re.fullmatch("<think>.*</think>.*<time>.*</time>.*", text, re.DOTALL))
+    if way.loose and way.way == "timer1":
+        assert way.fits(text) == bool(re.fullmatch(r"<think>.*?</think>\s*<answer>.*?</answer>", text.strip(), re.DOTALL))
+    if way.fits(text) and (way.way != "tvg_r1" or text.startswith("<think>")):  # TVG-R1's check takes no space before it
         assert replace(way, loose=True).fits(text), "what is in the strict form is in the loose one"
 
 
@@ -368,7 +370,8 @@ def test_published_prompts_can_be_said_in_a_file(tmp_path: Path) -> None:
     form = forms.load(str(tvg_r1))
     assert form.ask("A cat.", 3.0) == Prompt("A cat.", "Think first.")
     assert form.ask("A cat?", 3.0, OPTIONS).system is None
-    text = "Well: <think>a</think> it is <time>[1, 2]</time>, no, <time>[3, 4]</time>"
+    text = "<think>a</think> it is <time>[1, 2]</time>, no, <time>[3, 4]</time>"
+    assert not form.fits(f"Well: {text}")
     assert form.span(text) == (1.0, 2.0)
     assert form.fits(text)
     assert not FORMS["tvg_r1"].fits(text)

@@ -20,8 +20,7 @@ from timer1lib.models.load import load_model
 from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
-from timer1lib.training import grpo as trained_grpo
-from timer1lib.training import sft as trained_sft
+from timer1lib.training import common
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
 from timer1lib.world.base.tiny import build_tiny
 
@@ -43,8 +42,8 @@ def watched(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> list[weakref.ref[
     for module in modules:
         real = module.load_shared
 
-        def load(*args: Any, real: Any = real) -> Any:
-            loaded = real(*args)
+        def load(*args: Any, real: Any = real, **kwargs: Any) -> Any:
+            loaded = real(*args, **kwargs)
             seen.append(weakref.ref(loaded.model))
             return loaded
 
@@ -60,7 +59,7 @@ def test_models_and_trainers_end_with_their_phase(
 ) -> None:
     from timer1lib.models import load
 
-    seen = watched(monkeypatch, trained_grpo, trained_sft, load)
+    seen = watched(monkeypatch, common, load)
     real = VideoGRPOTrainer.__init__
     alive: list[int] = []
 

@@ -54,6 +54,33 @@ def test_the_comparison_decides_ties() -> None:
         reaches(np.zeros(1), 0.5, "=>")  # type: ignore[arg-type]
 
 
+def test_didemo_counts_the_three_annotators_who_agree_best() -> None:
+    def asked(name: str, *chosen: tuple[int, int], duration: float = 30.0) -> Sample:
+        # As the reader writes them: first and last segment of 5 s, the last one included.
+        windows = [[5.0 * first, 5.0 * (last + 1)] for first, last in chosen]
+        return sample(name, tuple(windows[0]), duration=duration, extra={"annotators": windows})
+
+    samples = [
+        asked("a", (1, 1), (1, 1), (1, 2), (1, 1)),  # answered 5 to 10: the three best agree
+        asked("b", (1, 1), (1, 1), (1, 2), (4, 5)),  # two agree, one half, one not at all: (1 + 1 + 1/2) / 3
+        asked("c", (0, 0), (0, 5)),  # two annotators: (1 + 1/6) / 2
+        asked("d", (5, 5), (5, 5), (5, 5)),  # 28.6 to 44 s of a 30 s video is segment 5
+        asked("e", (0, 0), (0, 0), (0, 0)),  # unparsable
+        asked("f", (0, 0), (0, 0), (0, 0)),  # reversed
+        asked("g", (4, 4), (4, 4), (4, 4), duration=24.0),  # a video of five segments, the last one short
+        sample("h"),  # of another data set
+    ]
+    spans = {"a": (5, 10), "b": (6.4, 10.2), "c": (0.1, 0.2), "d": (28.6, 44), "f": (5, 0), "g": (18, 60), "h": (0, 10)}
+    answers = [Prediction(name, *span) for name, span in spans.items()] + [Prediction("e", completion="?")]
+    scored = join(samples, answers)
+    table = columns(scored)
+    assert table["didemo_mIoU"][:7] == pytest.approx([100, 250 / 3, 350 / 6, 100, 0, 0, 100])
+    assert table["didemo_rank1"][:7].tolist() == [100, 0, 0, 100, 0, 0, 100]
+    assert math.isnan(table["didemo_mIoU"][7])
+    assert summary(scored, resamples=0)["didemo_rank1"] == pytest.approx(300 / 7)
+    assert "didemo_rank1" not in columns(join([sample("h")], [Prediction("h", 0, 10)]))
+
+
 def test_the_best_of_several_windows_counts() -> None:
     several = Sample("a", "v", "q", 40, [(0, 5), (20, 30), (20, 31)])
     scored = join([several, sample("b", (1, 2))], [Prediction("a", 20, 30), Prediction("b", 5, 6)])

@@ -126,3 +126,9 @@ def test_an_epoch_without_its_optimizer_is_unfinished_where_the_next_one_needs_i
     again = World(tmp_path)
     again.run(epochs=3, schedule="multi_epoch", phase_policy=policy)
     assert [plan.number for plan in again.trained] == anew
+
+
+def test_several_updates_on_a_rollout_make_more_steps_of_an_epoch(tmp_path: Path) -> None:
+    plans = World(tmp_path).run(epochs=2, schedule="multi_epoch", updates_per_rollout=3, num_iterations=2)
+    assert [p.steps for p in plans] == [6, 6]  # 12 samples are one batch of rollouts, learned from in 3 updates, twice
+    assert plans[0].schedule_steps == 12

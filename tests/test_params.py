@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from timer1lib.runs.keys import check_files
 from timer1lib.runs.runner import run
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = sorted((ROOT / "params").glob("*.yaml"))
+SHIPPED = sorted([*(ROOT / "params").glob("*.yaml"), *(ROOT / "params" / "tests").glob("*.yaml")])
 
 
 def write(folder: Path, text: str) -> Path:
@@ -74,6 +75,9 @@ def write(folder: Path, text: str) -> Path:
         ("curate: {source: files}", ["needs curate.train_files"]),
         ("curate: {source: files, hub_train: x/y}", ["curate.hub_train", "id:split"]),
         ("curate: {cold_start: annotations}", ["needs curate.cold_start_file"]),
+        ("curate: {source: files, train_files: none}", ["a run that only tests needs curate.test_files"]),
+        ("curate: {source: files, train_files: none, test_files: a.json}", ["needs sft.enabled=false and grpo.enabled=false"]),
+        ("curate: {source: files, train_files: none, test_files: a.json}\nsft: {enabled: false}", ["grpo.enabled=false"]),
     ],
 )
 def test_mistakes_name_file_and_key(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -201,6 +205,60 @@ def test_bad_overrides_are_one_line(tmp_path: Path, override: str, word: str) ->
 def test_overrides_and_empty_sections(tmp_path: Path) -> None:
     params = load_params(write(tmp_path, "shared:\nsft:\n"), ["shared.seed=3", "shared.fps=1e-3", "name=b"])
     assert (params.shared.seed, params.shared.fps, params.name) == (3, 0.001, "b")
+
+
+def test_files_are_laid_over_one_another(tmp_path: Path) -> None:
+    def file(name: str, text: str) -> Path:
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\n{text}")
+        return tmp_path / f"{name}.yaml"
+
+    base = file(
+        "base", "shared: {seed: 3, fps: 1.0}\ncurate: {source: files, train_files: t.json, test_files: 'A=a.json'}\nsft:\n"
+    )
+    tests = file(
+        "tests", "shared: {fps: 4.0}\ncurate: {train_files: none, test_files: 'B=b.json, A=a.json'}\nsft: {enabled: false}\n"
+    )
+    rest = file("rest", "grpo: {enabled: false}\ncurate: {train_files: none, test_files: 'C=c.json, A=a.json'}\n")
+    params = load_params(base, ["shared.frames=9"], tests, rest)
+    assert params.name == "base-tests-rest"
+    assert (params.shared.seed, params.shared.fps, params.shared.frames) == (3, 4.0, 9)
+    assert (params.curate.source, params.curate.train_files, params.curate.test_files) == (
+        "files",
+        "none",
+        "B=b.json, A=a.json, C=c.json",
+    )
+    assert (params.sft.enabled, params.grpo.enabled) == (False, False)
+    assert load_params(base, ["name=mine"], tests, rest).name == "mine"
+    (tmp_path / "wrong.yaml").write_text("shared: {sede: 1}")
+    with pytest.raises(Timer1Error, match=r"base\.yaml, .*wrong\.yaml: unknown parameter 'shared\.sede'"):
+        load_params(base, [], tmp_path / "wrong.yaml")
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(Timer1Error, match=r"list\.yaml: a params file is a mapping"):
+        load_params(base, [], tmp_path / "list.yaml")
+
+
+RECIPES = [path for path in SHIPPED if path.parent.name == "params" and path.stem != "tiny"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_number_of_a_recipe_says_where_it_is_from(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert "arXiv" in " ".join(lines[:5])
+    values = [line for line in lines if line.startswith("  ") and not line.lstrip().startswith("#")]
+    assert len(values) > 30
+    silent = [line for line in values if re.match(r"  \w+: [-\d.e]+$", line)]
+    assert not silent
+    assert load_params(path).shared.form in {f"params/forms/{form.name}" for form in (ROOT / "params" / "forms").glob("*.yaml")}
+    tests = sorted((ROOT / "params" / "tests").glob("*.yaml"))
+    assert len(tests) == 8
+    for test in tests:
+        laid = load_params(path, [], test)
+        assert (laid.name, laid.curate.tests_only) == (f"{path.stem}-{test.stem}", True)
+        assert (laid.shared.model, laid.shared.form) == (load_params(path).shared.model, load_params(path).shared.form)
+        assert laid.curate.test_files == load_params(test).curate.test_files
+    everything = load_params(tests[0], [], *tests[1:]).curate
+    assert len(everything.test_files.split(",")) == 4 + 20 + 1 + 1
+    assert everything.hub_test == "lmms-lab/Video-MME:test"
 
 
 def test_every_parameter_is_a_scalar_with_a_sentence_of_help() -> None:

@@ -53,13 +53,14 @@ def test_the_order_of_groups_by_hand() -> None:
 
 
 def test_the_shares_of_processes_make_up_the_whole() -> None:
-    ids = [str(i) for i in range(24)]
-    whole = order_of_rows(ids, 2, 3, seed=5, steps=4)
-    assert sorted(whole, key=int) == ids
-    shares = [order_of_rows(ids, 2, 3, seed=5, steps=2, share=(rank, 2)) for rank in range(2)]
-    assert shares[0][:4] == [*whole[0:2], *whole[4:6]]
-    assert shares[1][:4] == [*whole[2:4], *whole[6:8]]
-    assert order_of_rows(ids, 2, 3, seed=5, steps=6, done=4) != order_of_rows(ids, 2, 3, seed=5, steps=2)  # the next epoch's
+    ids = [str(i) for i in range(20)]
+    whole = order_of_rows(ids, 6, seed=5, steps=4)
+    assert sorted(whole, key=int) == ids  # steps of 6, 6, 6 and 2 rows
+    shares = [order_of_rows(ids, 6, seed=5, steps=4, share=(rank, 2)) for rank in range(2)]
+    assert shares[0] == [*whole[0:3], *whole[6:9], *whole[12:15], whole[18]]
+    assert shares[1] == [*whole[3:6], *whole[9:12], *whole[15:18], whole[19]]
+    assert order_of_rows(ids, 6, seed=5, steps=6, done=2)[:8] == whole[12:20]
+    assert order_of_rows(ids, 6, seed=5, steps=6, done=4) != whole[:12]  # the next epoch's own order
 
 
 @pytest.mark.parametrize("name", ["sft", "grpo"])

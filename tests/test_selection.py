@@ -41,6 +41,26 @@ def test_weights_are_the_papers() -> None:
     assert table["s4"] == pytest.approx(math.exp(-4.5))
 
 
+def test_the_even_gaussian_takes_each_length_and_each_iou_alike() -> None:
+    # 200 rows of 30 s, 40 of 30.5 s, 3 of an hour; 40 IoUs of the first at 0.02, 160 at 0.33 (another twentieth).
+    ious = [0.02] * 40 + [0.33] * 160 + [0.5] * 40 + [1.0, 0.0, 0.98]
+    seconds = [30.0] * 200 + [30.5] * 40 + [3600.0] * 3
+    chosen = select(pool(ious, duration=seconds), "gaussian", 90, mean=0.05, low=-1.0, even=1.0)
+    taken = Counter(seconds[int(name[1:])] for name in chosen.chosen)
+    assert taken == {30.0: 10, 30.5: 10, 3600.0: 3}, "a ninth of 90 of each band, and what there is of a short one"
+    weights = {row["id"]: row["weight"] for row in chosen.table}
+    assert weights["s0"] == pytest.approx(math.exp(-((0.03 / 0.2) ** 2) / 2) / 40)
+    assert weights["s40"] == pytest.approx(math.exp(-((0.28 / 0.2) ** 2) / 2) / 160)
+    assert weights["s240"] == pytest.approx(math.exp(-((0.95 / 0.2) ** 2) / 2) / 2), "1 and 0.98 share the last twentieth"
+    # All rows at 0.02 weigh as much as exp(0.011) / exp(0.98) = 2.6 times all at 0.33, though they are a quarter of them.
+    low = Counter(
+        ious[int(name[1:])]
+        for seed in range(200)
+        for name in select(pool(ious[:200]), "gaussian", 9, seed, mean=0.05, even=1.0).chosen
+    )
+    assert low[0.02] / 200 == pytest.approx(0.725, abs=0.1)
+
+
 def test_inclusion_probabilities_of_the_gaussian_filter() -> None:
     ious = [0.05, 0.3, 0.42, 0.6, 0.75, 0.95]
     draws = 4_000

@@ -93,6 +93,16 @@ def test_files_are_audited_repaired_and_written(tmp_path: Path, data: Path) -> N
     assert rows[1]["completion"] == "<think>seen from 6.0 to 10.0</think><answer>6.0 to 10.0</answer>"
 
 
+def test_a_run_that_only_tests_has_no_training_pool(tmp_path: Path, data: Path) -> None:
+    opened = stage(tmp_path, **files(data, train_files="none", cold_start="template"))
+    sources = curate.gather(opened)
+    splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
+    assert list(splits) == ["charades"]
+    assert [s.id for s in splits["charades"]] == ["t1", "t2"]
+    assert curate.quality(opened, splits)["charades"]["n"] == 2
+    assert curate.cold_start(opened, splits.get("train", []))["rows"] == 0
+
+
 def test_test_sets_can_be_repaired_too(tmp_path: Path, data: Path) -> None:
     opened = stage(tmp_path, **files(data, repair_test=True, on_leakage="keep"))
     sources = curate.gather(opened)

@@ -103,6 +103,18 @@ def test_difficulty_is_the_iou_of_the_greedy_answer(tmp_path: Path, fake: Fake) 
     assert difficulty.account(selection) == {"chosen": 3, "not answered": 1}
 
 
+def test_nobody_is_asked_where_every_sample_is_wanted(tmp_path: Path, fake: Fake) -> None:
+    opened = stage(tmp_path, difficulty_model="none", rule="all")
+    rows = difficulty.measure(opened, difficulty.pool(opened))
+    assert fake.asked == []
+    selection = difficulty.choose(opened, SAMPLES, rows)
+    assert [s.id for s in opened.run.read_samples("selected")] == selection.chosen == ["a", "b", "c", "d"]
+    assert list(read_jsonl(opened.run.data("difficulty"))) == rows
+    assert difficulty.account(selection) == {"chosen": 4}
+    with pytest.raises(Timer1Error, match="with difficulty_model none the rule is all"):
+        stage(tmp_path, "other", difficulty_model="none", rule="gaussian")
+
+
 def test_answers_are_kept_by_model_sample_and_prompt(tmp_path: Path, fake: Fake) -> None:
     first = difficulty.measure(stage(tmp_path), SAMPLES)
     assert fake.asked == ["a", "b", "c", "d"]

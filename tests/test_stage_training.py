@@ -19,6 +19,7 @@ from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
 from timer1lib.training import grpo as trained_grpo
 from timer1lib.training import sft as trained_sft
+from timer1lib.training.common import SampleEncoder
 from timer1lib.training.grpo import reward_function
 from timer1lib.world.base import lessons as answers
 from timer1lib.world.base.tiny import build_tiny
@@ -87,7 +88,7 @@ def test_sft_killed_and_run_again_ends_in_the_same_weights(family: str, material
     assert not same(weights(whole, "sft"), load_file(Path(str(material[family])) / "model.safetensors"))
 
     cut = new_run(tmp_path / "cut", material) | {"model": material[family]} | SFT
-    real, calls = sft.SampleEncoder.encode, []
+    real, calls = SampleEncoder.encode, []
 
     def dies(self, *args):
         calls.append(1)
@@ -95,10 +96,10 @@ def test_sft_killed_and_run_again_ends_in_the_same_weights(family: str, material
             raise KeyboardInterrupt
         return real(self, *args)
 
-    monkeypatch.setattr(sft.SampleEncoder, "encode", dies)
+    monkeypatch.setattr(SampleEncoder, "encode", dies)
     with pytest.raises(KeyboardInterrupt):
         trained(open_stage("sft", cut))
-    monkeypatch.setattr(sft.SampleEncoder, "encode", real)
+    monkeypatch.setattr(SampleEncoder, "encode", real)
     again = trained(open_stage("sft", cut))
     assert same(weights(whole, "sft"), weights(RunFolder(tmp_path / "cut"), "sft"))
     assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in log], abs=1e-5)
@@ -246,9 +247,11 @@ def test_a_carried_epoch_without_its_optimizer_is_trained_again(material, tmp_pa
     base = GRPO | {"phase_policy": "carry"}
     trained(open_stage("grpo", new_run(tmp_path / "whole", material) | base))
     run = new_run(tmp_path / "cut", material) | base
-    real = trained_grpo.load_shared
+    real = trained_grpo.common.load_trained
     with monkeypatch.context() as patch:
-        patch.setattr(trained_grpo, "load_shared", lambda m, s: killed() if str(m).endswith("epoch1") else real(m, s))
+        patch.setattr(
+            trained_grpo.common, "load_trained", lambda m, *rest: killed() if str(m).endswith("epoch1") else real(m, *rest)
+        )
         with pytest.raises(Killed):
             trained(open_stage("grpo", run))
     optimizer = tmp_path / "cut" / ".work" / "grpo" / "work" / "grpo" / "epoch1" / "optimizer.pt"

@@ -128,17 +128,21 @@ def _runs(incomplete: str) -> list[str]:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Replace finished checkpoints without asking.")]
-ParamsFile = Annotated[Path, typer.Argument(metavar="PARAMS.yaml", help="The parameters of a run.")]
+ParamsFiles = Annotated[
+    list[Path], typer.Argument(metavar="PARAMS.yaml...", help="The parameters of a run; later files go over earlier ones.")
+]
 Overrides = Annotated[list[str] | None, typer.Option("-p", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")]
 Format = Annotated[
     str | None, typer.Option("--format", metavar="NAME", help="Format of the annotations; recognised where left out.")
 ]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, metavar="N", help="Machines that train this run together.")]
+Address = Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="Where they meet: the first machine's name.")]
 RunArgument = typer.Argument(metavar="RUN", autocompletion=_runs, help="A run's folder, or its name under outputs/.")
 
 
 @command
 def run(
-    params: ParamsFile,
+    params: ParamsFiles,
     overrides: Overrides = None,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="04", help="First stage; earlier results are taken as they stand.")
@@ -146,6 +150,8 @@ def run(
     until: Annotated[str | None, typer.Option(metavar="05", help="Last stage.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run stages anew even where nothing has changed.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder in place of outputs/<name>.")] = None,
+    nodes: Nodes = 1,
+    address: Address = "",
     yes: Yes = False,
     json: Json = False,
 ) -> Outcome:
@@ -154,12 +160,30 @@ def run(
     from timer1lib.params.load import load_params
     from timer1lib.runs.runner import run as run_notebooks
     from timer1lib.runs.runner import summary_lines
+    from timer1lib.workers.nodes import parse_nodes
 
-    loaded = load_params(resolve(params), overrides or [])
-    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes)
+    loaded = load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:]))
+    machines = parse_nodes(0, nodes, address) if nodes > 1 else None
+    result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes, nodes=machines)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
     return Outcome("\n".join(summary_lines(result)), value)
+
+
+@command
+def work(
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder, which all machines share.")],
+    node: Annotated[int, typer.Option(min=1, metavar="K", help="Which machine this is; 0 is the one that runs `timer1 run`.")],
+    nodes: Nodes,
+    address: Address,
+) -> Outcome:
+    """Join the trainings of a run that another machine began (docs/scale.md), until it is finished."""
+    from timer1lib.files import resolve
+    from timer1lib.workers.launch import join
+    from timer1lib.workers.nodes import parse_nodes
+
+    join(resolve(run), parse_nodes(node, nodes, address), lambda line: sys.stderr.write(line + "\n"))
+    return Outcome(f"{run}: the run has ended")
 
 
 @command
@@ -263,16 +287,58 @@ def synth(
 def sweep(
     sweep: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="A base, its variants and seeds.")],
     overrides: Overrides = None,
-    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Rows that run at the same time.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Rows that run at the same time; as many as fit on the cards, or 1.")
+    ] = None,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Run every row once for each seed.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder in place of outputs/sweeps/<name>.")] = None,
+    engine: Annotated[Literal["local", "ray", "slurm"], typer.Option(help="Where rows run.")] = "local",
+    address: Annotated[
+        str, typer.Option(metavar="A", help="Ray: auto or host:port of a cluster. Slurm: local tries it on this machine.")
+    ] = "",
+    storage: Annotated[
+        str, typer.Option(metavar="URL", help="Where nodes that share no disk leave artefacts: a folder, s3://bucket/x, ...")
+    ] = "",
     yes: Yes = False,
     json: Json = False,
 ) -> Outcome:
-    """Run many variants of a params file and compare them."""
+    """Run many variants of a params file and compare them.
+
+    \b
+    A sweep file is YAML; only its name is needed:
+      name: rates                    # the sweep is outputs/sweeps/rates
+      about: Which rate is best?
+      base: params/tiny.yaml         # params file that every row starts from
+      until: "05"                    # last stage of every row
+      set: {curate.world_seed: 100}  # parameters of every row
+      rows:                          # listed rows, each with parameters of its own
+        - {name: plain}
+        - {name: fast, set: {grpo.learning_rate: 1.0e-4}}
+      grid: {grpo.beta: [0, 0.04]}   # and all combinations of these
+      seeds: [0, 1, 2]               # everything once for each seed
+      pairs: [[plain, fast]]         # rows to compare over seeds
+      gpus: 1                        # cards a row, or a part of one (0.5)
+      cpus: 4                        # cores a row
+      slurm: {partition: gpu, time: 240}  # options of sbatch; time in minutes
+
+    \b
+    timer1 sweep params/sweeps/rewards.yaml --jobs 2
+    timer1 sweep params/sweeps/five_seeds.yaml --engine ray --address auto
+    """
     from timer1lib.runs.sweep import sweep as run_sweep
 
-    result = run_sweep(sweep, overrides=overrides or [], jobs=jobs, out=out, seeds=_numbers(seeds, "--seeds"), yes=yes)
+    numbers = _numbers(seeds, "--seeds")
+    result = run_sweep(
+        sweep,
+        overrides=overrides or [],
+        jobs=jobs,
+        out=out,
+        seeds=numbers,
+        yes=yes,
+        engine=engine,
+        address=address,
+        storage=storage,
+    )
     return Outcome(result.text(), {"root": str(result.root), **result.to_json()}, FAILED if result.failed else 0)
 
 
@@ -302,15 +368,48 @@ def inspect(
 
 
 @command
-def estimate(params: ParamsFile, overrides: Overrides = None, json: Json = False) -> Outcome:
-    """Work out a recipe's memory and arithmetic before renting."""
+def estimate(
+    params: ParamsFiles,
+    overrides: Overrides = None,
+    card: Annotated[str, typer.Option(metavar="NAME", help="A100, H100, H200, L40S or RTX4090.")] = "H100",
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Share of its rate that is reached.")] = 0.3,
+    json: Json = False,
+) -> Outcome:
+    """Work out a recipe's memory, arithmetic, hours and disk before renting."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
     from timer1lib.training.estimate import estimate as work_out
     from timer1lib.training.estimate import format_estimate
 
-    value = work_out(load_params(resolve(params), overrides or []))
+    value = work_out(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), card, mfu)
     return Outcome(format_estimate(value), value)
+
+
+@command
+def rehearse(
+    params: ParamsFiles,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=2, max=100, metavar="N", help="Rows of each annotation file, about.")] = 6,
+    card: Annotated[str, typer.Option(metavar="NAME", help="Card that memory and hours are told for.")] = "H100",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder in place of outputs/rehearsal/<name>.")] = None,
+    json: Json = False,
+) -> Outcome:
+    """Run a whole recipe small, and say what the real one takes.
+
+    All seven notebooks run in minutes on any machine: on your params file, a few of your own rows and videos (drawn ones
+    where yours are not here), and a tiny stand-in of the model with its class, processor, chat template and special
+    tokens. Then: memory, hours, disk, missing files, and rows that will be dropped.
+
+    \b
+    timer1 rehearse params/time_r1_7b.yaml
+    timer1 rehearse params/time_r1_7b.yaml -p curate.videos=/data/videos --rows 20
+    """
+    from timer1lib.files import resolve
+    from timer1lib.params.load import load_params
+    from timer1lib.rehearsal import rehearse as run_small
+
+    done = run_small(load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:])), out=out, rows=rows, card=card)
+    return Outcome("\n".join(done.lines()), done.to_json())
 
 
 @command

@@ -266,6 +266,24 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
+SETTINGS = "settings.json"
+
+
+def open_work_folder(folder: Path, settings: dict[str, Any]) -> Path:
+    """A folder for checkpoints that belong to these settings; what other settings left there is removed."""
+    path = folder / SETTINGS
+    wanted = json.loads(json.dumps(settings))
+    try:
+        known = read_json(path) == wanted
+    except Timer1Error:
+        known = False
+    if folder.is_dir() and not known:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_json(path, wanted)
+    return folder
+
+
 def sha256_file(path: str | Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

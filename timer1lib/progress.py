@@ -7,10 +7,15 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from itertools import count
 from typing import Any, TextIO
 
 LOG_EVERY_SECONDS = 15.0
 _POLL_SECONDS = 0.2
+RELAY: Callable[[dict[str, Any]], None] | None = None
+"""Set in a rank: takes the state of its progress, which the notebook's kernel shows (`Progress.mirror`) in its place."""
+_NUMBERS = count()
 BEACON_VARIABLE = "TIMER1_PROGRESS"
 """Names a file that always holds the newest line, so that a runner in a terminal can show a kernel's progress live."""
 RUNNER_VARIABLE = "TIMER1_RUNNER_PID"
@@ -35,6 +40,7 @@ class Progress:
         kernel = stream is None and _in_kernel()
         # stdout in a kernel: notebooks show stderr in red, as if something were wrong
         self._stream = stream or (sys.stdout if kernel else sys.stderr)
+        self._id = next(_NUMBERS)
         self._live: _Bar | _Cell | None = None
         if kernel and RUNNER_VARIABLE not in os.environ:
             self._live = _Cell()
@@ -46,7 +52,22 @@ class Progress:
         self.done += n
         if numbers:
             self._numbers = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
+        self._show()
+
+    def mirror(self, done: int, numbers: str) -> None:
+        """Show another process's progress: its steps and numbers, as it gave them to `RELAY`."""
+        if (done, numbers) != (self.done, self._numbers):
+            self.done, self._numbers = done, numbers
+            self._show()
+
+    def _show(self) -> None:
         now = time.monotonic()
+        if RELAY is not None:
+            if now - self._last_line >= 0.2 or self.done >= self.total:
+                self._last_line = now
+                state = {"id": self._id, "label": self.label, "total": self.total, "already": self._already}
+                RELAY({**state, "done": self.done, "numbers": self._numbers})
+            return
         interval = 0.2 if self._live else LOG_EVERY_SECONDS
         if now - self._last_line >= interval or self.done >= self.total:
             self._last_line = now

@@ -55,6 +55,8 @@ class _Pool:
     """(N,), NaN where there was no answer."""
     spread: Floats
     """(N,), standard deviation of the reward over sampled answers; NaN where unknown."""
+    seconds: Floats
+    """(N,), length of the video or clip; 0 where unknown."""
 
 
 Rule = Callable[[_Pool, int, np.random.Generator, Mapping[str, float]], tuple[Floats, list[int]]]
@@ -65,7 +67,8 @@ def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 
 
     Rules:
         gaussian: by weight exp(-(IoU - mean)^2 / (2 std^2)), successive draws, only IoU > 0 (Time-R1's filter);
-            `mean`, `std`, and `low` for another bound than 0.
+            `mean`, `std`, and `low` for another bound than 0. With `even` as in TimeLens: as many from each band of video
+            length (30 s wide up to 240 s, then one), weights over the number of the band's rows in a twentieth of IoU.
         uniform: as many from each of `bins` equal steps of IoU in (`low`, 1], as far as there are.
         band: any with `low` < IoU <= `high`.
         random, all: any, or every one, that was answered.
@@ -81,6 +84,7 @@ def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 
         [str(row["id"]) for row in rows],
         np.array([math.nan if row.get("iou") is None else float(row["iou"]) for row in rows], dtype=np.float64),
         np.array([math.nan if row.get("reward_std") is None else float(row["reward_std"]) for row in rows], dtype=np.float64),
+        np.array([float(row.get("duration") or 0.0) for row in rows], dtype=np.float64),
     )
     rng = np.random.default_rng([seed, 6])
     with np.errstate(invalid="ignore"):  # no answer, no difficulty: NaN
@@ -95,8 +99,14 @@ def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 
     return Selection(rule, n, seed, settings, [pool.ids[i] for i in sorted(taken)], table)
 
 
+def everything(ids: Sequence[str], seed: int = 0) -> Selection:
+    """All samples of a pool that nobody was asked about."""
+    table = [{"id": name, "iou": None, "weight": 1.0, "chosen": True, "fate": "chosen"} for name in ids]
+    return Selection("all", 0, seed, {}, list(ids), table)
+
+
 _DEFAULTS: dict[str, dict[str, float]] = {
-    "gaussian": {"mean": 0.3, "std": 0.2, "low": 0.0},  # Time-R1's, arXiv 2503.13377
+    "gaussian": {"mean": 0.3, "std": 0.2, "low": 0.0, "even": 0.0},  # Time-R1's, arXiv 2503.13377
     "uniform": {"bins": 10, "low": 0.0},
     "band": {"low": 0.0, "high": 0.7},
     "random": {},
@@ -131,11 +141,27 @@ def _draw(weights: Floats, n: int, rng: np.random.Generator) -> list[int]:
     return [int(i) for i in order]
 
 
+LENGTH_BANDS = tuple(range(30, 241, 30))
+"""Seconds up to which a band of video lengths goes; the last is open (`_build_default_filter_args`, TimeLens' hybrid.py)."""
+
+IOU_STEPS = 20
+"""Of which TimeLens takes the density (`_filter_annos` in its grounding.py)."""
+
+
 def _gaussian(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:
     # Far tails would be 0 in floating point, and then could not be drawn at all.
     exponent = np.maximum(-((pool.ious - s["mean"]) ** 2) / (2 * s["std"] ** 2), -600.0)
     weights = np.where(pool.ious > s["low"], np.exp(exponent), 0.0)
-    return weights, _draw(weights, n, rng)
+    if not s["even"]:
+        return weights, _draw(weights, n, rng)
+    band = np.searchsorted(LENGTH_BANDS, pool.seconds, side="left")
+    step = np.clip(np.nan_to_num(pool.ious) * IOU_STEPS, 0, IOU_STEPS - 1).astype(np.int64)
+    drawn: list[int] = []
+    for number in range(len(LENGTH_BANDS) + 1):
+        rows = np.flatnonzero((band == number) & ~np.isnan(pool.ious))
+        weights[rows] /= np.maximum(np.bincount(step[rows], minlength=IOU_STEPS), 1)[step[rows]]
+        drawn += [int(rows[i]) for i in _draw(weights[rows], n // (len(LENGTH_BANDS) + 1), rng)]
+    return weights, drawn
 
 
 def _band(pool: _Pool, n: int, rng: np.random.Generator, s: Mapping[str, float]) -> tuple[Floats, list[int]]:

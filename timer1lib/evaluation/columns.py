@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from timer1lib.evaluation import didemo
+
 if TYPE_CHECKING:
     from timer1lib.evaluation.scored import Floats, Scored
 
@@ -21,6 +23,7 @@ GROUNDING: frozenset[Kind] = frozenset({"grounding"})
 QUESTIONS: frozenset[Kind] = frozenset({"questions"})
 WIDE: frozenset[Place] = frozenset({"results", "report", "compare", "pooled"})
 EVERYWHERE: frozenset[Place] = WIDE | {"brief", "score"}
+SCORED: frozenset[Place] = frozenset({"score", "results", "report", "compare"})
 COUNTED: frozenset[Place] = frozenset({"results", "compare"})
 
 
@@ -73,6 +76,10 @@ COLUMNS: list[Column] = [
         Column(key, key, better="more", tip="mean average precision of ranked windows, percent", places=frozenset({"score"}))
         for key in ("mAP", "mAP@0.5", "mAP@0.75")
     ),
+    Column("didemo_mIoU", "DiDeMo mIoU", better="more", places=SCORED, of=didemo.consensus_iou,
+           tip="mean IoU with the three annotators who agree best, percent"),
+    Column("didemo_rank1", "DiDeMo rank@1", better="more", places=SCORED, of=didemo.rank_1,
+           tip="share of answers that are exactly what those three chose, percent"),
     Column("accuracy", "accuracy", QUESTIONS, better="more", tip="right options, percent", places=EVERYWHERE, paired=True),
     Column("chance", "chance", QUESTIONS, tip="accuracy of a blind choice, percent", interval=False, places=COUNTED),
     Column("parse_rate", "answered", better="more", tip="share of completions that hold a segment, percent", interval=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,33 +200,50 @@ def compare_html(value: dict[str, Any]) -> str:
     return page.render(splits=splits, notes=value["notes"])
 
 
-# benchmark, model, R1@0.3, R1@0.5, R1@0.7 (percent), setting
-_REPORTED = "as reported there"
-_TUNED = "fine-tuned on the benchmark"
-PUBLISHED: tuple[tuple[str, str, float | None, float | None, float | None, str], ...] = (
-    ("ActivityNet", "Time-R1 7B", 58.6, 39.0, 21.4, "zero-shot"),
-    ("ActivityNet", "Time-R1 7B", 73.3, 55.6, 34.0, _TUNED),
-    ("ActivityNet", "HawkEye", 49.1, 29.3, 10.7, _REPORTED),
-    ("ActivityNet", "VTimeLLM", 44.0, 27.8, 14.3, _REPORTED),
-    ("Charades-STA", "Time-R1 7B", 78.1, 60.8, 35.3, "zero-shot"),
-    ("Charades-STA", "Time-R1 7B", 82.8, 72.2, 50.1, _TUNED),
-    ("Charades-STA", "TRACE", None, 40.3, 19.4, _REPORTED),
-    ("Charades-STA", "TimeSuite", 69.9, 48.7, 24.0, _REPORTED),
-    ("Charades-STA", "VideoChat-Flash", 74.5, 53.1, 27.6, _REPORTED),
-    ("TVGBench", "Time-R1 7B", 41.8, 29.4, 16.4, "zero-shot"),
-    ("TVGBench", "TRACE", 37.0, 25.5, 14.6, _REPORTED),
-    ("TVGBench", "TimeSuite", 31.1, 18.0, 8.9, _REPORTED),
-    ("TVGBench", "VideoChat-Flash", 32.8, 19.8, 10.4, _REPORTED),
-    ("TVGBench", "Gemini-2.5-Pro", 39.1, 24.4, 12.8, _REPORTED),
-)
-"""Results of Time-R1 (arXiv 2503.13377v2), whose script counts IoU > m; other papers mostly IoU >= m."""
+PUBLISHED = Path(__file__).with_name("published.csv")
+"""Published results, a row each: percent, nothing where the source has none; `counts` is how R1@m counts, where it says."""
+
+SCORES = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
 
 
 def published_rows(benchmark: str | None = None) -> list[dict[str, str | float | None]]:
-    """Rows for a table, of one benchmark or of all."""
+    """Rows of `PUBLISHED` for a table, of one benchmark or of all."""
+    with PUBLISHED.open(newline="") as file:
+        rows = list(csv.DictReader(file))
     return [
-        {"benchmark": name, "model": model, "setting": setting, "R1@0.3": low, "R1@0.5": middle, "R1@0.7": high,
-         "source": "Time-R1, arXiv 2503.13377v2"}
-        for name, model, low, middle, high, setting in PUBLISHED
-        if benchmark in (None, name)
-    ]  # fmt: skip
+        {name: (float(value) if value else None) if name in SCORES else value for name, value in row.items()}
+        for row in rows
+        if benchmark in (None, row["benchmark"])
+    ]
+
+
+def beside_published(value: dict[str, Any], benchmark: str | None = None) -> list[dict[str, str | float | None]]:
+    """The published rows of the benchmarks that a comparison's splits are named after, those runs' own rows before them.
+
+    A split of another name stands beside nothing; capitals and signs in a name do not count. Without any such split: the
+    published rows of `benchmark`, or all.
+    """
+    rows: list[dict[str, str | float | None]] = []
+    names = dict.fromkeys(str(row["benchmark"]) for row in published_rows(benchmark))
+    for name in names:
+        for split, part in value["splits"].items():
+            if _plain(split) == _plain(name) and part["kind"] == "grounding":
+                rows += [_ours(row, name, value["comparison"]) for row in part["rows"]]
+                rows += published_rows(name)
+    return rows or published_rows(benchmark)
+
+
+def _ours(row: dict[str, Any], benchmark: str, comparison: str) -> dict[str, str | float | None]:
+    scores = {name: number(row.get(name)) for name in SCORES}
+    told = {"model": f"{row['run']} ({row['checkpoint']})", "kind": "this comparison", "setting": ""}
+    return {
+        "benchmark": benchmark,
+        **told,
+        **scores,
+        "counts": comparison,
+        "source": f"{row['n']} queries, asked and scored here",
+    }
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

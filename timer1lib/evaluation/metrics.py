@@ -61,7 +61,8 @@ def columns(scored: Scored, comparison: Comparison = ">=") -> dict[str, Floats]:
     result["true_relative_length"] = np.asarray(true_length / scored.duration, dtype=np.float64)
     result["boundary_error_s"] = np.where(proper, error, np.nan)
     result["boundary_error_relative"] = np.where(proper, error / scored.duration, np.nan)
-    return result | {column.key: column.of(scored) for column in listed.COLUMNS if column.of is not None}
+    own = {column: column.of(scored) for column in listed.COLUMNS if column.of is not None}
+    return result | {column.key: values for column, values in own.items() if column.paired or np.isfinite(values).any()}
 
 
 def counts(scored: Scored, rows: Bools) -> dict[str, int]:

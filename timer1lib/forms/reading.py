@@ -43,6 +43,7 @@ _ANY_SIGN = re.compile(r"(?:to|and)\s{1,4}|(?:[-–—]|,(?!\d)|,(?=\d{1,7}(?:\.
 _THINK = r"\s*<think>(?:(?!</?think>|</?{tag}>).)*</think>\s*"
 _ANSWER = r"<answer>(?:(?!</?answer>|</?think>).)*</answer>\s*"
 _THOUGHT_ANSWER = re.compile(_THINK.format(tag="answer") + _ANSWER, re.DOTALL)
+_THEN_ANSWER = re.compile(r"</think>\s*<answer>")
 _BOXED = r"(?:\\boxed\{[^{}]*\}\s*)?"
 _ANYTHING = re.compile(r".*", re.DOTALL)
 _BRACKETS = rf"<time>\s*\[\s*{_BRACKET_NUMBER}\s*,\s*{_BRACKET_NUMBER}\s*\]\s*</time>\s*"
@@ -139,7 +140,9 @@ class Reading:
     Attributes:
         way: one of these.
         counts: whether the last block and the last pair in it count, or the first.
-        loose: the form asks only that the tags stand somewhere in their order, whatever else the text holds.
+        loose: the form is the released code's own check. timer1 (`format_reward` in Time-R1's main.py): thinking first, the
+            answer right after it and last, whatever stands inside them, further tags too. tvg_r1 (`tvg_format_reward` in
+            TVG-R1's tvgonly.py): thinking first, then a `<time>` block anywhere, whatever stands between and after them.
     """
 
     way: str
@@ -166,13 +169,17 @@ class Reading:
             return False
         if not self.loose:
             return form.fullmatch(text) is not None
-        names = () if not tag else (tag,) if self.way == "timer1_direct" else ("think", tag)
+        if tag == "answer":
+            body, first = text.strip(), "<answer>" if self.way == "timer1_direct" else "<think>"
+            inside = len(first), len(body) - len("</answer>")
+            framed = body.startswith(first) and body.endswith("</answer>") and inside[0] <= inside[1]
+            return framed and (first == "<answer>" or _THEN_ANSWER.search(body, *inside) is not None)
         at = 0
-        for mark in (f"{slash}{name}>" for name in names for slash in ("<", "</")):
-            at = text.find(mark, at)
-            if at < 0:
+        for mark in ("<think>", "</think>", "<time>", "</time>") if tag else ():
+            found = text.find(mark, at)
+            if found < 0 or (at == 0 and found > 0):
                 return False
-            at += len(mark)
+            at = found + len(mark)
         return True
 
 

@@ -22,6 +22,7 @@ from timer1lib.models.inputs import collate, encode_prompt, render_chat
 from timer1lib.progress import Progress
 from timer1lib.schema import Prediction, Sample
 from timer1lib.video.store import FrameStore, open_store
+from timer1lib.workers.team import team
 
 if TYPE_CHECKING:
     from timer1lib.clock.frames import Frames
@@ -192,7 +193,9 @@ def answer_all(
     """
     done = ledger.open()
     order = [sample.id for sample in asked]
-    work = [(n, batch) for n, batch in enumerate(batches(asked, batch_size)) if any(s.id not in done for s in batch)]
+    # Whole batches of one plan go to each rank: what is padded together, and so the last bit, is as with one process.
+    plan = [(n, batch) for n, batch in enumerate(batches(asked, batch_size)) if any(s.id not in done for s in batch)]
+    work = team.share(plan)
     if work:
         with nullcontext(store) if store is not None else open_store(asker.shared) as asker.store:
             progress = Progress(label, len(order), done=len(done))
@@ -202,7 +205,7 @@ def answer_all(
                     left = {sample.id: sample for sample in batch if sample.id not in done}
                     answers = asker.ask(batch if whole else list(left.values()), number)
                     ledger.add([answer for answer in answers if answer.id in left])
-                    progress.update(len(left))
+                    progress.update(min(len(left) * team.size, len(order) - progress.done))  # the others are about as far
         if store is None:
             sys.stdout.write(f"frames: {asker.store.costs}\n")
     return ledger.finish(order)

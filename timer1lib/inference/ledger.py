@@ -25,6 +25,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_json, atomic_write_jsonl, read_json, read_jsonl, read_numbered
 from timer1lib.params import result_parameters
 from timer1lib.schema import Prediction, Sample
+from timer1lib.workers.team import team
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
@@ -46,22 +47,34 @@ class Ledger:
         # the weights say which model it is; its name is a place, and a run that was moved goes on
         self.key = digest({name: value for name, value in self.settings.items() if name != "model"})
         self.done: dict[str, list[Prediction]] = {}
+        self._own = self.part if team.first else self.path.with_suffix(f".rank{team.rank}.part.jsonl")
+        self._fresh: dict[str, list[Prediction]] = {}
 
     def open(self) -> dict[str, list[Prediction]]:
-        """What is done already, by sample id; files of other settings are removed."""
+        """What is done already, by sample id; files of other settings are removed. Of several ranks the first one looks."""
+        self.done = team.agree(self._open() if team.first else {})
+        return self.done
+
+    def _open(self) -> dict[str, list[Prediction]]:
+        ranks = sorted(self.path.parent.glob(f"{self.path.stem}.rank*.part.jsonl"))
         if _meta(self.meta).get("key") != self.key:
             # The answers go first: a kill between these lines must not leave old answers under the new key.
             self.path.unlink(missing_ok=True)
-            self.part.unlink(missing_ok=True)
+            for part in (self.part, *ranks):
+                part.unlink(missing_ok=True)
             atomic_write_json(self.meta, {"key": self.key, "settings": self.settings})
         source = self.path if self.path.is_file() else self.part
         rows = _answers(source) if source.is_file() else {}
+        if source == self.part:
+            rows = {name: answers for part in ranks if part.is_file() for name, answers in _answers(part).items()} | rows
         self.done = {name: answers[: self.copies] for name, answers in rows.items() if len(answers) >= self.copies}
         fresh = self._adopt() if not self.path.is_file() and self.settings.get("shard") is None else {}
         self.done |= fresh
-        if source == self.part and (source.is_file() or fresh):
+        if source == self.part and (source.is_file() or fresh or ranks):
             # A torn last line must go before anything is appended behind it.
             atomic_write_jsonl(self.part, (answer.to_json() for answers in self.done.values() for answer in answers))
+        for part in ranks:
+            part.unlink(missing_ok=True)
         return self.done
 
     def _adopt(self) -> dict[str, list[Prediction]]:
@@ -83,9 +96,10 @@ class Ledger:
     def add(self, answers: Iterable[Prediction]) -> None:
         """Append finished answers; all copies of a sample come in one call."""
         fresh = list(answers)
-        append_jsonl(self.part, (answer.to_json() for answer in fresh))
+        append_jsonl(self._own, (answer.to_json() for answer in fresh))
         for answer in fresh:
             self.done.setdefault(answer.id, []).append(answer)
+            self._fresh[answer.id] = self.done[answer.id]
 
     def finish(self, order: Sequence[str]) -> list[Prediction]:
         """Write the whole file in the samples' order and take the part away.
@@ -93,12 +107,16 @@ class Ledger:
         Raises:
             Timer1Error: an answer is missing.
         """
+        for fresh in team.all(self._fresh):
+            self.done |= fresh
         missing = [name for name in order if name not in self.done]
         if missing:
             raise Timer1Error(f"{self.path}: no answer for {missing[0]!r} and {len(missing) - 1} more")
         answers = [answer for name in order for answer in self.done[name]]
-        atomic_write_jsonl(self.path, (answer.to_json() for answer in answers))
-        self.part.unlink(missing_ok=True)
+        if team.first:
+            atomic_write_jsonl(self.path, (answer.to_json() for answer in answers))
+        team.wait()
+        self._own.unlink(missing_ok=True)
         return answers
 
 

@@ -63,6 +63,11 @@ class Architecture:
         layer = attention + 3 * h * self.intermediate + 2 * h
         return self.layers * layer + h + self.vocabulary * h * (1 if self.tied else 2)
 
+    def linear_parameters(self) -> int:
+        """Matrices of the text layers: what adapters stand on, and what is quantised."""
+        h = self.hidden
+        return self.layers * (h * (self.query_width + 2 * self.key_width) + self.query_width * h + 3 * h * self.intermediate)
+
     def merger_parameters(self) -> int:
         """The merger and the deepstack mergers."""
         v, wide = self.vision_hidden, self.vision_hidden * self.merge**2
@@ -118,13 +123,17 @@ class Architecture:
         widened = 0 if size >= 4 else 4 * (2 * self.hidden + ((q + k) if self.head_norms else 0))  # norms compute in float32
         return float(kept * size + widened)
 
-    def activation_bytes(self, tokens: float, size: int, checkpointing: bool, copied: float = 0) -> float:
+    def activation_bytes(
+        self, tokens: float, size: int, checkpointing: bool, copied: float = 0, *, masters: bool = False
+    ) -> float:
         """Kept by the language model between forward and backward for `tokens`; the head's tiles are left out.
 
         `copied` are tokens whose keys and values attention copies beside each other: G * (P + C) of a packed group.
+        With float32 `masters` the residual stream is float32 too.
         """
         layer = self.layer_bytes(size) * tokens + 2 * self.key_width * size * copied
-        return self.layers * layer if not checkpointing else self.layers * self.hidden * size * tokens + layer
+        stream = self.hidden * (4 if masters else size) * tokens
+        return self.layers * layer if not checkpointing else self.layers * stream + layer
 
 
 def read_sizes(config: Mapping[str, Any], where: str, **more: Any) -> Architecture:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib.clock.frames import Sampling
 from timer1lib.clock.told import Timestamps
-from timer1lib.errors import Timer1Error
+from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import read_json, resolve
 from timer1lib.models.architecture import Architecture
 from timer1lib.models.family import Family
@@ -25,6 +25,40 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (Qwen25VL(), Qw
 
 KNOWN: dict[str, Architecture] = {name: sizes for family in FAMILIES.values() for name, sizes in family.sizes.items()}
 """Sizes of the published models, by the start of the hub id's last part."""
+
+
+def base_name(shared: SharedParams) -> str:
+    """The base model's name as every function here takes it: a folder, a hub id, or `owner/name@revision`."""
+    return f"{shared.model}@{shared.revision}" if shared.revision else shared.model
+
+
+def model_source(name: str) -> tuple[str, str | None]:
+    """What `from_pretrained` takes for a model's name: a folder that is there, or a hub id with its revision.
+
+    The hub is not asked. Raises a Timer1Error for a folder without a model, and for a name that is neither.
+    """
+    folder = resolve(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise Timer1Error(f"model folder {folder}: no config.json in it; a Hugging Face checkpoint is expected")
+        return str(folder), None
+    hub_id, _, revision = name.partition("@")
+    parts = hub_id.split("/")
+    if len(parts) != 2 or not all(parts) or name.startswith((".", "~")) or folder.parent.is_dir():
+        at = "; a revision is of a hub id, not of a folder" if revision and resolve(hub_id).is_dir() else ""
+        raise Timer1Error(f"model {shown(name)}: no such folder with a config.json (a hub id is written owner/name){at}")
+    return hub_id, revision or None
+
+
+def cached_config(hub_id: str, revision: str | None) -> Path | None:
+    """Where the local hub cache has a model's `config.json`, beside everything else that was fetched of it."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    except (ImportError, ValueError):
+        return None
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def family_of(config: Any, name: str) -> Family:
@@ -81,15 +115,25 @@ def pixel_factor(model: str) -> int:
     return _family(config, model).factor
 
 
+MOST_FRAME_TOKENS = 768
+"""Visual tokens of a frame pair at most, in the pipeline that these models were trained with (`VIDEO_MAX_TOKEN_NUM`)."""
+
+
 def sampling_for(shared: SharedParams, model: str | None = None) -> Sampling:
     """The sampling of a params file, with frames cut to fit `model`, a folder or a hub id (`shared.model` without)."""
     same = {name: getattr(shared, name) for name in ("fps", "frames", "min_frame_pixels", "total_pixels", "time_scale")}
-    return Sampling(shared.sampling, factor=pixel_factor(model or shared.model), **same)
+    factor = pixel_factor(model or base_name(shared))
+    return Sampling(shared.sampling, factor=factor, max_frame_pixels=MOST_FRAME_TOKENS * factor**2, **same)
+
+
+def family_of_name(name: str) -> Family:
+    """The family that a hub id names; the first one where it names none."""
+    return _family({}, name)
 
 
 def known_sizes(model: str) -> Architecture | None:
     """Sizes of a hub id such as `Qwen/Qwen2.5-VL-7B-Instruct`; None for one that is not known here."""
-    name = model.lower().rsplit("/", 1)[-1]
+    name = model.lower().partition("@")[0].rsplit("/", 1)[-1]
     return next((value for key, value in KNOWN.items() if name == key or name.startswith(key + "-")), None)
 
 
@@ -116,10 +160,5 @@ def _config_file(model: str) -> Path | None:
     folder = resolve(model)
     if folder.is_dir():
         return folder / "config.json"
-    try:
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(model, "config.json")
-    except (ImportError, ValueError):
-        return None
-    return Path(cached) if isinstance(cached, str) else None
+    hub_id, _, revision = model.partition("@")
+    return cached_config(hub_id, revision or None)

@@ -7,12 +7,15 @@ methods that need them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timer1lib.clock.told import Timestamps
 from timer1lib.errors import Timer1Error
+from timer1lib.files import read_json
 from timer1lib.models.architecture import Architecture, read_sizes
 
 if TYPE_CHECKING:
@@ -46,6 +49,9 @@ class Geometry:
 
 Shown = list[tuple["Frames", list[dict[str, str]]]]
 """Videos of a prompt in their order, each with the chat parts that stand before it."""
+
+STAND_IN = {"hidden": 64, "intermediate": 96, "heads": 4, "vision_hidden": 32, "vision_intermediate": 48}
+"""Sizes of `Family.shrunk`: heads of 16, and widths that a 4-bit block of 64 divides."""
 
 
 class Family:
@@ -113,6 +119,10 @@ class Family:
         """The videos that the frames are shown as; one, whose times the processor writes or the positions tell."""
         return [(frames, [])]
 
+    def rendered(self, text: str) -> str:
+        """The chat template's text as the installed processor must be given it."""
+        return text
+
     def time_inputs(self, frames: Frames, geometry: Geometry, videos: int) -> dict[str, Tensor]:
         """What the model is told of the time step beside tokens and pixels, of `videos` videos."""
         return {}
@@ -166,6 +176,43 @@ class Family:
         return [output.pooler_output]
 
     # --- sizes and small models -----------------------------------------------------------------------------------
+
+    def published(self) -> tuple[dict[str, Any], list[str]]:
+        """The small files of the family's published folders, {name: content}, and its special tokens."""
+        kept = read_json(Path(__file__).with_name("published") / f"{self.name}.json")
+        return kept["files"], kept["special_tokens"]
+
+    def shrunk(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A `config.json` in the same layout, at a width and depth that a processor trains in seconds.
+
+        What decides how tokens, times and positions are made stays: patches, merging, temporal patch, tied or own head,
+        grouped keys, deepstack and windows. `STAND_IN` has the sizes.
+        """
+        small = copy.deepcopy(dict(config))
+        text, vision = small.get("text_config", small), small["vision_config"]
+        grouped = text["num_key_value_heads"] < text["num_attention_heads"]
+        taps = len(vision.get("deepstack_visual_indexes", ()))
+        depth, layers = max(2, taps + 1), max(2, taps)
+        heads, width = STAND_IN["heads"], STAND_IN["hidden"]
+        text |= {
+            "hidden_size": width, "intermediate_size": STAND_IN["intermediate"], "num_hidden_layers": layers,
+            "num_attention_heads": heads, "num_key_value_heads": heads // 2 if grouped else heads,
+        }  # fmt: skip
+        text |= {key: value for key, value in (("head_dim", width // heads), ("max_window_layers", layers)) if key in text}
+        text.pop("layer_types", None)
+        for name in ("rope_scaling", "rope_parameters"):
+            if (text.get(name) or {}).get("mrope_section"):
+                half = width // heads // 2  # the largest share is the first one's: times
+                text[name]["mrope_section"] = [half - 2 * (half // 3), half // 3, half // 3]
+        vision |= {
+            "depth": depth, "hidden_size": STAND_IN["vision_hidden"], "intermediate_size": STAND_IN["vision_intermediate"],
+            "num_heads": 4, "out_hidden_size": width,
+        }  # fmt: skip
+        if taps:
+            vision["deepstack_visual_indexes"] = list(range(taps))
+        if "fullatt_block_indexes" in vision:
+            vision["fullatt_block_indexes"] = [depth - 1]
+        return small
 
     def architecture(self, config: Mapping[str, Any], where: str) -> Architecture:
         """The sizes in a `config.json`; Timer1Error where one is missing."""

@@ -55,10 +55,11 @@ def tower_is_frozen(model: nn.Module) -> bool:
 
 
 def tower_hash(model: nn.Module) -> str:
-    """Hash of the tower's weights, mergers left out, with its configuration and number type."""
+    """Hash of the tower's weights, mergers left out, with its configuration and the number type that they have now."""
     tower: Any = family_of_model(model).tower(model)
     plain = tower.config.to_dict().items()
-    shape = {key: value for key, value in plain if isinstance(value, (int, float, str, list)) and not key.startswith("_")}
+    kept = ((key, value) for key, value in plain if key != "dtype" and not key.startswith("_"))  # that is what it was loaded in
+    shape = {key: value for key, value in kept if isinstance(value, (int, float, str, list))}
     digest = hashlib.blake2b(json.dumps(shape, sort_keys=True).encode(), digest_size=16)
     for name, parameter in sorted(_own(tower).items()):
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())

@@ -61,7 +61,7 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt: Prompt | str, com
     shown = loaded.family.shown(frames, loaded.geometry)
     text = render_chat(loaded, prompt, [part for _, before in shown for part in (*before, {"type": "video"})])
     batch = loaded.processor(
-        text=[text],
+        text=[loaded.family.rendered(text)],
         videos=[torch.from_numpy(piece.pixels).permute(0, 3, 1, 2) for piece, _ in shown],
         video_metadata=[video_metadata(piece) for piece, _ in shown],
         do_sample_frames=False,

@@ -33,6 +33,11 @@ class Qwen3VL(Family):
             raise Timer1Error(f"model {name!r}: {missing}; set timestamps to text or auto")
         return None
 
+    def rendered(self, text: str) -> str:
+        # The published template puts marks around the video, and the processor puts them around every frame pair: of 4.57 in
+        # place of the template's, of transformers 5 inside them, which no checkpoint has ever seen. Without them both agree.
+        return text.replace(f"<|vision_start|>{self.video_token}{self.vision_end}", self.video_token)
+
     def mergers(self, tower: Any) -> list[nn.Module]:
         return [tower.merger, *tower.deepstack_merger_list]
 

@@ -10,8 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from timer1lib.errors import Timer1Error, shown
 
-CANNOT_CHANGE_RESULTS = frozenset({"cache_dir", "cache_gb", "workers"})
+CANNOT_CHANGE_RESULTS = frozenset({"cache_dir", "cache_gb", "workers", "processes", "parallel", "report_to"})
 """Parameters that say where and how fast something is worked out, never what: no key and no ledger holds them.
+
+`processes` and `parallel` say how many ranks share a step, and how weights lie on them. Rollouts are seeded by their place
+in the whole step, and losses are divided by the whole step's counts, so that N ranks compute what one does; answers are
+the same to the byte. A training's gradient is summed in another order, though: weights agree to float tolerance (1e-6
+after twenty steps), and where that turns over a sampled token, two trainings go on apart as two seeds would. A finished
+stage is not run again for that. docs/scale.md has what was measured.
 
 `device` and `threads` are not among them: another device, or another number of CPU threads, adds numbers up in another
 order and so changes their last bits, after which a sampled token and a whole training may differ. They count as they
@@ -21,13 +27,15 @@ neither.
 """
 
 _SIGHT = ("sampling", "fps", "frames", "min_frame_pixels", "total_pixels", "time_scale", "clock_rule", "timestamps")
-_MODEL = ("model", "form", *_SIGHT, "dtype", "attention", "device", "threads", "cache_dir", "cache_gb", "workers")
+_RANKS = ("processes", "parallel")
+_HOW = ("dtype", "attention", "device", "threads", "cache_dir", "cache_gb", "workers", *_RANKS)
+_MODEL = ("model", "revision", "form", *_SIGHT, *_HOW)
 
 SHARED_READ: dict[str, frozenset[str]] = {
-    "curate": frozenset({"seed", "model", "form", *_SIGHT, "cache_dir", "cache_gb", "workers"}),
-    "sft": frozenset({"seed", *_MODEL}),
+    "curate": frozenset({"seed", "model", "revision", "form", *_SIGHT, "cache_dir", "cache_gb", "workers"}),
+    "sft": frozenset({"seed", *_MODEL, "report_to"}),
     "difficulty": frozenset({"seed", *_MODEL}),
-    "grpo": frozenset({"seed", *_MODEL}),
+    "grpo": frozenset({"seed", *_MODEL, "report_to"}),
     "evaluate": frozenset({"seed", *_MODEL}),
     "inspect": frozenset({"form", "cache_dir"}),
     "compare": frozenset({"seed"}),

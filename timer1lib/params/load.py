@@ -13,21 +13,48 @@ from pydantic import BaseModel, ValidationError
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import NOT_YAML, read_yaml, why_not_yaml
 from timer1lib.forms import FORMS
-from timer1lib.params import Section
+from timer1lib.params import Section, split_list
 from timer1lib.params.sections import Params
 
 T = TypeVar("T", bound=Section)
 
 
-def load_params(path: str | Path, overrides: Sequence[str] = ()) -> Params:
-    """Read a params file and apply `section.key=value` overrides; every mistake is a Timer1Error."""
+TEST_SETS = ("test_files", "hub_test")
+"""Lists that add up where several params files only test (`train_files: none`)."""
+
+
+def load_params(path: str | Path, overrides: Sequence[str] = (), *more: str | Path) -> Params:
+    """Read a params file, lay `more` of them over it, and apply `section.key=value` overrides; mistakes are Timer1Errors.
+
+    Of a parameter that several files have the last one's value counts, but test sets of files that only test add up. The run is
+    named after all of them, joined by dashes.
+    """
+    tree = _read(path)
+    for other in more:
+        _lay_over(tree, _read(other))
+    for override in overrides:
+        _override(tree, override)
+    return validated(Params, tree, ", ".join(map(str, (path, *more))))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     tree = read_yaml(path, "params file")
     if not isinstance(tree, dict):
         raise Timer1Error(f"{path}: a params file is a mapping with sections such as shared, curate, grpo")
-    tree = {name: {} if section is None else section for name, section in tree.items()}
-    for override in overrides:
-        _override(tree, override)
-    return validated(Params, tree, str(path))
+    return {name: {} if section is None else section for name, section in tree.items()}
+
+
+def _lay_over(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for name, section in other.items():
+        known = tree.get(name)
+        if isinstance(section, Mapping) and isinstance(known, Mapping):
+            before = dict(known)
+            if name == "curate" and section.get("train_files") == "none":
+                before |= _test_sets(known, section)
+                section = {key: value for key, value in section.items() if key not in TEST_SETS}
+            tree[name] = {**before, **section}
+        else:
+            tree[name] = f"{known}-{section}" if name == "name" and known is not None else section
 
 
 def validated(model: type[T], tree: Mapping[str, Any], where: str) -> T:
@@ -97,6 +124,13 @@ def _gone(tree: Mapping[str, Any]) -> str:
         advice = f"write shared.form: FILE.yaml, a file with `ask` (the text of {asked}), `read: {read}`"
         advice += f" and `write` (the text of {written})" if not same_writing else ""
     return f"{', '.join(found)}: gone, as one parameter, shared.form, says how answers are asked, written and read; {advice}"
+
+
+def _test_sets(known: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, str]:
+    """The test sets of a file that only tests, laid over another: with that one's where it only tests too, else without."""
+    before = known if known.get("train_files") == "none" else {}
+    lists = {key: split_list(f"{before.get(key, '')}, {section.get(key, '')}") for key in TEST_SETS}
+    return {key: ", ".join(dict.fromkeys(names)) for key, names in lists.items()}
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

@@ -10,6 +10,15 @@ from pydantic import AfterValidator, Field, model_validator
 from timer1lib import forms
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.params import Section, parse_bands, parse_shard, split_list
+from timer1lib.params.trainer import (
+    REPORTERS,
+    Weights,
+    check_optimizer,
+    check_weights,
+    optimizer_arguments,
+    parse_trl,
+    weights_dtype,
+)
 from timer1lib.rewards import REWARDS, parse_rewards
 
 LARGEST_SEED = 2**32 - 1
@@ -27,6 +36,14 @@ def _read_by(read: Callable[[str], object]) -> AfterValidator:
         return text
 
     return AfterValidator(checked)
+
+
+def _read(read: Callable[[], object]) -> None:
+    """A Timer1Error of reading as the ValueError that pydantic reports."""
+    try:
+        read()
+    except Timer1Error as error:
+        raise ValueError(str(error)) from error
 
 
 def _names(*known: str, needed: bool = True) -> AfterValidator:
@@ -53,6 +70,11 @@ def _hub_sets(text: str) -> None:
             raise Timer1Error(f"hub data set {shown(entry)}: write it as id:split")
 
 
+def _known_parallel(text: str) -> None:
+    if text not in ("ddp", "fsdp2") and not text.endswith((".yaml", ".yml", ".json")):
+        raise Timer1Error(f"{shown(text)} is none of ddp, fsdp2, and no accelerate config file (.yaml, .json)")
+
+
 Named = Annotated[str, _read_by(_not_empty)]
 HubSets = Annotated[str, _read_by(_hub_sets)]
 KeepDrop = Literal["keep", "drop"]
@@ -64,12 +86,15 @@ class SharedParams(Section):
 
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of every random choice of the run")
     model: Named = Field("assets/tiny-qwen3-vl", description="base model: a folder or a hub id (Qwen2.5-VL or Qwen3-VL)")
+    revision: str = Field("", description="commit, tag or branch of a hub id; empty: its main branch")
     form: Annotated[str, _read_by(forms.load)] = Field(
         "brief", description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt)"
     )
-    sampling: Literal["fps", "frames"] = Field("frames", description="sample by rate (fps) or a fixed number of frames")
-    fps: float = Field(2.0, gt=0, le=60, description="frames a second where sampling is fps")
-    frames: int = Field(32, ge=2, le=4096, description="frames a video where sampling is frames; the cap where it is fps")
+    sampling: Literal["fps", "frames", "published"] = Field(
+        "frames", description="by rate (fps), a fixed number of frames, or by rate with the counts and times of Qwen's pipeline"
+    )
+    fps: float = Field(2.0, gt=0, le=60, description="frames a second where sampling is fps or published")
+    frames: int = Field(32, ge=2, le=4096, description="frames a video where sampling is frames; the cap where it is not")
     min_frame_pixels: int = Field(56 * 56, ge=1, description="pixels a frame has at least")
     total_pixels: int = Field(
         16 * 56 * 56, ge=1, description="pixels a video has at most, the two frames of a temporal patch counting once"
@@ -84,13 +109,24 @@ class SharedParams(Section):
         "auto is what the model's config.json or its family says",
     )
     time_scale: float = Field(1.0, gt=0, le=10, description="factor on the times told; 1.0 but in the wrong-clock experiment")
-    dtype: Literal["float32", "bfloat16", "float64"] = Field("float32", description="number type of weights and activations")
+    dtype: Literal["float32", "bfloat16", "float64"] = Field(
+        "float32", description="number type of computation, and of weights that only answer"
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention of the text model")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
     cache_gb: float = Field(4.0, gt=0, description="largest size of all of that cache in GB; the oldest entries go first")
+    report_to: Annotated[str, _names(*REPORTERS, needed=False)] = Field(
+        "", description="trackers that 02 and 04 tell their log, comma-separated (tensorboard, wandb, ...); empty tells nobody"
+    )
     workers: int = Field(2, ge=0, le=64, description="processes that decode videos ahead of the model; 0 decodes in place")
+    processes: int = Field(
+        0, ge=0, le=1024, description="ranks that train and ask models together; 0: every GPU, or every core for a small model"
+    )
+    parallel: Annotated[str, _read_by(_known_parallel)] = Field(
+        "ddp", description="ddp (whole weights on each rank), fsdp2 (sharded), or an accelerate config file (DeepSpeed)"
+    )
 
 
 class CurateParams(Section):
@@ -106,7 +142,9 @@ class CurateParams(Section):
     questions: int = Field(60, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
     train_questions: int = Field(0, ge=0, description="world: questions in train_qa, to train on with difficulty.pool")
     queries_a_video: int = Field(4, ge=1, le=20, description="world: at most this many queries a video")
-    train_files: str = Field("", description="files: annotation files of the training pool, comma-separated")
+    train_files: str = Field(
+        "", description="files: annotation files of the training pool, comma-separated; none in a run that only tests"
+    )
     test_files: str = Field("", description="files: test sets, comma-separated; a name and an equals sign may come before each")
     videos: str = Field("", description="files: folder that holds all videos")
     format: str = Field("auto", description="files: a reader's name; auto recognises it from each file's content")
@@ -162,10 +200,17 @@ class CurateParams(Section):
     cold_start_max_chars: int = Field(4000, ge=1, description="annotations: longest completion")
     check_clock: bool = Field(True, description="compare the time that the model is told with every sampled frame's own")
 
+    @property
+    def tests_only(self) -> bool:
+        """Whether there is nothing to train on, by choice."""
+        return self.source == "files" and self.train_files.strip() == "none" and not self.hub_train
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.source == "files" and not (self.train_files.strip(" ,") or self.hub_train):
             raise ValueError("source=files needs curate.train_files (or curate.hub_train)")
+        if self.tests_only and not (split_list(self.test_files) or self.hub_test):
+            raise ValueError("train_files none: a run that only tests needs curate.test_files (or curate.hub_test)")
         if self.cold_start == "annotations" and not self.cold_start_file:
             raise ValueError("cold_start=annotations needs curate.cold_start_file")
         if self.cold_start_min_chars > self.cold_start_max_chars:
@@ -186,20 +231,41 @@ class SftParams(Section):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    weights: Weights = Field(
+        "auto",
+        description="type of the trained weights: auto (float32 under shared.dtype; under LoRA shared.dtype) or a type; "
+        "8bit and 4bit quantise the base under LoRA",
+    )
+    optim: Annotated[str, _read_by(check_optimizer)] = Field(
+        "adamw_torch_fused", description="optimizer, as transformers names it"
+    )
+    optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
+        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+    )
+    trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
+    last_merger_only: bool = Field(
+        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_weights(self.weights, self.lora_rank, self.optim, self.optim_args, self.learning_rate)
+        _read(lambda: parse_trl(self.trl, "sft", type(self).model_fields))
+        return self
 
 
 class DifficultyParams(Section):
     """03_difficulty: who judges the pool, and which of it RL trains on."""
 
     enabled: bool = Field(True, description="False asks and selects nothing; `timer1 run` gives False where GRPO is off")
-    difficulty_model: Literal["start", "sft", "base", "published"] = Field(
+    difficulty_model: Literal["start", "sft", "base", "published", "none"] = Field(
         "start",
         description="who judges: the model RL starts from (sft where 02 trained one, else base), checkpoints/sft, shared.model, "
-        "or the answers that TimeRFT's file brings",
+        "the answers that TimeRFT's file brings, or nobody (none, with rule all)",
     )
     pool: str = Field("train", description="split that difficulty is measured on")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")
@@ -214,6 +280,7 @@ class DifficultyParams(Section):
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
     std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")
+    even: bool = Field(False, description="gaussian: as many of each video length, and of each IoU before the weights (TimeLens)")
     low: float = Field(0.0, ge=-1, lt=1, description="gaussian, uniform, band: only IoU above this")
     high: float = Field(0.7, gt=-1, le=1, description="band: only IoU up to this")
     bins: int = Field(10, ge=1, le=100, description="uniform: steps of IoU with equal shares")
@@ -222,8 +289,10 @@ class DifficultyParams(Section):
     def _fits_together(self) -> Self:
         if self.rule == "band" and self.low >= self.high:
             raise ValueError(f"rule band: low {self.low} must be below high {self.high}")
-        if self.rollouts and self.difficulty_model == "published":
+        if self.rollouts and self.difficulty_model in ("published", "none"):
             raise ValueError("rollouts need a model: set difficulty.difficulty_model to sft or base")
+        if self.enabled and self.difficulty_model == "none" and self.rule != "all":
+            raise ValueError(f"rule {self.rule} needs a difficulty: with difficulty_model none the rule is all")
         if self.enabled and self.rule == "top_variance" and self.rollouts < 2:
             raise ValueError("rule top_variance needs difficulty.rollouts of 2 or more")
         return self
@@ -243,6 +312,9 @@ class GrpoParams(Section):
     steps_per_epoch: int = Field(0, ge=0, description="optimizer steps of an epoch; 0 sees every sample of the epoch once")
     filter_low: float = Field(0.0, ge=0, le=1, description="sample filtering keeps IoU above this")
     filter_high: float = Field(0.7, ge=0, le=1, description="sample filtering keeps IoU up to this")
+    filter_tokens: int = Field(
+        0, ge=0, le=4096, description="sample filtering: tokens of an answer at most; 0: as many as a rollout's"
+    )
     stage_bands: Annotated[str, _read_by(parse_bands)] = Field(
         "0.5:1, 0.25:0.75, 0:0.5", description="IoU bands (low:high) of the staged schedule, one an epoch, easiest first"
     )
@@ -267,16 +339,39 @@ class GrpoParams(Section):
     beta: float = Field(0.0, ge=0, description="weight of the KL divergence to the reference")
     epsilon: float = Field(0.2, gt=0, description="clipping range of the probability ratio, downwards and upwards")
     epsilon_high: float = Field(0.2, gt=0, description="clipping range upwards; above epsilon it is DAPO's clip-higher")
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = Field(
-        "bnpo", description="how token losses are averaged; bnpo is the released trainer's"
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = Field(
+        "bnpo",
+        description="loss of trl; bnpo is the released trainer's, GSPO is grpo with trl: importance_sampling_level=sequence",
+    )
+    num_iterations: int = Field(1, ge=1, le=64, description="times that the samples of a rollout are trained on")
+    updates_per_rollout: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="optimizer steps that share one batch of rollouts, of prompts_per_step groups each (TVG-R1: 4)",
     )
     scale_rewards: Literal["group", "batch", "none"] = Field(
         "group", description="what advantages are divided by: the standard deviation of the group, of the batch, or nothing"
     )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of an entropy bonus (TVG-R1 uses 1e-3)")
     dynamic_sampling: int = Field(0, ge=0, description="times that a group of equal rewards is drawn anew (DAPO)")
+    weights: Weights = Field(
+        "auto",
+        description="type of the trained weights: auto (float32 under shared.dtype; under LoRA shared.dtype) or a type; "
+        "8bit and 4bit quantise the base under LoRA",
+    )
+    optim: Annotated[str, _read_by(check_optimizer)] = Field(
+        "adamw_torch_fused", description="optimizer, as transformers names it"
+    )
+    optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
+        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+    )
+    trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
+    last_merger_only: bool = Field(
+        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
         "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
@@ -291,6 +386,12 @@ class GrpoParams(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        check_weights(self.weights, self.lora_rank, self.optim, self.optim_args, self.learning_rate)
+        _read(lambda: parse_trl(self.trl, "grpo", type(self).model_fields))
+        if self.loss_type == "cispo" and self.epsilon_high <= 1:
+            raise ValueError(
+                f"loss_type cispo bounds the ratio itself: epsilon_high {self.epsilon_high} must be above 1 (ScaleRL: 4 to 5)"
+            )
         if self.groups_per_forward and self.prompts_per_step % self.groups_per_forward:
             raise ValueError(f"groups_per_forward {self.groups_per_forward} must divide prompts_per_step {self.prompts_per_step}")
         if self.phase_policy == "carry" and self.lora_rank:
@@ -352,7 +453,9 @@ class CompareParams(Section):
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
     )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
-    benchmark: Literal["all", "TVGBench", "Charades-STA", "ActivityNet"] = Field("all", description="published results shown")
+    benchmark: Literal[
+        "all", "TVGBench", "Charades-STA", "ActivityNet", "Charades-TimeLens", "ActivityNet-TimeLens", "QVHighlights-TimeLens"
+    ] = Field("all", description="published results shown")
 
 
 class Params(Section):
@@ -367,6 +470,32 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     inspect: InspectParams = InspectParams()
     compare: CompareParams = CompareParams()
+
+    @model_validator(mode="after")
+    def _ranks_share_evenly(self) -> Self:
+        count = self.shared.processes
+        for key, whole, trains in (
+            ("sft.batch_size", self.sft.batch_size, self.sft.enabled),
+            ("grpo.prompts_per_step", self.grpo.prompts_per_step, self.grpo.enabled),
+        ):
+            if trains and count and whole % count:
+                raise ValueError(f"shared.processes {count} must divide {key} {whole}: ranks share each step evenly")
+        return self
+
+    @model_validator(mode="after")
+    def _trains_on_something(self) -> Self:
+        if self.curate.tests_only and (self.sft.enabled or self.grpo.enabled):
+            raise ValueError("curate.train_files none: a run that only tests needs sft.enabled=false and grpo.enabled=false")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        width = {"bfloat16": 2, "float32": 4, "float64": 8}
+        for name, part in (("sft", self.sft), ("grpo", self.grpo)):
+            kept = weights_dtype(part.weights, part.lora_rank, self.shared.dtype)
+            if width[kept] < width[self.shared.dtype]:
+                raise ValueError(f"{name}.weights {kept} is narrower than shared.dtype {self.shared.dtype}, in which it computes")
+        return self
 
 
 SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Params() if name not in ("name", "shared")}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-_NO_RESULT = ("params", "progress", "runs")
+_NO_RESULT = ("params", "progress", "runs", "workers")
 """Left out: parameter models, whose values are in the key already, what shows how far a stage is, and what runs it."""
 
 

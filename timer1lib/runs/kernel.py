@@ -22,6 +22,8 @@ from timer1lib.progress import RUNNER_VARIABLE
 
 LOCK_VARIABLE = "TIMER1_KERNEL_LOCK"
 KERNEL_LOCK = ".kernel.lock"
+RANKS_LOCK = ".ranks.lock"
+"""Held by every rank that works for a run: it may outlive its kernel for a moment."""
 RUNNER_LOCK = ".runner.lock"
 _POLL_SECONDS = 0.2
 _ORPHAN_SECONDS = 60.0
@@ -79,6 +81,7 @@ class Held:
             self._stream.write(f"process {os.getpid()}, {who}")
             self._stream.flush()
             _hold(root / KERNEL_LOCK, _ORPHAN_SECONDS).close()
+            _hold(root / RANKS_LOCK, _ORPHAN_SECONDS).close()
         except BaseException as error:
             self.release()
             if isinstance(error, BlockingIOError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,8 +13,10 @@ from typing import Any
 from timer1lib.data.readers import FORMATS
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
+from timer1lib.models.config import base_name, model_source
 from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.sections import Params
+from timer1lib.params.trainer import packages_needed
 from timer1lib.runfolder import owner, run_files
 from timer1lib.runs.closure import code_hash
 from timer1lib.runs.graph import StageRef
@@ -34,6 +37,12 @@ def stage_parameters(params: Params, stage: StageRef) -> dict[str, Any]:
     return {**shared, **own}
 
 
+def given_parameters(params: Params, stage: StageRef) -> dict[str, Any]:
+    """The parameters of a stage that can change its result."""
+    given = {k: v for k, v in stage_parameters(params, stage).items() if k not in CANNOT_CHANGE_RESULTS}
+    return {"enabled": False} if given.get("enabled") is False else given  # nothing else is read then
+
+
 def stage_key(parts: Mapping[str, Any]) -> str:
     """Digest of a key's parts, whatever their order."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -46,9 +55,7 @@ def key_parts(
 
     `upstream` has, for each stage that this one reads from, its outputs with their digests; `notes` a person saved for 01.
     """
-    given = {k: v for k, v in stage_parameters(params, stage).items() if k not in CANNOT_CHANGE_RESULTS}
-    if given.get("enabled") is False:
-        given = {"enabled": False}  # nothing else is read then
+    given = given_parameters(params, stage)
     inputs = input_files(given)
     if stage.name == "curate" and params.curate.use_notes and notes.is_file():
         inputs["notes"] = [_mark(notes)]
@@ -68,17 +75,24 @@ def check_files(params: Params) -> None:
 
     A hub id is not asked.
     """
-    folder, p = resolve(params.shared.model), params.curate
-    local = params.shared.model.startswith((".", "~")) or params.shared.model.count("/") != 1 or folder.parent.is_dir()
-    if (folder.exists() or local) and not (folder / "config.json").is_file():
-        raise Timer1Error(f"shared.model {shown(params.shared.model)}: no folder of a model, with a config.json, is there")
+    if params.shared.parallel not in ("ddp", "fsdp2") and not resolve(params.shared.parallel).is_file():
+        raise Timer1Error(f"shared.parallel {shown(params.shared.parallel)}: no such accelerate config file")
+    p = params.curate
+    try:
+        model_source(base_name(params.shared))
+    except Timer1Error as error:
+        raise Timer1Error(f"shared.model {shown(params.shared.model)}: {error}") from error
+    for part in (params.sft, params.grpo):
+        for package, what in packages_needed(part.weights, part.optim, params.shared.report_to).items() if part.enabled else ():
+            if importlib.util.find_spec(package) is None:
+                raise Timer1Error(f"{what} needs {package}, which is not installed: pip install {package}")
     named = [("notes_file", p.notes_file)]
     if p.cold_start == "annotations":
         named.append(("cold_start_file", p.cold_start_file))
     if p.source == "files":
         if p.format != "auto" and p.format not in FORMATS:
             raise Timer1Error(f"curate.format {shown(p.format)}: auto, or one of {', '.join(FORMATS)}")
-        named += [("train_files", entry) for entry in split_list(p.train_files)]
+        named += [("train_files", entry) for entry in split_list("" if p.tests_only else p.train_files)]
         tests = split_list(p.test_files)
         named += [("test_files", entry if resolve(entry).exists() else entry.rpartition("=")[2].strip()) for entry in tests]
         if p.videos and not resolve(p.videos).is_dir():

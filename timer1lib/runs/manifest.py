@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 
 from timer1lib import __version__
 from timer1lib.files import atomic_write_json, read_json, resolve
-from timer1lib.params import result_parameters
+from timer1lib.params import result_parameters, split_list
 from timer1lib.params.sections import SECTIONS, Params
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.keys import input_files
@@ -55,11 +56,13 @@ def finish_manifest(run: RunFolder, manifest: Mapping[str, Any], stages: Mapping
 def disk_line(params: Params, root: Path, stages: Collection[str]) -> str:
     """How much disk stages may need at most, roughly, and how much is free.
 
+    A training with float32 masters keeps models twice as wide as a checkpoint in 16 bits.
     A training leaves one model (an epoch of RL each one more until it is finished), and saves two states of it
     meanwhile, counted as three times the model: weights and both moments of the optimizer.
     """
     shared, grpo = params.shared, params.grpo
-    models = 7 * ("sft" in stages and params.sft.enabled) + (7 + grpo.epochs) * ("grpo" in stages and grpo.enabled)
+    wide = 2 if shared.dtype == "bfloat16" else 1
+    models = 7 * wide * ("sft" in stages and params.sft.enabled) + (7 + grpo.epochs) * wide * ("grpo" in stages and grpo.enabled)
     size = sum(path.stat().st_size for path in resolve(shared.model).glob("*.safetensors")) * models
     parts = []
     if models:
@@ -101,14 +104,22 @@ def package_versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """System, processor, memory in GB and the accelerators that the driver's tool lists."""
     here = psutil.Process()
-    cards = _output(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], Path.cwd())
+    listed = _output(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], Path.cwd())
     return {
         "system": platform.platform(),
         "processor": _processor(),
         "cores": len(here.cpu_affinity()) if hasattr(here, "cpu_affinity") else psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "accelerators": cards.splitlines() if cards else [],
+        "accelerators": listed.splitlines() if listed else [],
     }
+
+
+def cards() -> int:
+    """Graphics cards that this process may use, asked of the driver's tool: the libraries would take memory on each."""
+    listed = _output(["nvidia-smi", "-L"], Path.cwd()) or ""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    here = len(listed.splitlines())
+    return here if given is None else min(here, len(split_list(given)))
 
 
 def _processor() -> str:

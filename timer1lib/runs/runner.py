@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import yaml
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, project_root, read_json
+from timer1lib.params import SHARED_READ
 from timer1lib.params.sections import Params
 from timer1lib.progress import clock
 from timer1lib.runfolder import RunFolder
@@ -24,6 +26,8 @@ from timer1lib.runs.kernel import KERNEL_LOCK, Held, exclusive
 from timer1lib.runs.keys import changed_parts, check_files, stage_key, stage_parameters
 from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest
 from timer1lib.runs.stamps import Store, damaged, parts_of, read_stamp
+from timer1lib.workers.launch import SERVER_VARIABLE, start_server
+from timer1lib.workers.nodes import Nodes
 
 ASK_SECONDS = 600.0
 """A finished checkpoint that took longer is replaced only by a person who said so, where there is one to ask."""
@@ -63,6 +67,7 @@ def run(
     project: Project | None = None,
     store: Store | None = None,
     display: Display | None = None,
+    nodes: Nodes | None = None,
     report: bool = True,
     yes: bool = False,
 ) -> RunResult:
@@ -73,6 +78,7 @@ def run(
         fresh: run stages anew even where nothing has changed.
         out: the run's folder in place of `outputs/<name>`.
         store: finished stages that a sweep shares between its rows.
+        nodes: the machines that work on this run, of which this is the first; None: this one alone.
         report: write `report.html` at the end of a run that reaches the last stage.
         yes: replace finished checkpoints without asking.
 
@@ -110,8 +116,9 @@ def run(
         atomic_write_json(folder.manifest, manifest)
         atomic_write_text(folder.params, params_text(params))
         try:
-            for stage in STAGES[: last.number]:
-                result.stages[stage.notebook] = runner.bring(stage, fresh) if stage in stages else runner.keep(stage)
+            with nodes.open(root) if nodes is not None else contextlib.nullcontext():
+                for stage in STAGES[: last.number]:
+                    result.stages[stage.notebook] = runner.bring(stage, fresh) if stage in stages else runner.keep(stage)
         finally:
             held.check()
             finish_manifest(folder, manifest, result.stages)
@@ -134,9 +141,14 @@ class Replaced(str):
     precious = False
 
 
+def somebody_there() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def ask(lines: Sequence[str]) -> None:
     """Ask whether finished checkpoints may be replaced, where there is somebody to ask; a Timer1Error where they may not."""
-    if not lines or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not lines or not somebody_there():
         return
     sys.stderr.write(f"{'; '.join(lines)}. Replace what is finished? [y/N] ")
     sys.stderr.flush()
@@ -172,6 +184,7 @@ class _Runner:
     ) -> None:
         self.params, self.folder, self.project, self.display = params, folder, project, display
         self.store, self.held = store, held
+        self._ranks = ""
 
     def keep(self, stage: StageRef) -> dict[str, Any]:
         """Take an earlier stage's result as it stands; a Timer1Error where it never finished, or its files are gone."""
@@ -222,12 +235,15 @@ class _Runner:
         run_dir = root.relative_to(self.project.root) if root.is_relative_to(self.project.root) else root
         parameters = {"run_dir": str(run_dir), **stage_parameters(self.params, stage)}
         source = self.project.notebooks / f"{stage.notebook}.ipynb"
+        if "processes" in SHARED_READ[stage.name] and not self._ranks:  # one for all stages: what it imports is imported once
+            self._ranks = start_server(self.params.shared.threads)
         self.display.start(stage.notebook, stage.number, resumed)
         started, seconds = time.monotonic(), None
         try:
             target = stamps.work_folder(self.folder, stage) / "notebooks" / source.name
             failed = self.folder.notebook(f"{stage.notebook}.failed")
-            execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display)
+            own = {SERVER_VARIABLE: self._ranks} if self._ranks else {}
+            execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display, own)
             seconds = time.monotonic() - started
         finally:
             self.display.finish(seconds)

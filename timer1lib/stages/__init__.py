@@ -29,6 +29,7 @@ from timer1lib.runs.graph import StageRef, find_stage
 from timer1lib.runs.kernel import Held
 from timer1lib.runs.keys import changed_parts, stage_key
 from timer1lib.runs.manifest import disk_line
+from timer1lib.workers.launch import warm
 
 P = TypeVar("P", bound=Section)
 
@@ -114,6 +115,8 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
         os.environ["OMP_NUM_THREADS"] = str(stage.shared.threads)
     if not OWNED[name]:
         return stage
+    if "processes" in SHARED_READ[name] and getattr(stage.params, "enabled", True):
+        warm()
     if RUNNER_VARIABLE in os.environ:
         return Stage(name, RunFolder(run.root, name), stage.shared, stage.params)
     return _by_hand(stage, Params.model_validate({"shared": shared, name: own}), bool(parameters.get("overwrite", False)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from timer1lib.evaluation.compare import compare_runs, published_rows
+from timer1lib.evaluation.compare import beside_published, compare_runs
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.params import split_list
 from timer1lib.params.sections import CompareParams
@@ -41,6 +41,6 @@ def types(value: dict[str, Any], split: str) -> dict[str, dict[str, Any]]:
     return {row["run"]: row.get("by_type", {}) for row in value["splits"][split]["rows"]}
 
 
-def published(stage: CompareStage) -> list[dict[str, Any]]:
-    """Published results of one benchmark, or of all."""
-    return published_rows(None if stage.params.benchmark == "all" else stage.params.benchmark)
+def published(stage: CompareStage, value: dict[str, Any]) -> list[dict[str, Any]]:
+    """Published results of one benchmark, or of all; those that the runs were tested on stand below the runs' own."""
+    return beside_published(value, None if stage.params.benchmark == "all" else stage.params.benchmark)

@@ -19,7 +19,7 @@ from timer1lib.data.quality import quality_report
 from timer1lib.data.readers import ReadResult, hub_samples, read_annotations
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
-from timer1lib.models.config import sampling_for
+from timer1lib.models.config import base_name, sampling_for
 from timer1lib.params import split_list
 from timer1lib.params.sections import CurateParams
 from timer1lib.runs.closure import code_hash
@@ -79,11 +79,11 @@ def _world(stage: CurateStage) -> Sources:
 def _files(stage: CurateStage) -> Sources:
     p = stage.params
     reader = None if p.format == "auto" else p.format
-    results = [read_annotations(resolve(path), reader) for path in split_list(p.train_files)]
+    results = [read_annotations(resolve(path), reader) for path in split_list("" if p.tests_only else p.train_files)]
     if p.hub_train:
         results.append(_hub(p.hub_train, reader))
     split_of = {result.file: "train" for result in results}
-    if not results:
+    if not results and not p.tests_only:
         raise Timer1Error("curate.source=files needs curate.train_files (or curate.hub_train)")
     for entry in split_list(p.test_files):
         name, equals, path = entry.rpartition("=")
@@ -198,7 +198,7 @@ def _kind(samples: Sequence[Sample]) -> str:
 
 def quality(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Any]]:
     """A quality report for each split, written to `data/quality.json`; blind answers are fitted on the training split."""
-    train = splits["train"]
+    train = splits.get("train")
     limit, seed = stage.params.blind_limit, stage.shared.seed
     reports = {
         name: quality_report(samples, None if name == "train" else train, limit=limit, seed=seed)
@@ -217,7 +217,7 @@ def cold_start(stage: CurateStage, train: Sequence[Sample]) -> dict[str, Any]:
     if p.cold_start == "template":
         shared = stage.shared
         by_model = p.cold_start_times == "told"
-        times = told_window(stage.run.video, sampling_for(shared), shared.model, shared.timestamps) if by_model else exact
+        times = told_window(stage.run.video, sampling_for(shared), base_name(shared), shared.timestamps) if by_model else exact
         rows = from_form(train, form, p.cold_start_n, shared.seed, times=times)
         told["form"] = form.name
     elif p.cold_start == "annotations":
@@ -242,7 +242,8 @@ def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[st
 
     samples = [sample for rows in splits.values() for sample in rows]
     shared = stage.shared
-    report = max_clock_error(samples, stage.run.video_root, sampling_for(shared), shared.model, shared.timestamps, shared.workers)
+    told = (base_name(shared), shared.timestamps, shared.workers)
+    report = max_clock_error(samples, stage.run.video_root, sampling_for(shared), *told)
     _keep(stage, "clock.json", report)
     return report
 
@@ -254,4 +255,4 @@ def clock_of(stage: CurateStage, sample: Sample) -> dict[str, Any]:
     video, shared = stage.run.video(sample), stage.shared
     clip, sampling = (sample.video_start, sample.video_end), sampling_for(shared)
     rule, told = shared.clock_rule, shared.timestamps
-    return clock_report(video, shared.model, clip=clip, sampling=sampling, clock_rule=rule, timestamps=told)
+    return clock_report(video, base_name(shared), clip=clip, sampling=sampling, clock_rule=rule, timestamps=told)

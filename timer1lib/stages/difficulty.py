@@ -8,14 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from timer1lib import forms
-from timer1lib.data.selection import AnswerCache, Selection, answer_key, difficulty_rows, published_rows, select, spread
+from timer1lib.data.selection import (
+    AnswerCache,
+    Selection,
+    answer_key,
+    difficulty_rows,
+    everything,
+    published_rows,
+    select,
+    spread,
+)
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_jsonl, resolve
+from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters, split_list
 from timer1lib.params.sections import DifficultyParams
 from timer1lib.rewards import REWARDS, RewardInput
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage
+from timer1lib.stages.work import do
+from timer1lib.workers.team import team
 
 DifficultyStage = Stage[DifficultyParams]
 
@@ -38,7 +50,7 @@ def checkpoint(stage: DifficultyStage) -> str:
     folder = stage.run.checkpoint("sft")
     trained = (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
     if stage.params.difficulty_model == "base" or (stage.params.difficulty_model == "start" and not trained):
-        return stage.shared.model
+        return base_name(stage.shared)
     if not trained:
         raise Timer1Error(f"{folder}: no checkpoint; run 02_sft first, or set difficulty.difficulty_model=base")
     return str(folder)
@@ -53,21 +65,35 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
         return []
     if stage.finished:
         return list(read_jsonl(stage.run.data("difficulty")))
-    if stage.params.difficulty_model == "published":
-        rows = published_rows(samples)
+    if stage.params.difficulty_model == "none":
+        unasked: dict[str, Any] = {"iou": None, "start": None, "end": None, "completion": ""}
+        atomic_write_jsonl(stage.run.data("difficulty"), ({"id": sample.id, **unasked} for sample in samples))
+    elif stage.params.difficulty_model == "published":
+        atomic_write_jsonl(stage.run.data("difficulty"), published_rows(samples))
     else:
-        from timer1lib.models.load import load_shared
+        do(stage, "ask", ids=[sample.id for sample in samples])
+    return list(read_jsonl(stage.run.data("difficulty")))
 
-        loaded = load_shared(checkpoint(stage), stage.shared)
-        greedy = _answers(stage, loaded, samples, 1, 0.0)
-        rows = difficulty_rows(samples, [answers[0] for answers in greedy])
-        if stage.params.rollouts >= 2:
-            sampled = _answers(stage, loaded, samples, stage.params.rollouts, stage.params.rollout_temperature)
-            for row, sample, answers in zip(rows, samples, sampled, strict=True):
-                rewards = rollout_rewards(sample, answers, stage)
-                row |= {"rewards": rewards, "reward_std": None if row["iou"] is None else spread(rewards)}
-    atomic_write_jsonl(stage.run.data("difficulty"), rows)
-    return rows
+
+def ask(stage: DifficultyStage, ids: Sequence[str]) -> None:
+    """What each rank does of `measure`."""
+    from timer1lib.models.load import load_shared
+
+    asked = {sample.id: sample for sample in pool(stage)}
+    samples = [asked[name] for name in ids]
+    loaded = load_shared(checkpoint(stage), stage.shared)
+    greedy = _answers(stage, loaded, samples, 1, 0.0)
+    rows = difficulty_rows(samples, [answers[0] for answers in greedy])
+    if stage.params.rollouts >= 2:
+        sampled = _answers(stage, loaded, samples, stage.params.rollouts, stage.params.rollout_temperature)
+        for row, sample, answers in zip(rows, samples, sampled, strict=True):
+            rewards = rollout_rewards(sample, answers, stage)
+            row |= {"rewards": rewards, "reward_std": None if row["iou"] is None else spread(rewards)}
+    if team.first:
+        atomic_write_jsonl(stage.run.data("difficulty"), rows)
+
+
+PHASES = {"ask": ask}
 
 
 def rollout_rewards(sample: Sample, answers: Sequence[Prediction], stage: DifficultyStage) -> list[float]:
@@ -101,7 +127,8 @@ def _answers(
     }
     cache = AnswerCache(resolve(shared.cache_dir) / "answers" / digest(asked))
     keys = [answer_key(sample, _file(stage, sample), asked) for sample in samples]
-    known = [cache.get(key, sample) for key, sample in zip(keys, samples, strict=True)]
+    # another run may add to the cache just now: all ranks go by what rank 0 found
+    known = team.agree([cache.get(key, sample) for key, sample in zip(keys, samples, strict=True)])
     missing = [i for i, answers in enumerate(known) if answers is None]
     if missing:
         ask = [samples[i] for i in missing]
@@ -113,9 +140,10 @@ def _answers(
             label="difficulty" if copies == 1 else "sampled answers",
         )  # fmt: skip
         groups = [fresh[j * copies : (j + 1) * copies] for j in range(len(ask))]
-        cache.add({keys[i]: group for i, group in zip(missing, groups, strict=True)})
-        for file in (out, out.with_suffix(".meta.json")):
-            file.unlink(missing_ok=True)
+        if team.first:
+            cache.add({keys[i]: group for i, group in zip(missing, groups, strict=True)})
+            for file in (out, out.with_suffix(".meta.json")):
+                file.unlink(missing_ok=True)
         for i, group in zip(missing, groups, strict=True):
             known[i] = group
     return [answers for answers in known if answers is not None]
@@ -132,11 +160,15 @@ def choose(stage: DifficultyStage, samples: Sequence[Sample], rows: Sequence[dic
     """Write `data/selected.jsonl` (samples in) and `data/selection.json` (weight and fate of every sample)."""
     p = stage.params
     bounds = {
-        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low},
+        "gaussian": {"mean": p.mean, "std": p.std, "low": p.low, "even": float(p.even)},
         "uniform": {"bins": p.bins, "low": p.low},
         "band": {"low": p.low, "high": p.high},
     }.get(p.rule, {})
-    selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
+    if p.difficulty_model == "none":
+        selection = everything([sample.id for sample in samples], stage.shared.seed)
+    else:
+        rows = [{**row, "duration": sample.duration} for row, sample in zip(rows, samples, strict=True)]
+        selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
     taken = set(selection.chosen)
     if not stage.finished:
         stage.run.write_samples("selected", [sample for sample in samples if sample.id in taken])

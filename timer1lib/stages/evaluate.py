@@ -17,10 +17,12 @@ from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.scored import Scored, join
 from timer1lib.files import atomic_write_json, read_json
 from timer1lib.inference.ledger import swap_videos
+from timer1lib.models.config import base_name
 from timer1lib.params import parse_shard, split_list
 from timer1lib.params.sections import EvaluateParams
 from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import Stage
+from timer1lib.stages.work import do
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
@@ -47,7 +49,7 @@ def checkpoints(stage: EvaluateStage) -> dict[str, str]:
     for name in CHECKPOINTS:
         folder = stage.run.checkpoint(name)
         if name in asked and name == "base":
-            found[name] = stage.shared.model
+            found[name] = base_name(stage.shared)
         elif name in asked and ((folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()):
             found[name] = str(folder)
     if not found:
@@ -108,15 +110,19 @@ def answer(stage: EvaluateStage) -> bool:
         Whether every file of predictions is whole. With `evaluate.shard` this machine's share is done; a call without it,
         once all shares lie in `predictions/`, joins them and asks what is missing.
     """
-    shard = parse_shard(stage.params.shard) if stage.params.shard else None
-    if stage.finished:
-        return shard is None
+    if not stage.finished:
+        _remove_strangers(stage, tasks(stage))
+        do(stage, "ask")
+    return not stage.params.shard
+
+
+def ask(stage: EvaluateStage) -> None:
+    """What each rank does of `answer`."""
     from timer1lib.models.load import load_shared
     from timer1lib.video.store import open_store
 
-    todo = tasks(stage)
-    _remove_strangers(stage, todo)
-    models = checkpoints(stage)
+    shard = parse_shard(stage.params.shard) if stage.params.shard else None
+    todo, models = tasks(stage), checkpoints(stage)
     with open_store(stage.shared) as store:
         for name, source in models.items():
             loaded = load_shared(source, stage.shared)
@@ -125,7 +131,9 @@ def answer(stage: EvaluateStage) -> bool:
                     _ask(stage, loaded, task, shard, store)
             del loaded
         sys.stdout.write(f"frames: {store.costs}\n")
-    return shard is None
+
+
+PHASES = {"ask": ask}
 
 
 def _ask(
@@ -183,7 +191,7 @@ def measure(stage: EvaluateStage) -> dict[str, Any]:
         {task.split: {s.id: s.duration for s in swap_videos(task.samples)} for task in todo if task.kind == "swap"},
     )
     form, comparison = forms.load(shared.form), COMPARISONS[stage.params.comparison]
-    metrics = {"model": shared.model, **measure_run(evidence, form, comparison, stage.params.resamples, shared.seed)}
+    metrics = {"model": base_name(shared), **measure_run(evidence, form, comparison, stage.params.resamples, shared.seed)}
     metrics["question_method"] = stage.params.question_method
     atomic_write_json(run.metrics, metrics)
     return metrics

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.files import atomic_write_jsonl, open_work_folder, read_jsonl
+from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import GrpoParams
 from timer1lib.runs.keys import folder_hash
-from timer1lib.schema import Sample
+from timer1lib.schema import Prediction, Sample
 from timer1lib.spans import best_iou
 from timer1lib.stages import Stage
-from timer1lib.training.common import SampleEncoder
+from timer1lib.stages.work import do
+from timer1lib.training.outer_loop import PhasePlan, run_epochs
+from timer1lib.workers.team import team
 
 
 def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
@@ -44,18 +47,14 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     if not stage.params.enabled:
         atomic_write_jsonl(stage.run.log("grpo"), [])
         return []
-    from timer1lib.training.common import open_work_folder
-    from timer1lib.training.outer_loop import run_epochs
-
     samples, folder = selected(stage), stage.run.checkpoint("sft")
-    first = str(folder) if folder.is_dir() else stage.shared.model
+    first = str(folder) if folder.is_dir() else base_name(stage.shared)
     work = open_work_folder(stage.run.at("work/grpo"), _settings(stage, samples, first))
-    with SampleEncoder(stage.run, stage.shared, grounded="grounded_qa" in stage.params.rewards) as encoder:
-        trainer = _Trainer(stage, samples, encoder)
-        plans = run_epochs(
-            list(samples), known_difficulty(stage), first, work, lambda k: stage.run.data(f"filter_epoch{k}"),
-            stage.params, stage.shared.seed, trainer.train, trainer.measure,
-        )  # fmt: skip
+    trainer = _Trainer(stage, samples)
+    plans = run_epochs(
+        list(samples), known_difficulty(stage), first, work, lambda k: stage.run.data(f"filter_epoch{k}"),
+        stage.params, stage.shared.seed, trainer.train, trainer.measure,
+    )  # fmt: skip
     _publish(plans[-1].out_dir, stage.run.checkpoint("grpo"))
     shutil.rmtree(work)
     return list(read_jsonl(stage.run.log("grpo")))
@@ -68,36 +67,57 @@ def epoch_flow(stage: Stage[GrpoParams]) -> dict[int, list[dict[str, Any]]]:
 
 
 class _Trainer:
-    """The outer loop's hands: trains a plan's phase, and asks a model about its samples."""
+    """The outer loop's hands: has ranks train a plan's phase, and ask a model about its samples."""
 
-    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample], encoder: SampleEncoder) -> None:
-        self._stage, self._samples, self._encoder = stage, samples, encoder
+    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample]) -> None:
+        self._stage, self._samples = stage, samples
 
-    def train(self, plan: Any) -> None:
-        from timer1lib.training.grpo import train_phase
-
-        run, params, shared = self._stage.run, self._stage.params, self._stage.shared
-        train_phase(
-            plan, self._samples, self._encoder.encode, params, shared, run.log("grpo"), run.log("rollouts"),
-            read_ahead=lambda order: self._encoder.prefetch((self._samples[name] for name in order), 2 * params.prompts_per_step),
-        )  # fmt: skip
+    def train(self, plan: PhasePlan) -> None:
+        do(self._stage, "epoch", ("grpo.prompts_per_step", self._stage.params.prompts_per_step), plan=plan.to_json())
 
     def measure(self, folder: str, ids: Sequence[str], epoch: int) -> dict[str, float | None]:
-        from timer1lib.inference.generate import predict
-        from timer1lib.models.load import load_shared
-        from timer1lib.models.memory import prompts_together
-
-        stage, shared = self._stage, self._stage.shared
-        samples, out = [self._samples[name] for name in ids], Path(folder).parent / f"answers{epoch}.jsonl"
-        loaded, length = load_shared(folder, shared), stage.params.max_completion_length
-        tokens = shared.total_pixels // loaded.geometry.factor**2 + 8 * shared.frames + 256  # pictures, times, question
-        batch = stage.params.measure_batch or min(64, prompts_together(loaded.model, tokens, 1, length))
-        answers = predict(
-            loaded, samples, stage.run.video, shared, out,
-            max_new_tokens=length, batch_size=batch, label=f"difficulty after epoch {epoch}",
-        )  # fmt: skip
+        do(self._stage, "ask", folder=folder, ids=list(ids), epoch=epoch)
         windows = {name: self._samples[name].windows for name in ids}
+        answers = [Prediction.from_json(row) for row in read_jsonl(_answers(folder, epoch))]
         return {a.id: None if a.error or not windows[a.id] else best_iou(a.span, windows[a.id]) for a in answers}
+
+
+def _answers(folder: str, epoch: int) -> Path:
+    return Path(folder).parent / f"answers{epoch}.jsonl"
+
+
+def epoch(stage: Stage[GrpoParams], plan: Mapping[str, Any]) -> None:
+    """What each rank does of an epoch's training."""
+    from timer1lib.training.common import SampleEncoder
+    from timer1lib.training.grpo import train_phase
+
+    run, params, shared, samples = stage.run, stage.params, stage.shared, selected(stage)
+    phase = PhasePlan.from_json(plan)
+    with SampleEncoder(run, shared, grounded="grounded_qa" in params.rewards) as encoder:
+        ahead = 2 * params.prompts_per_step * params.updates_per_rollout
+        train_phase(
+            phase, samples, encoder.encode, params, shared, run.log("grpo"), run.log("rollouts"),
+            read_ahead=lambda order: encoder.prefetch((samples[name] for name in order), ahead),
+        )  # fmt: skip
+
+
+def ask(stage: Stage[GrpoParams], folder: str, ids: Sequence[str], epoch: int) -> None:
+    """What each rank does of the question how an epoch's model answers its samples."""
+    from timer1lib.inference.generate import predict
+    from timer1lib.models.load import load_shared
+    from timer1lib.models.memory import prompts_together
+
+    samples, shared = selected(stage), stage.shared
+    loaded, length = load_shared(folder, shared), stage.params.filter_tokens or stage.params.max_completion_length
+    tokens = shared.total_pixels // loaded.geometry.factor**2 + 8 * shared.frames + 256  # pictures, times, question
+    fits = team.agree(min(64, prompts_together(loaded.model, tokens, 1, length)))
+    predict(
+        loaded, [samples[name] for name in ids], stage.run.video, shared, _answers(folder, epoch),
+        max_new_tokens=length, batch_size=stage.params.measure_batch or fits, label=f"difficulty after epoch {epoch}",
+    )  # fmt: skip
+
+
+PHASES: dict[str, Callable[..., None]] = {"epoch": epoch, "ask": ask}
 
 
 def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: str) -> dict[str, Any]:

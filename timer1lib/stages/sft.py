@@ -14,7 +14,7 @@ from timer1lib.params import result_parameters
 from timer1lib.params.sections import SftParams
 from timer1lib.schema import Sample
 from timer1lib.stages import Stage
-from timer1lib.training.common import SampleEncoder
+from timer1lib.stages.work import do
 
 
 def cold_start_rows(stage: Stage[SftParams]) -> list[dict[str, Any]]:
@@ -38,6 +38,15 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
     if not stage.params.enabled:
         atomic_write_jsonl(stage.run.log("sft"), [])
         return []
+    if not cold_start_rows(stage):
+        raise Timer1Error("SFT has no samples: data/cold_start.jsonl is empty; see 01_curate, or switch sft.enabled off")
+    do(stage, "fit", ("sft.batch_size", stage.params.batch_size))
+    return list(read_jsonl(stage.run.log("sft")))
+
+
+def fit(stage: Stage[SftParams]) -> None:
+    """What each rank does of `train`."""
+    from timer1lib.training.common import SampleEncoder
     from timer1lib.training.sft import SftJob, train_sft
 
     rows = cold_start_rows(stage)
@@ -58,4 +67,7 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
             },
             read_ahead=lambda order: encoder.prefetch(samples[name] for name in order),
         )
-        return train_sft(job, stage.params, stage.shared)
+        train_sft(job, stage.params, stage.shared)
+
+
+PHASES = {"fit": fit}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import json
 import logging
+import os
 import re
 import shutil
 import sys
@@ -16,25 +16,28 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 import torch
+from accelerate.utils import AutocastKwargs
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
+from timer1lib.files import atomic_write_jsonl, open_work_folder, read_json
 from timer1lib.models.config import family_of_model, sampling_for
 from timer1lib.models.family import Family
 from timer1lib.models.inputs import encode_prompt, sample_prompt
+from timer1lib.models.load import LoadedModel, load_shared
+from timer1lib.params import split_list
 from timer1lib.params.sections import GrpoParams, SftParams, SharedParams
+from timer1lib.params.trainer import QUANTISED, optimizer_arguments, parse_trl, weights_dtype
 from timer1lib.progress import Progress
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
+from timer1lib.training.parallel import is_sharded, whole_weights
 from timer1lib.video.store import AHEAD, open_store
-
-if TYPE_CHECKING:
-    from timer1lib.models.load import LoadedModel
+from timer1lib.workers.team import team
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +46,68 @@ R = TypeVar("R")
 Row = dict[str, Any]
 ReadAhead = Callable[[Sequence[str]], None]
 """Told the ids of the samples that will be asked for, in the order of need."""
-SETTINGS = "settings.json"
 OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 
 # trl 1.16 uses the old name of a setting that transformers 5.23 renames; nothing a user can mend
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
 
 
-def freeze_vision_tower(model: Any) -> None:
-    """Freeze the vision tower but for its mergers, which belong to the language side (Time-R1 trains merger + LLM)."""
+def load_trained(name: str | Path, params: SftParams | GrpoParams, shared: SharedParams) -> LoadedModel:
+    """The model that a training starts from: weights in their own type, what does not train frozen, in `shared.dtype`."""
+    quantised = params.weights if params.weights in QUANTISED else ""
+    loaded = load_shared(name, shared, dtype=weights_dtype(params.weights, params.lora_rank, shared.dtype), quantised=quantised)
+    if params.freeze_vision:
+        freeze_vision_tower(loaded.model, getattr(torch, shared.dtype), params.last_merger_only)
+    return loaded
+
+
+def freeze_vision_tower(model: Any, dtype: torch.dtype | None = None, last_only: bool = False) -> None:
+    """Freeze the vision tower but for its mergers, which belong to the language side (Time-R1 trains merger + LLM).
+
+    What is frozen needs no masters: it is kept in `dtype`, as in the reference, so that one pass serves both.
+    `last_only` freezes all mergers but the last layer's, as TimeLens' `configure_vision_tower` does.
+    """
     family = family_of_model(model)
     tower = family.tower(model)
     tower.requires_grad_(False)
-    for part in family.mergers(tower):
+    for part in family.mergers(tower)[: 1 if last_only else None]:
         part.requires_grad_(True)
+    for parameter in tower.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+
+
+def prepare(trainer: Any) -> None:
+    """What a trainer needs before it trains.
+
+    trl gives adapters of a quantised base bfloat16, where small steps round to nothing: they keep float32. And autocast would
+    keep a copy of every weight through a forward, each of which is used once.
+    """
+    trainer.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
+    if hasattr(trainer.model, "peft_config"):
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+                parameter.data = parameter.data.float()
+
+
+def merged(model: Any, start_from: str | Path, shared: SharedParams, state: dict[str, Any] | None = None) -> Any:
+    """A trained model without its adapters. `state`: its whole weights, where the model itself holds only a share of them.
+
+    Into a base of few bits, small changes would round away as they are added: they are added to the base's own weights,
+    read anew in float32 on the CPU.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    base = model.get_base_model()
+    if state is None and not getattr(base, "is_quantized", False) and torch.finfo(base.dtype).bits >= 32:
+        return model.merge_and_unload()
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    fresh = load_shared(start_from, shared, dtype="float32", device="cpu").model
+    wrapped = get_peft_model(fresh, model.peft_config["default"])
+    adapters = get_peft_model_state_dict(model, state_dict=state)
+    set_peft_model_state_dict(wrapped, {name: value.cpu() for name, value in adapters.items()})
+    return wrapped.merge_and_unload()
 
 
 def lora_config(rank: int, family: Family) -> Any:
@@ -86,15 +137,31 @@ def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
 
-def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | None = None) -> None:
-    """Keep a model, adapters merged into it, with its processor as an ordinary folder that appears only when complete.
+def save_model(
+    trainer: Any, processor: Any, folder: Path, work: Path, start_from: str, shared: SharedParams, carried: Path | None = None
+) -> None:
+    """Keep a trained model, adapters merged into it, in the types that it has, with its processor as an ordinary folder.
 
-    Optimizer and learning-rate schedule of the checkpoint `optimizer_from` are kept beside it.
+    It appears only when complete.
+
+    Of several ranks the first one writes, and takes the work folder away. Optimizer and learning-rate schedule of the
+    checkpoint `carried` are kept beside the model. `start_from`: the model that the training started from.
     """
-    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = whole_weights(model) if is_sharded(model) else None
+    if trainer.is_deepspeed_enabled:
+        state = trainer.accelerator.get_state_dict(trainer.deepspeed)
+    if team.first:
+        trained = merged(model, start_from, shared, state)
+        _save(trained, state if trained is model else None, processor, folder, carried)
+        shutil.rmtree(work)
+    team.wait()
+
+
+def _save(model: Any, state: dict[str, Any] | None, processor: Any, folder: Path, optimizer_from: Path | None) -> None:
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    merged.save_pretrained(temporary)
+    model.save_pretrained(temporary, state_dict=state)
     processor.save_pretrained(temporary)
     if optimizer_from is not None:
         for name in OPTIMIZER:
@@ -105,25 +172,18 @@ def save_model(model: Any, processor: Any, folder: Path, optimizer_from: Path | 
     temporary.rename(folder)
 
 
-def open_work_folder(folder: Path, settings: dict[str, Any]) -> Path:
-    """A folder for checkpoints that belong to these settings; what other settings left there is removed."""
-    path = folder / SETTINGS
-    wanted = json.loads(json.dumps(settings))
-    try:
-        known = read_json(path) == wanted
-    except Timer1Error:
-        known = False
-    if folder.is_dir() and not known:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(path, wanted)
-    return folder
+def begin(folder: Path, settings: dict[str, Any]) -> tuple[Path, Path | None]:
+    """The work folder of a training (`files.open_work_folder`) and the checkpoint to go on from, the same on all ranks."""
+    if team.first:
+        open_work_folder(folder, settings)
+    return folder, team.agree(resume_point(folder) if team.first else None)
 
 
 def resume_point(output_dir: str | Path) -> Path | None:
     """The newest complete `checkpoint-N` in `output_dir`, or None where there is none.
 
-    A checkpoint that a kill left half written is passed over, with a warning that says what is wrong with it.
+    A checkpoint that a kill left half written is passed over, with a warning that says what is wrong with it. How many
+    ranks wrote it does not matter: weights and optimizer are whole, and nothing that is drawn depends on a rank.
     """
     folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name)]
     for folder in sorted(folders, key=step_of, reverse=True):
@@ -144,16 +204,20 @@ def _check(folder: Path) -> None:
     """Read what a checkpoint must have; whatever is raised says what is wrong with it."""
     from safetensors import safe_open
 
-    for name in ("trainer_state.json", *OPTIMIZER, "rng_state.pth"):
+    drawn = sorted(folder.glob("rng_state*.pth"))
+    for name in ("trainer_state.json", *OPTIMIZER, drawn[0].name if drawn else "rng_state.pth"):
         if not (folder / name).is_file():
             raise Timer1Error(f"no {name}")
     if (step := read_json(folder / "trainer_state.json")["global_step"]) != step_of(folder):
         raise Timer1Error(f"its state is of step {step}")
+    with contextlib.suppress(ImportError):
+        import torchao.optim  # noqa: F401  # its moments are tensors of its own, which torch reads once it knows them
     for name in OPTIMIZER:
         torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
-    with zipfile.ZipFile(folder / "rng_state.pth") as archive:  # holds more than tensors: only whether it is whole
-        if archive.testzip():
-            raise Timer1Error("rng_state.pth is damaged")
+    for path in drawn:
+        with zipfile.ZipFile(path) as archive:  # holds more than tensors: only whether it is whole
+            if archive.testzip():
+                raise Timer1Error(f"{path.name} is damaged")
     weights = {file.name for file in folder.glob("*.safetensors")}
     index = folder / "model.safetensors.index.json"
     parts = set(read_json(index)["weight_map"].values()) if index.is_file() else weights
@@ -172,7 +236,8 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
     checkpoint may be saved under other names than the modules have (for Qwen2.5-VL 1 of 81 keys agrees), so that a run
     would go on from its base weights. `from_pretrained` knows the renaming. A missing weight raises a RuntimeError.
     """
-    fresh: Any = type(model).from_pretrained(str(checkpoint), dtype=next(model.parameters()).dtype)  # type: ignore[attr-defined]
+    widest = max((p.dtype for p in model.parameters()), key=lambda dtype: dtype.itemsize)  # a frozen tower's is narrower
+    fresh: Any = type(model).from_pretrained(str(checkpoint), dtype=widest)  # type: ignore[attr-defined]
     model.load_state_dict(fresh.state_dict(), strict=True)
 
 
@@ -191,6 +256,8 @@ class TrainingLog(TrainerCallback):
         self._before, self._extra = list(before), extra or {}
         self._offset = self._before[-1]["step"] if self._before else 0
         self._progress: Progress | None = None
+        # where TensorBoard's own callback writes, if it is asked for: its default is the work folder, which goes
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(path.with_suffix(".tensorboard")))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress = Progress(self._label, self._total, done=min(state.global_step, self._total))
@@ -211,7 +278,8 @@ class TrainingLog(TrainerCallback):
             if "loss" in row:  # not the summary at the end of a training
                 numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and v == v and k not in ("step", "epoch")}
                 rows.append({"step": self._offset + int(row["step"]), **self._extra, **numbers})
-        atomic_write_jsonl(self._path, rows)
+        if team.first:
+            atomic_write_jsonl(self._path, rows)
         return rows
 
 
@@ -227,20 +295,30 @@ class StopAfter(TrainerCallback):
             control.should_save = True
 
 
-def trainer_settings(params: SftParams | GrpoParams, shared: SharedParams, loaded: LoadedModel, work: Path) -> dict[str, Any]:
-    """What SFT and GRPO tell transformers' Trainer alike."""
+def trainer_settings(
+    params: SftParams | GrpoParams, shared: SharedParams, loaded: LoadedModel, work: Path, between_saves: int = 1
+) -> dict[str, Any]:
+    """What SFT and GRPO tell transformers' Trainer alike.
+
+    Args:
+        between_saves: steps whose multiples checkpoints fall on: rollouts are in no checkpoint, so that a training goes on
+            where the next ones are sampled.
+    """
     return {
         **params.model_dump(include={"learning_rate", "weight_decay", "max_grad_norm", "gradient_checkpointing"}),
         "output_dir": str(work),
         "logging_steps": 1,
-        "save_steps": params.save_every,
+        "save_steps": -(-params.save_every // between_saves) * between_saves,
         "save_total_limit": 2,
         "seed": shared.seed,
         "data_seed": shared.seed,
         "use_cpu": loaded.device.type == "cpu",
         "bf16": shared.dtype == "bfloat16",
         "fp16": False,
-        "report_to": "none",
+        "report_to": split_list(shared.report_to) or "none",
+        "optim": params.optim,
+        "optim_args": ",".join(f"{key}={value}" for key, value in optimizer_arguments(params.optim_args).items()) or None,
+        **parse_trl(params.trl, "sft" if isinstance(params, SftParams) else "grpo", type(params).model_fields),
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
@@ -279,23 +357,22 @@ def order_of_groups(ids: Sequence[str], per_step: int, steps: int, done: int = 0
     return [ids[step % a_pass * per_step + i] for step in range(done, steps) for i in own if i < len(ids)]
 
 
-def order_of_rows(
-    ids: Sequence[str], batch: int, accumulate: int, seed: int, steps: int, done: int = 0, share: Share = (0, 1)
-) -> list[str]:
-    """The rows that transformers' Trainer asks for in steps `done` to `steps`: an epoch's order follows from seed and epoch.
+def order_of_rows(ids: Sequence[str], per_step: int, seed: int, steps: int, done: int = 0, share: Share = (0, 1)) -> list[str]:
+    """The rows that SFT asks for in steps `done` to `steps`: an epoch's order follows from seed and epoch, as in accelerate.
 
     Args:
-        batch: rows of a micro-batch; they go to the processes in turn, `accumulate` of them make a step.
+        per_step: rows of a step over all processes, fewer in an epoch's last; each process takes neighbouring ones.
     """
     rank, ranks = share
     order: list[str] = []
     step = epoch = 0
     while step < steps and ids:
         drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
-        batches = [drawn[i : i + batch] for i in range(0, len(drawn), batch)][rank::ranks] or [drawn]
-        for first in range(0, len(batches), accumulate):
+        for first in range(0, len(drawn), per_step):
+            rows = drawn[first : first + per_step]
+            part = -(-len(rows) // ranks)
             if done <= step < steps:
-                order += [ids[i] for rows in batches[first : first + accumulate] for i in rows]
+                order += [ids[i] for i in rows[rank * part : (rank + 1) * part]]
             step += 1
         epoch += 1
     return order
@@ -318,12 +395,14 @@ class EncodeAhead:
         self._encode = encode
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode") if threads else None
         self._pending: dict[str, Future[Any]] = {}
+        self._announced: list[str] = []
 
     def announce(self, rows: list[Row]) -> list[Row]:
         """Start on `rows` and hand them on unchanged."""
-        if self._pool is not None:
-            for row in rows:
-                name = str(row.get("sample_id"))
+        names = [str(row.get("sample_id")) for row in rows]
+        if self._pool is not None and names != self._announced:  # a batch comes again for each of its updates
+            self._announced = names
+            for name, row in zip(names, rows, strict=True):
                 if name not in self._pending:
                     self._pending[name] = self._pool.submit(self._encode, row)
         return rows

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
+import math
 import sys
 from collections.abc import Callable, Mapping
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,33 @@ from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolv
 from timer1lib.forms import AnswerForm, load
 from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids
-from timer1lib.models.load import LoadedModel, load_shared
+from timer1lib.models.load import LoadedModel, local_folder
 from timer1lib.params.sections import GrpoParams, SharedParams
 from timer1lib.rewards import REWARDS, RewardInput, parse_rewards
 from timer1lib.schema import Sample
 from timer1lib.training import common
 from timer1lib.training.outer_loop import PhasePlan
+from timer1lib.training.parallel import load_optimizer
 from timer1lib.training.video_grpo import VideoGRPOConfig
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer
+from timer1lib.workers.team import team
 
 Encode = Callable[[LoadedModel, Sample], dict[str, torch.Tensor]]
 
+# trl says so of every configuration that tells how the reference is loaded
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(lambda record: "`model_init_kwargs` will be" not in record.getMessage())
+
 SAME_IN_TRL = {
-    *("num_generations", "max_completion_length", "temperature", "warmup_steps", "beta", "epsilon", "epsilon_high"),
+    *(
+        "num_generations",
+        "num_iterations",
+        "max_completion_length",
+        "temperature",
+        "warmup_steps",
+        "beta",
+        "epsilon",
+        "epsilon_high",
+    ),
     *("loss_type", "scale_rewards", "dynamic_sampling", "scoring", "rollouts"),
 }
 
@@ -68,19 +84,19 @@ def train_phase(
     from datasets import Dataset
 
     settings = {"ids": plan.ids, "start_from": Path(plan.start_from).name, "steps": plan.steps}
-    work = common.open_work_folder(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
-    checkpoint = common.resume_point(work)
-    loaded = load_shared(plan.start_from, shared)
-    if params.freeze_vision:
-        common.freeze_vision_tower(loaded.model)
-    loaded.model.config._name_or_path = str(resolve(plan.reference))  # where trl reads the reference from
+    work, checkpoint = common.begin(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
+    loaded = common.load_trained(plan.start_from, params, shared)
+    loaded.model.config._name_or_path = local_folder(plan.reference)  # where trl reads the reference from
     weights = parse_rewards(params.rewards)
     form = load(shared.form)
-    before = [row for row in read_jsonl(log_path) if row["epoch"] <= plan.number] if log_path.is_file() else []
+    before = team.agree([row for row in read_jsonl(log_path) if row["epoch"] <= plan.number] if log_path.is_file() else [])
     offset = before[-1]["step"] if before else 0
     epoch = plan.number + 1
     log = common.TrainingLog(log_path, f"GRPO epoch {epoch}", plan.steps, before, {"epoch": epoch})
-    _forget_rollouts(rollouts_path, offset + (common.step_of(checkpoint) if checkpoint else 0))
+    if team.first:
+        _forget_rollouts(rollouts_path, offset + (common.step_of(checkpoint) if checkpoint else 0))
+    groups = params.prompts_per_step * params.updates_per_rollout
+    rows = list(islice(cycle(plan.ids), max(groups, len(plan.ids))))  # trl leaves out a batch that is not full
     trainer = VideoGRPOTrainer(
         loaded.model,
         [reward_function(name, samples, form) for name in weights],
@@ -88,50 +104,61 @@ def train_phase(
         encode_prompt=lambda row: encode(loaded, samples[row["sample_id"]]),
         feature_cache=(cache := feature_cache(params, shared, loaded)),
         on_rollouts=_RolloutLog(rollouts_path, samples, form, params.log_rollouts_every, offset),
-        train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in plan.ids]),
+        train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in rows]),
         processing_class=loaded.processor,
         peft_config=common.lora_config(params.lora_rank, loaded.family),
         callbacks=[log, common.StopAfter(plan.steps), *([_Carry(plan.carry_from)] if plan.carry_from and not checkpoint else [])],
     )
     if trainer.ref_model is not None:
-        trainer.ref_model.to(loaded.model.dtype)
+        trainer.ref_model.to(getattr(torch, shared.dtype))
         loaded.family.install_rule(trainer.ref_model, shared.clock_rule)
+    common.prepare(trainer)
+    trainer.shard = shared.parallel == "fsdp2"
     if read_ahead is not None:
-        share = (trainer.accelerator.process_index, trainer.accelerator.num_processes)
-        done = common.step_of(checkpoint) if checkpoint else 0
-        read_ahead(common.order_of_groups(plan.ids, params.prompts_per_step, plan.steps, done, share))
+        done, again = common.step_of(checkpoint) if checkpoint else 0, params.num_iterations
+        whole = rows[: len(rows) // groups * groups]
+        share = (team.rank, team.size)
+        read_ahead(common.order_of_groups(whole, params.prompts_per_step, -(-plan.steps // again), done // again, share))
     common.train_on(trainer, checkpoint, plan.steps)
-    rows = log.write(trainer.state.log_history)
+    logged = log.write(trainer.state.log_history)
     carried = work / f"checkpoint-{plan.steps}" if params.phase_policy == "carry" else None
-    common.save_model(trainer.accelerator.unwrap_model(trainer.model), loaded.processor, plan.out_dir, carried)
-    shutil.rmtree(work)
+    common.save_model(trainer, loaded.processor, plan.out_dir, work, plan.start_from, shared, carried)
     if cache is not None:
         sys.stdout.write(f"vision features: {cache.costs}\n")
-    return rows
+    return logged
 
 
 def trainer_config(
     plan: PhasePlan, params: GrpoParams, shared: SharedParams, loaded: LoadedModel, weights: list[float], work: Path
 ) -> VideoGRPOConfig:
     """trl's configuration from ours; what is not named here is trl's default."""
-    forward = params.groups_per_forward or params.prompts_per_step
+    unit = params.groups_per_forward or params.prompts_per_step
+    share = params.prompts_per_step // team.size
+    forward = math.gcd(share, unit)  # a rank's forward never reaches over the groups that one process takes together
     return VideoGRPOConfig(
         max_steps=plan.schedule_steps,
         per_device_train_batch_size=forward * params.num_generations,
-        gradient_accumulation_steps=params.prompts_per_step // forward,
-        steps_per_generation=params.prompts_per_step // forward,
-        num_iterations=1,
+        gradient_accumulation_steps=share // forward,
+        steps_per_generation=share // forward * params.updates_per_rollout,
+        groups_per_loss=unit,
         lr_scheduler_type=params.lr_schedule if params.lr_schedule != "constant" else "constant_with_warmup",
         entropy_coef=params.entropy_coefficient,
-        mask_truncated_completions=False,
+        model_init_kwargs=_reference_settings(params, shared),
         reward_weights=weights,
         banned_token_ids=banned_token_ids(loaded),
         shuffle_dataset=False,
         encode_threads=common.decoding_threads(shared),
         log_completions=False,
         **params.model_dump(include=SAME_IN_TRL),
-        **common.trainer_settings(params, shared, loaded, work),
+        **common.trainer_settings(params, shared, loaded, work, between_saves=params.updates_per_rollout * params.num_iterations),
     )
+
+
+def _reference_settings(params: GrpoParams, shared: SharedParams) -> dict[str, Any] | None:
+    """How trl loads the reference, where it loads one: it only answers, so it is in the type of computation."""
+    if params.beta == 0 or params.lora_rank:
+        return None
+    return {"dtype": getattr(torch, shared.dtype), "device_map": None, "use_safetensors": True}
 
 
 def feature_cache(params: GrpoParams, shared: SharedParams, loaded: LoadedModel) -> FeatureCache | None:
@@ -178,5 +205,5 @@ class _Carry(TrainerCallback):
         self._folder = folder
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        kwargs["optimizer"].load_state_dict(torch.load(self._folder / "optimizer.pt", weights_only=True))
+        load_optimizer(kwargs["optimizer"], self._folder)
         kwargs["lr_scheduler"].load_state_dict(torch.load(self._folder / "scheduler.pt", weights_only=True))

@@ -12,8 +12,9 @@ the schedule chooses the next epoch's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from timer1lib.data.schedules import Epoch, filter_epoch, plan_epoch
 from timer1lib.errors import Timer1Error
@@ -40,6 +41,14 @@ class PhasePlan:
     schedule_steps: int  # length of the learning-rate schedule, at least `steps`
     out_dir: Path
     carry_from: Path | None  # folder whose optimizer and schedule go on; None starts them fresh
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "out_dir": str(self.out_dir), "carry_from": self.carry_from and str(self.carry_from)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> PhasePlan:
+        carried = row["carry_from"]
+        return cls(**{**row, "out_dir": Path(row["out_dir"]), "carry_from": Path(carried) if carried else None})
 
 
 def run_epochs(
@@ -97,7 +106,8 @@ def run_epochs(
 
 def _phase(epoch: Epoch, model: str, first_model: str, work_dir: Path, params: GrpoParams, before: list[PhasePlan]) -> PhasePlan:
     number = len(before)
-    steps = params.steps_per_epoch or max(1, len(epoch.ids) // params.prompts_per_step)
+    groups = params.prompts_per_step * params.updates_per_rollout  # of one batch of rollouts
+    steps = params.steps_per_epoch or max(1, len(epoch.ids) // groups) * params.updates_per_rollout * params.num_iterations
     carry = params.phase_policy == "carry"
     if carry:
         schedule_steps = max(params.epochs * (before[0].steps if before else steps), sum(p.steps for p in before) + steps)

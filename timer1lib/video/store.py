@@ -35,6 +35,7 @@ from timer1lib.video.cache import Costs, DiskCache
 from timer1lib.video.decode import Clip, damage, read_frames
 from timer1lib.video.images import content_digest
 from timer1lib.video.probe import size_and_change
+from timer1lib.workers.team import team
 
 if TYPE_CHECKING:
     from timer1lib.params.sections import SharedParams
@@ -268,7 +269,8 @@ class FrameStore:
 
 def open_store(shared: SharedParams) -> FrameStore:
     """The frame cache that a params file asks for; close it after use."""
-    return FrameStore(resolve(shared.cache_dir), shared.cache_gb, shared.workers)
+    here = -(-shared.workers // team.size)  # ranks share them, as they share the videos
+    return FrameStore(resolve(shared.cache_dir), shared.cache_gb, here)
 
 
 def _asked(request: Request, temporal_patch: int) -> Asked:

@@ -237,10 +237,12 @@ def data(run: RunFolder) -> str:
     """Difficulty of the pool, what was chosen, and what each epoch's filter kept."""
     made = []
     if run.data("difficulty").is_file():
-        ious = {str(row["id"]): float(row["iou"]) for row in read_jsonl(run.data("difficulty"))}
+        rows = read_jsonl(run.data("difficulty"))
+        ious = {str(row["id"]): float(row["iou"]) for row in rows if row["iou"] is not None}
         selected = run.read_samples("selected") if run.data("selected").is_file() else []
         chosen = [ious[sample.id] for sample in selected if sample.id in ious]
-        made.append(figure_html(figures.difficulty_histogram(list(ious.values()), chosen)))
+        if ious:
+            made.append(figure_html(figures.difficulty_histogram(list(ious.values()), chosen)))
     epochs = {
         int(path.stem.removeprefix("filter_epoch")): list(read_jsonl(path))
         for path in (run.root / "data").glob("filter_epoch*.jsonl")

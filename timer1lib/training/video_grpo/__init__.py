@@ -30,6 +30,8 @@ class VideoGRPOConfig(GRPOConfig):  # type: ignore[misc]
         rollouts: sampling of completions: `shared_prefix` (prompt read once a group) or `repeated` (`generate`).
         banned_token_ids: never sampled, beside the image and video tokens, which are always banned.
         dynamic_sampling: tries to replace groups of equal rewards by other samples (DAPO, arXiv 2503.14476); 0 keeps them.
+        groups_per_loss: groups whose tokens are averaged together (bnpo, the entropy bonus), however many ranks share them;
+            0: those of a forward.
         fast_vision: speed up the vision tower (same numbers).
         encode_threads: threads that encode the next step's prompts during this one; 0 encodes in place.
     """
@@ -38,6 +40,7 @@ class VideoGRPOConfig(GRPOConfig):  # type: ignore[misc]
     rollouts: str = "shared_prefix"
     banned_token_ids: list[int] = field(default_factory=list)
     dynamic_sampling: int = 0
+    groups_per_loss: int = 0
     fast_vision: bool = True
     encode_threads: int = 1
 

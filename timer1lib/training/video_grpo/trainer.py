@@ -20,11 +20,13 @@ These are private to trl: the version is pinned, and tests/test_grpo_contract.py
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
+from accelerate.utils import AutocastKwargs
 from torch import Tensor
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -35,8 +37,10 @@ from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.models.memory import rollout_tokens
 from timer1lib.training.common import EncodeAhead, load_weights
+from timer1lib.training.parallel import SharedTraining, gathered
 from timer1lib.training.video_grpo import VideoGRPOConfig, attention, encoded, repeated, rollouts, shared_prefix
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, EncodePrompt, GroupSource, Row, base_model
+from timer1lib.training.video_grpo.encoded import EncodedPrompt, EncodePrompt, GroupSource, Row, base_model, group_order
+from timer1lib.workers.team import team
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
 """Called after every generation with the step and a row a group: step, id, completions (text), rewards (weighted sums)."""
@@ -48,7 +52,8 @@ class _Batch:
 
     prompts: list[EncodedPrompt]
     group: int
-    rewards: Tensor | None = None
+    numbers: list[int]  # each prompt's place among the groups of all ranks
+    rewards: Tensor | None = None  # of all ranks
     completions: list[list[int]] = field(default_factory=list)
 
     @property
@@ -56,7 +61,7 @@ class _Batch:
         return [prompt for prompt in self.prompts for _ in range(self.group)]
 
 
-class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
     """GRPO whose prompts hold videos.
 
     Args:
@@ -136,6 +141,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             repeat_count=self.num_iterations * self.args.steps_per_generation,
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
+            updates=self._updates,
         )
 
     # --- generation -----------------------------------------------------------------------------------------------
@@ -143,17 +149,20 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
         mode = "train" if self.model.training else "eval"
         group = self.num_generations if mode == "train" else self.num_generations_eval
+        updates = self._updates if mode == "train" else 1
+        given = [row for rows in team.all(inputs[::group]) for row in rows]
         source = GroupSource(
-            rows=inputs[::group],
+            rows=[row for _, row in sorted(zip(group_order(len(given), updates), given, strict=True), key=lambda pair: pair[0])],
             dataset=self.train_dataset if mode == "train" else self.eval_dataset,
             encode=self._encode,
             seed=rollouts.seed_from(self.args.seed, *self._place(), "replacement"),
+            updates=updates,
         )
         started = time.perf_counter()
         source.fill()
         self._note(mode, "time/encode", time.perf_counter() - started)
         self._note(mode, "groups_failed", float(source.failed))
-        self._batch = batch = _Batch(source.prompts, group)
+        self._batch = batch = _Batch(source.prompts, group, source.own)
         started = time.perf_counter()
         self._add_features(batch)
         self._note(mode, "time/tower", time.perf_counter() - started)
@@ -164,23 +173,44 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if mode == "train" and self.args.dynamic_sampling:
             self._resample(source, batch)
         started = time.perf_counter()
-        output: dict[str, Any] = super()._generate_and_score_completions([row for row in source.rows for _ in range(group)])
+        own = [source.rows[i] for i in source.own for _ in range(group)]
+        output: dict[str, Any] = super()._generate_and_score_completions(own)
         output["encoded_prompts"] = batch.rows
+        if team.size > 1 and mode == "train":
+            output["unit_tokens"] = self._unit_tokens(output["completion_mask"], source)
         assert batch.rewards is not None
-        here = batch.rewards.view(-1, group, batch.rewards.shape[-1])
-        weighted = (here * self.reward_weights.to(here.device)).nansum(-1)
+        everyone = batch.rewards.view(-1, group, batch.rewards.shape[-1])
+        weighted = (everyone * self.reward_weights.to(everyone.device)).nansum(-1)
         self._note(mode, "frac_groups_without_gradient", encoded.flat_groups(weighted).float().mean().item())
         if self._on_rollouts is not None and mode == "train":
-            self._on_rollouts(self.state.global_step, self._rollout_rows(batch, weighted))
+            here = weighted[team.rank * source.share : (team.rank + 1) * source.share]
+            rows = [row for rows in team.all(self._rollout_rows(batch, here)) for row in rows]
+            if team.first:
+                in_order = sorted(zip(source.order, rows, strict=True), key=lambda pair: pair[0])
+                self._on_rollouts(self.state.global_step, [row for _, row in in_order])
         return output
+
+    @property
+    def _updates(self) -> int:
+        """Optimizer steps that share a generation."""
+        return max(1, self.args.steps_per_generation // self.args.gradient_accumulation_steps)
+
+    def _unit_tokens(self, mask: Tensor, source: GroupSource) -> Tensor:
+        """For each of this rank's rows, the completion tokens of all rows that the loss averages together (N,)."""
+        counts = self.accelerator.gather(mask.sum(1)).view(len(source.rows), -1).sum(1)
+        in_order = torch.empty_like(counts)
+        in_order[source.order] = counts
+        unit = self.args.groups_per_loss or len(source.rows) // source.updates
+        of_unit = in_order.view(-1, unit).sum(1).repeat_interleave(unit)
+        return of_unit[source.own].repeat_interleave(len(mask) // source.share)
 
     def _encode(self, row: Row) -> EncodedPrompt:
         return encoded.encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
 
     def _place(self) -> tuple[int, int, int]:
-        """Where in the run this generation is, the same in a resumed run: step, micro-batch, process."""
+        """Where in the run this generation is, the same in a resumed run and on every rank: step, micro-batch, 0."""
         micro = self._step % (self.args.gradient_accumulation_steps * self.num_iterations)
-        return self.state.global_step, micro, self.accelerator.process_index
+        return self.state.global_step, micro, 0
 
     def _add_features(self, batch: _Batch) -> None:
         """Run the frozen tower once for every video of the batch, for rollouts, policy and reference together."""
@@ -190,7 +220,9 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         cache = self._features or FeatureCache(None, memory_gb=0.0)
         videos: list[Any] = [(p.video, p.grid) for p in todo]
         model = base_model(self.accelerator.unwrap_model(self.model))
-        for prompt, features in zip(todo, cache.features(model, self._tower, videos, [p.key for p in todo]), strict=True):
+        with self.accelerator.autocast():
+            found = cache.features(model, self._tower, videos, [p.key for p in todo])
+        for prompt, features in zip(todo, found, strict=True):
             prompt.video = features
 
     def _resample(self, source: GroupSource, batch: _Batch) -> None:
@@ -198,7 +230,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         replaced = 0
         batch.completions = self._sample(batch, range(len(batch.prompts)), attempt=0)
         for attempt in range(1, self.args.dynamic_sampling + 1):
-            rows = [row for row in source.rows for _ in range(batch.group)]
+            rows = [source.rows[i] for i in source.own for _ in range(batch.group)]
             asked = [row["prompt"] for row in rows]
             texts = self._texts(asked, batch.completions)
             # Gathered over processes: every one of them calls this equally often, whatever it finds in its own rows.
@@ -210,10 +242,10 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             )
             if not flat_everywhere.any():
                 break
-            first = self.accelerator.process_index * len(batch.prompts)
-            flat = flat_everywhere[first : first + len(batch.prompts)].nonzero().flatten().tolist()
-            source.replace(flat)
-            replaced += len(flat)
+            everywhere = sorted(source.order[i] for i in flat_everywhere.nonzero().flatten().tolist())
+            source.replace(everywhere)
+            replaced += len(everywhere)
+            flat = [place for place, i in enumerate(source.own) if i in everywhere]
             self._add_features(batch)
             fresh = self._sample(batch, flat, attempt)
             for position, index in enumerate(flat):
@@ -235,13 +267,14 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return batch.completions, None
 
     def _sample(self, batch: _Batch, which: Any, attempt: int) -> list[list[int]]:
-        """Completions of some of the batch's prompts, G each, under seeds that name run, step, group and attempt."""
+        """Completions of some of the batch's prompts, G each, under seeds that name run, step, group and attempt.
+
+        The group is counted over all ranks. All ranks call this together, with whatever prompts each has.
+        """
         indices = list(which)
-        if not indices:
-            return []
         started = time.perf_counter()
         prompts = [batch.prompts[i] for i in indices]
-        seeds = [rollouts.seed_from(self.args.seed, *self._place(), attempt, i) for i in indices]
+        seeds = [rollouts.seed_from(self.args.seed, *self._place(), attempt, batch.numbers[i]) for i in indices]
         pad = self._tokenizer.pad_token_id
         out: list[list[int]] = []
         with (
@@ -252,20 +285,21 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 generation_kwargs=self.generation_kwargs,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
+            gathered(self.model_wrapped),
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
-            self.accelerator.autocast(),
+            self.accelerator.autocast(AutocastKwargs(cache_enabled=True)),  # every step reads the same weights
         ):
             lengths = list(map(len, prompts))
             most = rollout_tokens(base_model(model), max(lengths), batch.group, self.max_completion_length)
-            # `generate` draws for a whole call: a group a call, so that what is drawn does not depend on free memory
-            for chunk in _chunks(lengths, 0 if self.args.rollouts == "repeated" else most):
+            for chunk in _chunks(lengths, most):
                 asked = prompts[chunk]
-                if self.args.rollouts == "repeated":
-                    tokens = repeated.generate(model, asked, batch.group, self.generation_config, pad, seeds[chunk][0])
+                if self.args.rollouts == "repeated":  # a call a prompt: what it samples must not depend on who else is asked
+                    each = zip(asked, seeds[chunk], strict=True)
+                    made = [repeated.generate(model, [p], batch.group, self.generation_config, pad, seed) for p, seed in each]
                 else:
-                    tokens = rollouts.generate(base_model(model), asked, batch.group, self.generation_kwargs, pad, seeds[chunk])
-                out += [row for rows in rollouts.cut_after_end(tokens, self.eos_token_ids) for row in rows]
+                    made = [rollouts.generate(base_model(model), asked, batch.group, self.generation_kwargs, pad, seeds[chunk])]
+                out += [row for tokens in made for rows in rollouts.cut_after_end(tokens, self.eos_token_ids) for row in rows]
         self._note("train" if self.model.training else "eval", "time/rollout", time.perf_counter() - started)
         return out
 
@@ -277,8 +311,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self._batch is not None:
-            first = self.accelerator.process_index * len(prompts)
-            self._batch.rewards = rewards[first : first + len(prompts)]
+            self._batch.rewards = rewards
         return rewards
 
     def _rollout_rows(self, batch: _Batch, weighted: Tensor) -> list[dict[str, Any]]:
@@ -305,9 +338,37 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         self._scored_rows = inputs["encoded_prompts"]
         try:
-            return super()._compute_loss(model, inputs)
+            weight = self._weight(inputs)
+            if weight == 1.0:
+                return super()._compute_loss(model, inputs)
+            if self.loss_type == "bnpo":
+                return super()._compute_loss(model, inputs) * weight
+            # the others' own means are right; the entropy bonus is a mean over this forward's tokens whatever the loss
+            plain = self.entropy_coef
+            self.entropy_coef = plain * weight
+            try:
+                return super()._compute_loss(model, inputs)
+            finally:
+                self.entropy_coef += plain - plain * weight
+                if told := self._metrics["train"].get("entropy_coef"):
+                    told[-1] = self.entropy_coef
         finally:
             self._scored_rows = []
+
+    def _weight(self, inputs: dict[str, Any]) -> float:
+        """What a mean over this forward's tokens must count, so that the mean over ranks is that of one process.
+
+        trl averages tokens over a forward (bnpo, and every loss's entropy bonus), and DDP over ranks. One process averages
+        over `groups_per_loss` groups, and then over the step: a forward that has n of a unit's N tokens counts n / N of
+        the unit, which is one of so many in a step.
+        """
+        if "unit_tokens" not in inputs:
+            return 1.0
+        here = inputs["completion_mask"].sum().clamp(min=1) / inputs["unit_tokens"][0].clamp(min=1)
+        forwards = self.current_gradient_accumulation_steps * team.size
+        groups = forwards * self.args.per_device_train_batch_size // self.num_generations
+        units = groups // (self.args.groups_per_loss or groups)
+        return float(here) * forwards / units
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -381,8 +442,18 @@ class _EpochSampler(RepeatSampler):  # type: ignore[misc]
     """trl's sampler with an order that depends on seed and epoch alone.
 
     trl's draws the orders of all epochs from one stream, and a run that resumes in its second epoch would start that
-    stream anew.
+    stream anew. Several ranks take neighbouring parts of what it gives: each finds its share of every update there.
     """
+
+    def __init__(self, *args: Any, updates: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._order = group_order(self.batch_size, updates)
+
+    def __iter__(self) -> Iterator[int]:
+        given = super().__iter__()
+        while block := list(islice(given, self.batch_size * self.mini_repeat_count)):
+            groups = block[:: self.mini_repeat_count]
+            yield from (groups[i] for i in self._order for _ in range(self.mini_repeat_count))
 
     def set_epoch(self, epoch: int) -> None:
         if self.shuffle:

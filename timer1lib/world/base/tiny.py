@@ -7,6 +7,7 @@ tokens, and falls back to bytes, so that any text can be asked.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,18 +116,18 @@ def tiny_config(
     return FAMILIES[family].tiny_config(text, vision, rope, FRAME_SIDE, common)
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Words and numbers whole, everything else as bytes; lossless for any text."""
+def build_tokenizer(more: Sequence[str] = (), special: Sequence[str] = SPECIAL) -> PreTrainedTokenizerFast:
+    """Words and numbers whole, everything else as bytes; lossless for any text. `more` are further words."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     space, newline = "\u0120", "\u010a"  # how byte-level tokenizers write a leading space, and a line feed
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [w for word in (*vocabulary(), "user", "assistant", "system") for w in (word, space + word)]
+    words = [w for word in (*vocabulary(), "user", "assistant", "system", *more) for w in (word, space + word)]
     numbers = [w for n in range(LARGEST_NUMBER + 1) for w in (str(n), f"{space}{n}")]
     decimals, letters = [f".{d}" for d in range(10)], [f"{space}{letter}" for letter in "ABCD"]
     marks = [mark.replace(" ", space) for mark in MARKS]
-    pieces = dict.fromkeys([*SPECIAL, *alphabet, *numbers, *decimals, *words, *letters, *marks, newline])
+    pieces = dict.fromkeys([*special, *alphabet, *numbers, *decimals, *words, *letters, *marks, newline])
     vocab = {piece: i for i, piece in enumerate(pieces)}
     core = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True, byte_fallback=False))
     pattern = Regex(r"</?(?:think|answer|time)>|\\boxed\{| seconds>| ?[A-Za-z]+| ?[0-9]{1,3}|\.[0-9]|[^A-Za-z0-9]")
@@ -138,7 +139,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        extra_special_tokens=list(SPECIAL),
+        extra_special_tokens=list(special),
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
     )
