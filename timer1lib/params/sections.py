@@ -116,7 +116,7 @@ class SharedParams(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
-    cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
+    cache_gb: float = Field(4.0, gt=0, description="largest size of all of that cache in GB; the oldest entries go first")
     report_to: Annotated[str, _names(*REPORTERS, needed=False)] = Field(
         "", description="trackers that 02 and 04 tell their log, comma-separated (tensorboard, wandb, ...); empty tells nobody"
     )
@@ -270,6 +270,9 @@ class DifficultyParams(Section):
     pool: str = Field("train", description="split that difficulty is measured on")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")
     batch_size: int = Field(32, ge=1, le=1024, description="answers generated together")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says"
+    )
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
     rollout_reward: Annotated[str, _names(*REWARDS)] = Field("tiou, format", description="rewards added up (names of rewards.py)")
@@ -374,7 +377,10 @@ class GrpoParams(Section):
         "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
     )
     rollouts: Literal["shared_prefix", "repeated"] = Field("shared_prefix", description="fast rollouts, or plain generation")
-    cache_features: bool = Field(True, description="keep the frozen vision tower's outputs on disk")
+    measure_batch: int = Field(0, ge=0, description="answers generated together between epochs; 0 follows free memory, up to 64")
+    cache_features: Literal["auto"] | bool = Field(
+        "auto", description="keep the frozen vision tower's outputs on disk: True, False, or auto, which does not on a GPU"
+    )
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
     log_rollouts_every: int = Field(5, ge=1, description="steps between rollouts kept for inspection")
 
@@ -407,6 +413,9 @@ class EvaluateParams(Section):
     )
     max_new_tokens: int = Field(48, ge=1, description="tokens of an answer at most")
     batch_size: int = Field(64, ge=1, description="questions that are answered together")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says"
+    )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
     question_method: Literal["likelihood", "letter", "none"] = Field(
         "likelihood", description="multiple choice by the likelihood of each letter, by a generated letter, or not at all"

@@ -122,6 +122,7 @@ def _answers(
         "copies": copies,
         "temperature": temperature,
         "seed": shared.seed if temperature else None,
+        "repetition_penalty": stage.params.repetition_penalty,
     }
     cache = AnswerCache(resolve(shared.cache_dir) / "answers" / digest(asked))
     keys = [answer_key(sample, _file(stage, sample), asked) for sample in samples]
@@ -134,7 +135,8 @@ def _answers(
         fresh = predict(
             loaded, ask, stage.run.video, shared, out,
             max_new_tokens=stage.params.max_new_tokens, batch_size=stage.params.batch_size,
-            num_samples=copies, temperature=temperature, label="difficulty" if copies == 1 else "sampled answers",
+            num_samples=copies, temperature=temperature, repetition_penalty=stage.params.repetition_penalty,
+            label="difficulty" if copies == 1 else "sampled answers",
         )  # fmt: skip
         groups = [fresh[j * copies : (j + 1) * copies] for j in range(len(ask))]
         if team.first:
