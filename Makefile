@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 WORKERS ?= 2
 
-.PHONY: run test lab lint params install help
+.PHONY: run test lab lint params install extras help
 
 run: install  ## the whole job on the embedded world, to a report
 	$(BIN)/timer1 run params/tiny.yaml
@@ -30,6 +30,12 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
+
+extras: .venv/.extras  ## what only some machines need besides: Ray, Slurm, S3, 4-bit weights (for their tests)
+
+.venv/.extras: $(STAMP) requirements-extras.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements-extras.lock
 	touch $@
 
 help:

@@ -285,7 +285,8 @@ def _timeless(value: Any, folders: Sequence[tuple[str, str]]) -> Any:
 
 def results(run: Path, cache: Path | None = None) -> dict[str, str]:
     """{file: digest} of everything that a run is for, and of the videos that were drawn for it."""
-    folders = [(str(run), "RUN"), (run.name, "RUN"), *([(str(cache), "CACHE")] if cache else [])]
+    whole = run.parent / "whole"  # what a copied run still names as its place
+    folders = [(f"{whole}.cache", "CACHE"), (str(cache), "CACHE"), (str(run), "RUN"), (str(whole), "RUN"), (run.name, "RUN")]
     found = {}
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()

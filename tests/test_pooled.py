@@ -10,7 +10,7 @@ from test_compare import make_run, world
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.pooled import crossed_interval, pool, pooled_text
-from timer1lib.runs.sweep import read_sweep
+from timer1lib.runs.sweepfile import read_sweep
 
 
 def test_a_difference_is_the_mean_over_seeds_and_queries(tmp_path: Path) -> None:

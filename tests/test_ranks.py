@@ -114,7 +114,8 @@ def kill(folder: Path, what: str) -> threading.Thread:
     def wait() -> None:
         while not any(folder.glob(".work/**/checkpoint-10/trainer_state.json")):
             time.sleep(0.01)
-        server = next(p for p in psutil.Process().children() if "timer1lib.workers.server" in p.cmdline())
+        servers = [p for p in psutil.Process().children() if p.status() != "zombie" and "timer1lib.workers.server" in p.cmdline()]
+        server = next(p for p in servers if p.children())
         (server if what == "server" else server.children()[-1]).kill()
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -180,8 +181,8 @@ def test_a_number_that_does_not_fit_is_one_line(world: Path, tmp_path: Path) -> 
     stage = open_stage("grpo", new_run(world, tmp_path, 3) | GRPO)
     with pytest.raises(Timer1Error, match=r"3 processes must divide grpo.prompts_per_step 4"):
         grpo.train(stage)
-    with pytest.raises(Timer1Error, match=r"shared.processes 3 must divide sft.batch_size 16"):
-        validated(Params, {"shared": {"processes": 3}}, "p.yaml")
+    with pytest.raises(Timer1Error, match=r"3 processes must divide sft.batch_size 16"):
+        check_files(validated(Params, {"shared": {"processes": 3}}, "p.yaml"))
     with pytest.raises(Timer1Error, match=r"'zero' is none of ddp, fsdp2, and no accelerate config file"):
         validated(Params, {"shared": {"parallel": "zero"}}, "p.yaml")
     with pytest.raises(Timer1Error, match=r"shared.parallel 'zero.yaml': no such accelerate config file"):
@@ -227,8 +228,8 @@ def test_what_grpo_has_besides_is_the_same_on_two_ranks(world: Path, tmp_path: P
         runs.append(RunFolder(folder))
     one, two = runs
     assert list(read_jsonl(one.log("rollouts"))) == list(read_jsonl(two.log("rollouts")))
-    assert any(row["groups_failed"] for row in logged(one, "grpo"))
-    assert any(row["groups_resampled"] for row in logged(one, "grpo"))
+    assert any(row.get("groups_failed") for row in logged(one, "grpo"))
+    assert any(row.get("groups_resampled") for row in logged(one, "grpo"))
     for a, b in zip(logged(one, "grpo"), logged(two, "grpo"), strict=True):
         assert a == pytest.approx(b | {"entropy": a["entropy"], "kl": a["kl"]}, abs=1e-3)  # means over other forwards
     for epoch in (1, 2):
@@ -245,5 +246,5 @@ def test_a_persons_own_accelerate_config_starts_the_ranks(world: Path, tmp_path:
     plain, own = (sft_run(world, tmp_path / kind[-5:], 1, parallel=kind, **few) for kind in ("ddp", str(config)))
     assert furthest(plain, own, "sft") < 1e-9
     options = new_run(world, tmp_path / "two", 2, parallel=str(config)) | SFT | few
-    with pytest.raises(Timer1Error, match=r"accelerate.yaml: accelerate started 1 of 2 ranks"):  # as it does on a CPU
+    with pytest.raises(Timer1Error, match=r"accelerate.yaml: 1 of 2 ranks were started"):  # as it does on a CPU
         sft.train(open_stage("sft", options))

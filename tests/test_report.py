@@ -15,7 +15,7 @@ from timer1lib.data.notes import save_note
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.compare import compare_html
 from timer1lib.evaluation.tables import html_table, results_table, signature_table, signatures_table
-from timer1lib.files import atomic_write_jsonl
+from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.runfolder import RunFolder
 from timer1lib.view import figures
 from timer1lib.view.inspector import Inspector
@@ -88,6 +88,15 @@ def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
         assert what in text
     with pytest.raises(Timer1Error, match="no such run"):
         write_report(RunFolder(tmp_path / "nowhere"))
+
+
+def test_a_difficulty_that_nobody_judged_is_left_out(run: RunFolder) -> None:
+    assert "(1 is easy)" in parsed(write_report(run))[0]
+    rows = [{**row, "iou": None} for row in read_jsonl(run.data("difficulty"))]
+    atomic_write_jsonl(run.data("difficulty"), rows)
+    text, _ = parsed(write_report(run))
+    assert "(1 is easy)" not in text
+    assert "NoneType" not in text
 
 
 def test_a_broken_file_costs_its_section_only(run: RunFolder) -> None:

@@ -17,7 +17,8 @@ from timer1lib.runs import sweep as sweep_module
 from timer1lib.runs.graph import find_stage
 from timer1lib.runs.runner import Project, run
 from timer1lib.runs.stamps import Store
-from timer1lib.runs.sweep import read_sweep, sweep
+from timer1lib.runs.sweep import sweep
+from timer1lib.runs.sweepfile import read_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))

@@ -278,16 +278,58 @@ def synth(
 def sweep(
     sweep: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="A base, its variants and seeds.")],
     overrides: Overrides = None,
-    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Rows that run at the same time.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Rows that run at the same time; as many as fit on the cards, or 1.")
+    ] = None,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Run every row once for each seed.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder in place of outputs/sweeps/<name>.")] = None,
+    engine: Annotated[Literal["local", "ray", "slurm"], typer.Option(help="Where rows run.")] = "local",
+    address: Annotated[
+        str, typer.Option(metavar="A", help="Ray: auto or host:port of a cluster. Slurm: local tries it on this machine.")
+    ] = "",
+    storage: Annotated[
+        str, typer.Option(metavar="URL", help="Where nodes that share no disk leave artefacts: a folder, s3://bucket/x, ...")
+    ] = "",
     yes: Yes = False,
     json: Json = False,
 ) -> Outcome:
-    """Run many variants of a params file and compare them."""
+    """Run many variants of a params file and compare them.
+
+    \b
+    A sweep file is YAML; only its name is needed:
+      name: rates                    # the sweep is outputs/sweeps/rates
+      about: Which rate is best?
+      base: params/tiny.yaml         # params file that every row starts from
+      until: "05"                    # last stage of every row
+      set: {curate.world_seed: 100}  # parameters of every row
+      rows:                          # listed rows, each with parameters of its own
+        - {name: plain}
+        - {name: fast, set: {grpo.learning_rate: 1.0e-4}}
+      grid: {grpo.beta: [0, 0.04]}   # and all combinations of these
+      seeds: [0, 1, 2]               # everything once for each seed
+      pairs: [[plain, fast]]         # rows to compare over seeds
+      gpus: 1                        # cards a row, or a part of one (0.5)
+      cpus: 4                        # cores a row
+      slurm: {partition: gpu, time: 240}  # options of sbatch; time in minutes
+
+    \b
+    timer1 sweep params/sweeps/rewards.yaml --jobs 2
+    timer1 sweep params/sweeps/five_seeds.yaml --engine ray --address auto
+    """
     from timer1lib.runs.sweep import sweep as run_sweep
 
-    result = run_sweep(sweep, overrides=overrides or [], jobs=jobs, out=out, seeds=_numbers(seeds, "--seeds"), yes=yes)
+    numbers = _numbers(seeds, "--seeds")
+    result = run_sweep(
+        sweep,
+        overrides=overrides or [],
+        jobs=jobs,
+        out=out,
+        seeds=numbers,
+        yes=yes,
+        engine=engine,
+        address=address,
+        storage=storage,
+    )
     return Outcome(result.text(), {"root": str(result.root), **result.to_json()}, FAILED if result.failed else 0)
 
 

@@ -44,7 +44,8 @@ class Ledger:
         self.meta = self.path.with_suffix(".meta.json")
         self.settings = dict(settings)
         self.copies = copies
-        self.key = digest(self.settings)
+        # the weights say which model it is; its name is a place, and a run that was moved goes on
+        self.key = digest({name: value for name, value in self.settings.items() if name != "model"})
         self.done: dict[str, list[Prediction]] = {}
         self._own = self.part if team.first else self.path.with_suffix(f".rank{team.rank}.part.jsonl")
         self._fresh: dict[str, list[Prediction]] = {}
@@ -80,7 +81,7 @@ class Ledger:
         """Answers that shards of this file have given under the same settings to the same samples."""
         plain = json.loads(json.dumps(self.settings, default=str))  # as JSON gives it back, so that tuples equal lists
         mine = {row[0]: row for row in plain.get("samples", [])}
-        per_shard = {"shard": None, "samples": None}
+        per_shard = {"shard": None, "samples": None, "model": None}
         rows: dict[str, list[Prediction]] = {}
         for shard in sorted(self.path.parent.glob(f"{self.path.stem}.*of*{self.path.suffix}")):
             theirs = _meta(shard.with_suffix(".meta.json")).get("settings", {})

@@ -469,17 +469,6 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _ranks_share_evenly(self) -> Self:
-        count = self.shared.processes
-        for key, whole, trains in (
-            ("sft.batch_size", self.sft.batch_size, self.sft.enabled),
-            ("grpo.prompts_per_step", self.grpo.prompts_per_step, self.grpo.enabled),
-        ):
-            if trains and count and whole % count:
-                raise ValueError(f"shared.processes {count} must divide {key} {whole}: ranks share each step evenly")
-        return self
-
-    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         width = {"bfloat16": 2, "float32": 4, "float64": 8}
         for name, part in (("sft", self.sft), ("grpo", self.grpo)):

@@ -30,9 +30,8 @@ class NotebookFailed(Exception):
 
 
 def execute(
-    source: Path, target: Path, failed: Path, parameters: Mapping[str, Any], cwd: Path, lock: Path, display: Display,
-    environment: Mapping[str, str],
-) -> None:  # fmt: skip
+    source: Path, target: Path, failed: Path, parameters: Mapping[str, Any], cwd: Path, lock: Path, display: Display
+) -> None:
     """Run a notebook and put the executed copy at `target` when it is whole; a failed one goes to `failed` and raises."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -62,7 +61,7 @@ def execute(
             stderr_file=heard,
             # what papermill does not know it hands on to nbclient
             on_cell_start=lambda cell, cell_index: display.cell(cell_index + 1, total),
-            kernel_manager_class=_kernel_manager({**own, **environment, **display.environment()}, kernel),
+            kernel_manager_class=_kernel_manager({**own, **display.environment()}, kernel),
             store_widget_state=False,
             shutdown_kernel="immediate",
         )
@@ -75,6 +74,9 @@ def execute(
         raise NotebookFailed(f"{target.stem}, cell {error.exec_count}: {what} (see {failed})", known) from None
     except BaseException as error:
         running.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            # papermill's own writing of the notebook: a full disk says neither file nor folder
+            raise OSError(error.errno, f"{os.strerror(error.errno)} (the executed notebook)", str(target)) from error
         if type(error).__name__ == "DeadKernelError" or (isinstance(error, RuntimeError) and "ernel died" in str(error)):
             raise NotebookFailed(f"{target.stem}, {display.where()}: the kernel died (out of memory, or killed)", False) from None
         raise

@@ -37,6 +37,12 @@ def stage_parameters(params: Params, stage: StageRef) -> dict[str, Any]:
     return {**shared, **own}
 
 
+def given_parameters(params: Params, stage: StageRef) -> dict[str, Any]:
+    """The parameters of a stage that can change its result."""
+    given = {k: v for k, v in stage_parameters(params, stage).items() if k not in CANNOT_CHANGE_RESULTS}
+    return {"enabled": False} if given.get("enabled") is False else given  # nothing else is read then
+
+
 def stage_key(parts: Mapping[str, Any]) -> str:
     """Digest of a key's parts, whatever their order."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -49,9 +55,7 @@ def key_parts(
 
     `upstream` has, for each stage that this one reads from, its outputs with their digests; `notes` a person saved for 01.
     """
-    given = {k: v for k, v in stage_parameters(params, stage).items() if k not in CANNOT_CHANGE_RESULTS}
-    if given.get("enabled") is False:
-        given = {"enabled": False}  # nothing else is read then
+    given = given_parameters(params, stage)
     inputs = input_files(given)
     if stage.name == "curate" and params.curate.use_notes and notes.is_file():
         inputs["notes"] = [_mark(notes)]
@@ -71,6 +75,12 @@ def check_files(params: Params) -> None:
 
     A hub id is not asked.
     """
+    shares = {"sft.batch_size": (params.sft.enabled, params.sft.batch_size)}
+    shares["grpo.prompts_per_step"] = (params.grpo.enabled, params.grpo.prompts_per_step)
+    for name, (trains, whole) in shares.items():
+        if trains and params.shared.processes and whole % params.shared.processes:
+            count = params.shared.processes
+            raise Timer1Error(f"shared.processes: {count} processes must divide {name} {whole}: ranks share each step evenly")
     if params.shared.parallel not in ("ddp", "fsdp2") and not resolve(params.shared.parallel).is_file():
         raise Timer1Error(f"shared.parallel {shown(params.shared.parallel)}: no such accelerate config file")
     p = params.curate

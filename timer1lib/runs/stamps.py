@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json, sha256_file
@@ -30,7 +30,7 @@ from timer1lib.runs.keys import key_parts
 from timer1lib.runs.manifest import now
 from timer1lib.workers.nodes import MARK
 
-_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, RANKS_LOCK, MARK, ".progress", ".row.json", ".row-result.json", "run.log")
+_KNOWN = (RUNNER_LOCK, KERNEL_LOCK, RANKS_LOCK, MARK, ".progress", ".row.json", ".row-result.json", ".store", "run.log")
 """What may lie in a run's folder before its manifest does."""
 
 
@@ -163,7 +163,7 @@ def publish(run: RunFolder, stage: StageRef, source: Path, stamp: Stamp) -> None
     notebook = run.notebook(stage.notebook).relative_to(run.root).as_posix()
     replaced = {name for name in run_files(run.root) if owner(name) == stage.name} | set(old.outputs if old else ())
     whole = old is not None and damaged(run, old) is None
-    aside = _previous(run).root / (_entry(stage, old.key) if old and whole else f"{stage.notebook}-unfinished")
+    aside = _previous(run).root / (entry_name(stage, old.key) if old and whole else f"{stage.notebook}-unfinished")
     shutil.rmtree(aside, ignore_errors=True)
     journal = {
         "source": source.relative_to(run.root).as_posix(),
@@ -266,6 +266,10 @@ LINK_FROM_BYTES = 1 << 20
 """Files this large are linked. They are checkpoints, which are only ever replaced, never written in place."""
 
 
+class Claimed(Exception):
+    """Another process works on this very stage under this key."""
+
+
 class Store:
     """Stages by key under one folder, safe for several processes."""
 
@@ -274,15 +278,22 @@ class Store:
 
     @contextlib.contextmanager
     def claim(self, stage: StageRef, key: str) -> Iterator[None]:
-        """Only one process at a time works on a key; others wait here and then find its result."""
+        """Only one process at a time works on a key; another one is told so by `Claimed`, and does not wait here."""
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / _entry(stage, key)):
+        lock = FileLock(locks / entry_name(stage, key), blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Claimed(entry_name(stage, key)) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def find(self, stage: StageRef, key: str) -> RunFolder | None:
         """The entry of a key, whole and undamaged; None where there is none."""
-        entry = RunFolder(self.root / _entry(stage, key))
+        entry = RunFolder(self.root / entry_name(stage, key))
         stamp = read_stamp(entry, stage)
         return None if stamp is None or stamp.key != key or damaged(entry, stamp) else entry
 
@@ -307,13 +318,13 @@ class Store:
         temporary = RunFolder(Path(tempfile.mkdtemp(dir=self.root, prefix=".new-")))
         _share(run, temporary, stage, stamp)
         atomic_write_json(temporary.stamp(stage.notebook), asdict(replace(stamp, reused_from=run.root.name)))
-        target = self.root / _entry(stage, stamp.key)
+        target = self.root / entry_name(stage, stamp.key)
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary.root, target)
 
 
-def _entry(stage: StageRef, key: str) -> str:
+def entry_name(stage: StageRef, key: str) -> str:
     return f"{stage.notebook}-{key[:24]}"
 
 

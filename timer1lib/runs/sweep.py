@@ -1,43 +1,46 @@
 """`timer1 sweep`: the rows of a sweep file as runs of their own, stages they share run once, one table at the end.
 
-Rows are processes: one that fails, or is killed for memory, leaves the others running. A sweep that was killed goes
-on where it stopped, as every row is an ordinary run and every finished stage is in the sweep's store.
+Rows are processes, here or on a cluster: one that fails, or is killed for memory, leaves the others running. A sweep that
+was killed goes on where it stopped, as every row is an ordinary run and every finished stage is in the sweep's store.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
-import re
 import shutil
-import subprocess
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from pydantic import Field, ValidationError
-
-from timer1lib.errors import Timer1Error, shown
-from timer1lib.files import atomic_write_json, atomic_write_text, read_json, read_yaml, resolve
-from timer1lib.params import Section
-from timer1lib.params.load import explain, load_params, set_value, validated
-from timer1lib.params.sections import Params
-from timer1lib.processes import leave_with
+from timer1lib.errors import Timer1Error
+from timer1lib.files import atomic_write_json, atomic_write_text
 from timer1lib.progress import clock
 from timer1lib.runfolder import RunFolder
-from timer1lib.runs.execute import NotebookFailed
-from timer1lib.runs.graph import STAGES, find_stage
+from timer1lib.runs.engines import EngineName, open_engine
+from timer1lib.runs.engines.seam import Engine, Outcome, Resources
+from timer1lib.runs.graph import STAGES, StageRef, find_stage
 from timer1lib.runs.kernel import RUNNER_LOCK, exclusive
 from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
-from timer1lib.runs.runner import Project, ask, run, to_run_again
-from timer1lib.runs.stamps import Store, refuse_foreign
+from timer1lib.runs.row import LOG, last_line
+from timer1lib.runs.runner import Project, ask, somebody_there, to_run_again
+from timer1lib.runs.schedule import Scheduler, Unit, identities
+from timer1lib.runs.stamps import refuse_foreign
+from timer1lib.runs.storage import Storage, StoredStages
+from timer1lib.runs.sweepfile import Row, read_sweep
 
 _POLL_SECONDS = 0.3
 _LOG_EVERY_SECONDS = 60.0
+_SHOWN = 8
+"""Running rows that the live line names."""
 
 
 @dataclass(slots=True)
@@ -88,19 +91,27 @@ class SweepResult:
 def sweep(
     path: str | Path,
     overrides: Sequence[str] = (),
-    jobs: int = 1,
+    jobs: int | None = None,
     out: str | Path | None = None,
     seeds: Sequence[int] = (),
     project: Project | None = None,
     stream: TextIO | None = None,
     yes: bool = False,
+    engine: EngineName = "local",
+    address: str = "",
+    storage: str = "",
 ) -> SweepResult:
     """Run every row of a sweep file, `jobs` at a time, and compare those that finished.
 
     With several jobs the machine's cores are divided between them, which may change the last bits of sums.
 
+    Args:
+        jobs: None: as many rows at a time as `engine` has room for; one on a machine without cards.
+        engine: where rows run, and `address` which (see `runs.engines.open_engine`).
+        storage: URL that artefacts are brought to and from where machines share no disk; the rows stand here in the end.
+
     Raises:
-        Timer1Error: the file or a row is wrong; nothing has run then.
+        Timer1Error: the file or a row is wrong, or the engine cannot be had; nothing has run then.
     """
     spec, rows = read_sweep(path, overrides, seeds)
     find_stage(spec.until)
@@ -111,16 +122,26 @@ def sweep(
     refuse_foreign(root, "*/.row.json", RUNNER_LOCK)
     for row in rows:
         refuse_foreign(root / row.name)
-    if not yes:
-        stages = STAGES[: find_stage(spec.until).number]
+    stages = STAGES[: find_stage(spec.until).number]
+    if not yes and somebody_there():
         again = [(row.name, to_run_again(row.params, RunFolder(root / row.name), project, stages)) for row in rows]
         ask([f"{name}: {line}" for name, lines in again for line in lines if line.precious])
+    no_card = all(row.params.shared.device == "cpu" for row in rows)
+    resources = Resources(0.0 if no_card and spec.gpus is None else spec.gpus, spec.cpus)
+    if storage:
+        Storage(storage).check()
     started = time.monotonic()
     result = SweepResult(spec.name, root, 0.0)
-    with exclusive(root, "timer1 sweep") as held:
+    with _signals_end_it(), exclusive(root, "timer1 sweep") as held:
         for left in (root / ".store").glob(".new-*"):
             shutil.rmtree(left, ignore_errors=True)
-        result.rows = _Rows(spec, rows, root, project, stream or sys.stderr).run(jobs)
+        machines = open_engine(engine, resources, jobs and min(jobs, len(rows)), address, spec.slurm, root)
+        store = StoredStages(root / ".store", storage, spec.name) if storage else None
+        told = partial(job_of, root=root, project=project, sweep=spec.name, storage=storage)
+        try:
+            result.rows = Rows(rows, stages, machines, root, stream or sys.stderr, told, store).run()
+        finally:
+            machines.close()
         held.check()
     finished = [row for row in result.rows if not row["error"]]
     if finished and find_stage(spec.until).number >= find_stage("evaluate").number:
@@ -137,89 +158,153 @@ def sweep(
     return result
 
 
-@dataclass(slots=True)
-class _Running:
-    row: Row
-    process: subprocess.Popen[bytes]
-    started: float
-    log: Path
+@contextlib.contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the sweep in order, as jobs of a cluster outlive it otherwise; nohup's SIGHUP is not heard."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-class _Rows:
-    """Starts rows, waits for them, says how far they are."""
+def job_of(row: Row, until: StageRef, *, root: Path, project: Project, sweep: str, storage: str) -> dict[str, Any]:
+    """What a node must know to run a row up to a stage: see `runs.row`."""
+    places = {name: str(getattr(project, name).resolve()) for name in ("root", "notebooks", "package")}
+    return {
+        "row": row.name,
+        "folder": str((root / row.name).resolve()),
+        "store": str((root / ".store").resolve()),
+        "params": row.params.model_dump(),
+        "until": until.notebook,
+        "project": places,
+        "cwd": os.getcwd(),
+        "cpus": None,
+        "storage": storage,
+        "sweep": sweep,
+    }
 
-    def __init__(self, spec: SweepSpec, rows: list[Row], root: Path, project: Project, stream: TextIO) -> None:
-        self.spec, self.rows, self.root, self.project, self.stream = spec, rows, root, project, stream
+
+class Rows:
+    """Drives an engine by the scheduler's word, and says how far the rows are."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        stages: Sequence[StageRef],
+        engine: Engine,
+        root: Path,
+        stream: TextIO,
+        job_of: Callable[[Row, StageRef], dict[str, Any]],
+        store: StoredStages | None = None,
+    ) -> None:
+        self.rows, self.stages, self.engine, self.root, self.stream = rows, stages, engine, root, stream
+        self.job_of, self.store = job_of, store
+        self.names = {row.name: i for i, row in enumerate(rows)}
+        self.scheduler = Scheduler([identities(row.params, stages) for row in rows], list(self.names))
+        self.fetching = ThreadPoolExecutor(4, "fetch") if store else None
+        self.fetched: dict[int, Future[None]] = {}
+        self.started: set[int] = set()
+        self.seconds = [0.0] * len(rows)
+        self.found: list[dict[str, Mapping[str, Any]]] = [{} for _ in rows]
+        self.done: dict[int, dict[str, Any]] = {}
         self.terminal = stream.isatty()
-        self.last_log = time.monotonic()
+        self.last_log = self.began = time.monotonic()
 
-    def run(self, jobs: int) -> list[dict[str, Any]]:
-        waiting = list(self.rows)
-        running: list[_Running] = []
-        done: dict[str, dict[str, Any]] = {}
-        began = time.monotonic()
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    running.append(self._start(waiting.pop(0), min(jobs, len(self.rows))))
-                time.sleep(_POLL_SECONDS)
-                for one in [one for one in running if one.process.poll() is not None]:
-                    running.remove(one)
-                    done[one.row.name] = self._finish(one, len(done) + 1)
-                self._show(running, len(done), began)
-        finally:
-            for one in running:
-                one.process.terminate()
-        return [done[row.name] for row in self.rows]
+    def run(self) -> list[dict[str, Any]]:
+        """Each row's {name, variant, seed, changes, run, seconds, error, stages}, in the file's order."""
+        running: dict[str, tuple[Unit, float]] = {}
+        if (whole := len(self.rows) * len(self.stages)) > self.scheduler.distinct:
+            self._line(f"{len(self.rows)} rows, {whole} stages, of which {self.scheduler.distinct} differ and run")
+        while not self.scheduler.over:
+            places = self.engine.places()
+            while len(running) < places and (unit := self.scheduler.next()):
+                row = self.rows[unit.row]
+                if unit.row not in self.started:
+                    self.started.add(unit.row)
+                    (self.root / row.name / LOG).unlink(missing_ok=True)
+                    self._line(f"{row.name}: started")
+                running[row.name] = unit, time.monotonic()
+                self.engine.start(row.name, self.job_of(row, self.stages[unit.last]))
+            for i in self.scheduler.take_dropped():
+                self._over(i, self.scheduler.failed[i])
+            for name, outcome in self.engine.wait(_POLL_SECONDS) if not self.scheduler.over else ():
+                unit, started = running.pop(name)
+                self._ended(unit, outcome, time.monotonic() - started)
+            self._show(running)
+        for i, fetched in self.fetched.items():
+            try:
+                fetched.result()
+            except Timer1Error as error:
+                self.done[i]["error"] = str(error)
+        if self.fetching:
+            self.fetching.shutdown()
+        return [self.done[i] for i in range(len(self.rows))]
 
-    def _start(self, row: Row, jobs: int) -> _Running:
-        folder = self.root / row.name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".row-result.json").unlink(missing_ok=True)
-        spec = folder / ".row.json"
-        places = {name: str(getattr(self.project, name)) for name in ("root", "notebooks", "package")}
-        told = {"params": row.params.model_dump(), "until": self.spec.until, "project": places, "parent": os.getpid()}
-        atomic_write_json(spec, told)
-        environment = dict(os.environ)
-        if jobs > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-        log = folder / "run.log"
-        with open(log, "wb") as stream:
-            command = [sys.executable, "-m", "timer1lib.runs.sweep", str(spec)]
-            process = subprocess.Popen(
-                command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
-            )
-        self._line(f"{row.name}: started")
-        return _Running(row, process, time.monotonic(), log)
+    def _ended(self, unit: Unit, outcome: Outcome, seconds: float) -> None:
+        name, found = self.rows[unit.row].name, self.found[unit.row]
+        self.seconds[unit.row] += seconds
+        for notebook, stage in outcome.stages.items():  # what came of a stage when it was first brought in this sweep
+            found.setdefault(notebook, {**stage, "how": "unchanged"} if stage.get("from") == name else stage)
+        reached = 0
+        while reached < len(self.stages) and self.stages[reached].notebook in outcome.stages:
+            reached += 1
+        error = outcome.error
+        if error is None and not outcome.claimed and reached <= unit.last:
+            error = f"the row ended before {self.stages[unit.last].notebook} stood"  # never, unless a node's code differs
+        became = self.scheduler.ended(unit, reached, error, lost=outcome.lost, claimed=outcome.claimed)
+        if became == "again":
+            self._line(f"{name}: {error}; it is tried again")
+        elif became in ("done", "failed"):
+            self._over(unit.row, error)
 
-    def _finish(self, one: _Running, count: int) -> dict[str, Any]:
-        seconds = time.monotonic() - one.started
-        try:
-            outcome = read_json(one.log.with_name(".row-result.json"))
-        except Timer1Error:
-            outcome = {"error": f"the row's process ended with status {one.process.returncode}; see {one.log}", "stages": {}}
-        how = outcome["error"] or ", ".join(f"{name[:2]} {stage['how']}" for name, stage in outcome["stages"].items())
-        verb, row = "failed" if outcome["error"] else "done", one.row
-        self._line(f"{row.name}: {verb} in {clock(seconds)} ({count}/{len(self.rows)}): {how}")
+    def _over(self, i: int, error: str | None) -> None:
+        row, found, seconds = self.rows[i], self.found[i], self.seconds[i]
         known = {"name": row.name, "variant": row.variant, "seed": row.seed, "changes": row.changes}
-        return {**known, "run": str(self.root / row.name), "seconds": round(seconds, 1), **outcome}
+        folder = RunFolder(self.root / row.name)
+        self.done[i] = {**known, "run": str(folder.root), "seconds": round(seconds, 1), "error": error, "stages": dict(found)}
+        if self.store and self.fetching:
+            self.fetched[i] = self.fetching.submit(self.store.fetch_row, folder, dict(found))
+        how = error or ", ".join(f"{name[:2]} {stage['how']}" for name, stage in found.items())
+        verb = "failed" if error else "done"
+        self._line(f"{row.name}: {verb} in {clock(seconds)} ({len(self.done)}/{len(self.rows)}): {how}")
 
-    def _show(self, running: list[_Running], done: int, began: float) -> None:
-        if not running or not (self.terminal or time.monotonic() - self.last_log >= _LOG_EVERY_SECONDS):
+    def _show(self, running: Mapping[str, object]) -> None:
+        if not (self.terminal or time.monotonic() - self.last_log >= _LOG_EVERY_SECONDS):
             return
-        elapsed = time.monotonic() - began
+        self.last_log = time.monotonic()
+        done, elapsed = len(self.done), self.last_log - self.began
         left = f"about {clock(elapsed / done * (len(self.rows) - done))} left" if done else "time left not known yet"
         text = f"{done}/{len(self.rows)} rows, {clock(elapsed)} elapsed, {left}"
-        for one in running:
-            text += f" | {one.row.name}: {_last_line(one.log)}"
+        for name in list(running)[:_SHOWN]:
+            text += f" | {name}: {self._newest(name)}"
+        if len(running) > _SHOWN:
+            text += f" | and {len(running) - _SHOWN} more"
+        elif not running:
+            text += " | no place for a row now"
         if self.terminal:
             filled = int(16 * done / len(self.rows))
             width = shutil.get_terminal_size().columns - 1
             self.stream.write("\r\x1b[K" + f"[{'#' * filled}{'.' * (16 - filled)}] {text}"[:width])
             self.stream.flush()
         else:
-            self.last_log = time.monotonic()
             self._line(text)
+
+    def _newest(self, name: str) -> str:
+        if self.store is None:
+            return last_line(self.root / name / LOG)
+        return self.store.line(name)
 
     def _line(self, text: str) -> None:
         self.stream.write(("\r\x1b[K" if self.terminal else "") + text + "\n")
@@ -231,132 +316,3 @@ def _compare(runs: list[str]) -> tuple[dict[str, Any], str]:
 
     value = compare_runs(runs)
     return value, compare_text(value)
-
-
-def _last_line(log: Path) -> str:
-    try:
-        with open(log, "rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 2000))
-            lines = stream.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return lines[-1].strip() if lines else ""
-
-
-def run_row(path: str) -> int:
-    """One row in this process; what came of it is written to `.row-result.json` beside its spec: {error, stages}."""
-    spec, out = read_json(path), Path(path).parent
-    leave_with(int(spec["parent"]))
-    outcome: dict[str, Any] = {"error": None, "stages": {}}
-    project = Project(*(Path(spec["project"][name]) for name in ("root", "notebooks", "package")))
-    try:
-        params, store = Params.model_validate(spec["params"]), Store(out.parent / ".store")
-        outcome["stages"] = run(params, until=spec["until"], out=out, project=project, store=store, yes=True).stages
-    except (Timer1Error, NotebookFailed) as error:
-        outcome["error"] = str(error)
-    except Exception as error:
-        outcome["error"] = f"{type(error).__name__}: {error}"
-    atomic_write_json(out / ".row-result.json", outcome)
-    return 1 if outcome["error"] else 0
-
-
-if __name__ == "__main__":  # `python -m timer1lib.runs.sweep SPEC.json`, a process for each row
-    sys.exit(run_row(sys.argv[1]))
-
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}$"
-
-
-class RowSpec(Section):
-    """A listed row."""
-
-    name: str = Field(pattern=_NAME, description="the row's name, and its folder's")
-    set: dict[str, Any] = Field(default_factory=dict, description="parameters of this row: section.key: value")
-
-
-class SweepSpec(Section):
-    """A sweep file. Rows are `rows` times `grid` times `seeds`; what is left out counts once."""
-
-    name: str = Field(pattern=_NAME, description="the sweep is outputs/sweeps/<name>")
-    about: str = Field("", description="what is asked, in a sentence or two")
-    base: str = Field("params/tiny.yaml", description="params file that every row starts from")
-    until: str = Field("05", description="last stage of every row")
-    set: dict[str, Any] = Field(default_factory=dict, description="parameters of every row: section.key: value")
-    rows: list[RowSpec] = Field(default_factory=list, description="listed rows")
-    grid: dict[str, list[Any]] = Field(default_factory=dict, description="section.key: values; all combinations")
-    seeds: list[int] = Field(default_factory=list, description="run everything once for each of these seeds")
-    pairs: list[tuple[str, str]] = Field(
-        default_factory=list, description="rows (or row/checkpoint) to compare over seeds, [from, to]; empty: all with the first"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One run of a sweep. `variant` is its name without the seed."""
-
-    name: str
-    variant: str
-    seed: int
-    params: Params
-    changes: dict[str, Any]
-
-
-def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[int] = ()) -> tuple[SweepSpec, list[Row]]:
-    """A sweep file with every row's parameters resolved and checked; a Timer1Error names file, row and parameter.
-
-    Args:
-        overrides: `section.key=value`, applied to the base before any row's own.
-        seeds: in place of the file's.
-    """
-    path = resolve(path)
-    tree = read_yaml(path, "sweep file")
-    if not isinstance(tree, dict):
-        raise Timer1Error(f"{path}: a sweep file is a mapping with name, base, rows or grid")
-    try:
-        spec = SweepSpec.model_validate(tree)
-    except ValidationError as error:
-        raise Timer1Error(f"{path}: {explain(SweepSpec, error)}") from error
-    if "rows" in tree and not (spec.rows or spec.grid or spec.seeds or seeds):
-        raise Timer1Error(f"{path}: rows is empty, and there is neither a grid nor seeds: nothing to run")
-    if empty := [key for key, values in spec.grid.items() if not values]:
-        raise Timer1Error(f"{path}: grid {shown(empty[0])} has no value")
-    base_path = path.parent / spec.base if (path.parent / spec.base).is_file() else resolve(spec.base)
-    base = load_params(base_path, overrides)
-    rows = list(_rows(path, spec, base, list(seeds) or spec.seeds))
-    if unknown := sorted({end.split("/")[0] for pair in spec.pairs for end in pair} - {row.variant for row in rows}):
-        raise Timer1Error(f"{path}: pairs name the row {unknown[0]!r}, which there is not")
-    if repeated := [row.name for i, row in enumerate(rows) if any(row.name == other.name for other in rows[:i])]:
-        raise Timer1Error(f"{path}: two rows are named {repeated[0]!r}")
-    return spec, rows
-
-
-def _rows(path: Path, spec: SweepSpec, base: Params, seeds: Sequence[int]) -> Sequence[Row]:
-    rows = []
-    listed = spec.rows or [RowSpec(name="all")]
-    keys = list(spec.grid)
-    for row, values in itertools.product(listed, itertools.product(*spec.grid.values())):
-        chosen = dict(zip(keys, values, strict=True))
-        parts = [row.name] if spec.rows or not chosen else []
-        variant = ".".join([*parts, *(f"{key.rsplit('.', 1)[-1]}={_plain(value)}" for key, value in chosen.items())])
-        changes = {**spec.set, **row.set, **chosen}
-        for reserved in ("name", *(["shared.seed"] if seeds else [])):
-            if reserved in changes:
-                raise Timer1Error(f"{path}, row {variant!r}: {reserved} cannot be set; a row has the name and seed of its own")
-        for seed in seeds or [changes.get("shared.seed", base.shared.seed)]:
-            name = variant if len(seeds) <= 1 else f"{variant}.s{shown(seed)}"
-            if len(name) > 200:
-                raise Timer1Error(f"{path}: the row's name {shown(name)} is too long for a folder")
-            tree = base.model_dump()
-            try:
-                for key, value in {"shared.seed": seed, **changes, "name": "row"}.items():
-                    set_value(tree, key.split("."), value)
-            except Timer1Error as error:
-                raise Timer1Error(f"{path}, row {name!r}: {error}") from error
-            tree["name"] = re.sub("[=+]", "-", name)[:100]
-            params = validated(Params, tree, f"{path}, row {name!r}")
-            rows.append(Row(name, variant, params.shared.seed, params, changes))
-    return rows
-
-
-def _plain(value: Any) -> str:
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).strip("-") or "none"

@@ -119,7 +119,7 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
         warm()
     if RUNNER_VARIABLE in os.environ:
         return Stage(name, RunFolder(run.root, name), stage.shared, stage.params)
-    return _by_hand(stage, Params.model_validate({"shared": shared, name: own}), bool(parameters.get("overwrite", False)))
+    return _by_hand(stage, validated(Params, {"shared": shared, name: own}, where), bool(parameters.get("overwrite", False)))
 
 
 def _by_hand(stage: Stage[Any], params: Params, overwrite: bool) -> Stage[Any]:

@@ -106,8 +106,8 @@ def ask(stage: Stage[GrpoParams], folder: str, ids: Sequence[str], epoch: int) -
     predict(
         load_shared(folder, stage.shared), [samples[name] for name in ids], stage.run.video, stage.shared,
         _answers(folder, epoch),
-        max_new_tokens=stage.params.filter_tokens or stage.params.max_completion_length, batch_size=64,
-        label=f"difficulty after epoch {epoch}",
+        max_new_tokens=stage.params.filter_tokens or stage.params.max_completion_length,
+        batch_size=64, label=f"difficulty after epoch {epoch}",
     )  # fmt: skip
 
 

@@ -117,6 +117,10 @@ def train_on(trainer: Any, checkpoint: Path | None, steps: int) -> None:
     printing of log rows would double `TrainingLog`'s progress.
     """
     trainer.remove_callback(PrinterCallback)
+    if checkpoint is not None and hasattr(trainer, "_total_train_tokens"):
+        # trl's SFT counts the tokens that it has seen, and from nothing again after a resume
+        history = read_json(checkpoint / "trainer_state.json")["log_history"]
+        trainer._total_train_tokens = max((row["num_tokens"] for row in history if "num_tokens" in row), default=0)
     if checkpoint is None or step_of(checkpoint) < steps:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return

@@ -42,6 +42,8 @@ _LAUNCH = (
     "import runpy, sys; from timer1lib.processes import leave_with; leave_with(int(sys.argv.pop(1))); "
     "runpy.run_module('accelerate.commands.launch', run_name='__main__', alter_sys=True)"
 )
+_BEFORE_IMPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""No thread of a library that asks the network or keeps house in the background, where a person did not set them otherwise."""
 _START_SECONDS = 60.0
 _ENDING_SECONDS = 10.0
 """How long this machine's ranks may take to end after another machine's have."""
@@ -179,6 +181,8 @@ class _Forked:
         environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
         if nodes.count > 1:
             environment["MASTER_ADDR"], environment["MASTER_PORT"] = nodes.host, str(nodes.port)
+        if world == 1 and job["device"] != "cpu":  # trl refuses to see several cards without others to share them with
+            environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         ranks = []
         for number in range(local):
             own = {"RANK": str(nodes.node * local + number), "WORLD_SIZE": str(world)}
@@ -213,7 +217,8 @@ def server() -> socket.socket:
     with contextlib.suppress(OSError):
         if address:
             return _connected(address)
-    address = os.environ[SERVER_VARIABLE] = start_server()
+    start_server()
+    address = os.environ[SERVER_VARIABLE]
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
@@ -234,18 +239,19 @@ def _connected(address: str) -> socket.socket:
     return connection
 
 
-def start_server(threads: int = 0) -> str:
-    """Start a server that ends with this process; returns its address. It imports nothing heavy before it is told to.
+def start_server(threads: int = 0) -> subprocess.Popen[bytes]:
+    """Start a server that ends with this process. It imports nothing heavy before it is told to.
 
-    `threads`: of OpenMP, which reads them when torch is imported; 0 leaves them as the environment has them.
+    Its address goes into the environment, where kernels that this process starts find it. `threads`: of OpenMP, which reads
+    them when torch is imported; 0 leaves them as the environment has them.
     """
     name = f"timer1-{os.getpid()}-{secrets.token_hex(8)}"
     address = f"@{name}" if sys.platform == "linux" else f"{tempfile.mkdtemp(prefix='timer1-')}/{name[-8:]}"
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-m", "timer1lib.workers.server", address, *IMPORTS]
-    environment = _environment() | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload]
-    return address
+    command = [sys.executable, "-m", "timer1lib.workers.server", address, str(os.getpid()), *IMPORTS]
+    environment = {**_BEFORE_IMPORTS, **_environment()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    os.environ[SERVER_VARIABLE] = address
+    return subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload,no-any-return]
 
 
 def _environment() -> dict[str, str]:

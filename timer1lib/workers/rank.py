@@ -5,6 +5,8 @@ Runs in a fork of `workers.server`, or as `python -m timer1lib.workers.rank JOB_
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import importlib
 import json
 import logging
@@ -28,6 +30,7 @@ _PATIENCE = timedelta(hours=2)
 
 def main(folder: Path) -> int:
     """Do the job of a folder as the rank that the environment names; returns the exit status."""
+    faulthandler.enable()  # a crash in a library says where
     job = read_json(folder / "job.json")
     os.chdir(job["cwd"])
     lock = hold_run(Path(job["lock"]))
@@ -50,7 +53,8 @@ def hold_run(path: Path) -> Any:
     import fcntl
 
     stream = open(path, "a+")  # noqa: SIM115 - held for the life of the process
-    fcntl.lockf(stream, fcntl.LOCK_SH)
+    with contextlib.suppress(OSError):  # some shared folders have no locks
+        fcntl.lockf(stream, fcntl.LOCK_SH)
     return stream
 
 
@@ -73,14 +77,13 @@ def _join(job: dict[str, Any], folder: Path) -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     if team.size != (wanted := job["processes"] * job["nodes"]):
-        raise Timer1Error(
-            f"{job['config']}: accelerate started {team.size} of {wanted} ranks; set them in this file, or processes"
-        )
+        raise Timer1Error(f"{job['config'] or 'the launcher'}: {team.size} of {wanted} ranks were started; set as many there")
     on_gpu = job["device"] != "cpu" and torch.cuda.is_available()
     if team.size == 1:
         return
-    import torch.distributed as dist
+    import torch.distributed
 
+    dist: Any = torch.distributed
     options: dict[str, Any] = {}
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

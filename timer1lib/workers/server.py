@@ -1,11 +1,11 @@
 """A process that imports torch, transformers and trl once, and forks ranks from there.
 
-    python -m timer1lib.workers.server ADDRESS PACKAGE MODULE...
+    python -m timer1lib.workers.server ADDRESS OWNER MODULE...
 
-It belongs to the process that started it and ends with it, whatever the signal. Nothing touches CUDA and no thread is
-started before a fork. A connection is one order: {"imports": true}, or {"folder", "ranks": [environment, ...]}. Ranks live
-as long as the connection that ordered them: closing it kills them. The first rank that fails ends the others, and what
-became of it is the answer: {"rank": null} where all went well, else {"rank": 3, "signal": 9, "status": null}.
+It belongs to the process that started it (its id is OWNER) and ends with it, whatever the signal. Nothing touches CUDA and
+no thread is started before a fork. A connection is one order: {"imports": true}, or {"folder", "ranks": [environment, ...]}.
+Ranks live as long as the connection that ordered them: closing it kills them. The first rank that fails ends the others, and
+what became of it is the answer: {"rank": null} where all went well, else {"rank": 3, "signal": 9, "status": null}.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Group:
 
 
 def main() -> None:
-    address, owner, modules = sys.argv[1], os.getppid(), sys.argv[2:]
+    address, owner, modules = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for who started us
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(bound(address))

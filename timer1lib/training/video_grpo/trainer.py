@@ -85,6 +85,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
     """
 
     _buffered_inputs: Any
+    entropy_coef: float
 
     def __init__(
         self,
@@ -192,7 +193,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
     @property
     def _updates(self) -> int:
         """Optimizer steps that share a generation."""
-        return max(1, self.args.steps_per_generation // self.args.gradient_accumulation_steps)
+        return max(1, int(self.args.steps_per_generation) // int(self.args.gradient_accumulation_steps))
 
     def _unit_tokens(self, mask: Tensor, source: GroupSource) -> Tensor:
         """For each of this rank's rows, the completion tokens of all rows that the loss averages together (N,)."""
@@ -365,7 +366,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         forwards = self.current_gradient_accumulation_steps * team.size
         groups = forwards * self.args.per_device_train_batch_size // self.num_generations
         units = groups // (self.args.groups_per_loss or groups)
-        return float(here) * forwards / units
+        return float(here * forwards / units)
 
     def _get_per_token_logps_and_entropies(
         self,
