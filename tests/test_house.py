@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "timer1lib"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("errors", "schema", "spans", "files", "processes", "progress"),
+    ("errors", "schema", "spans", "files", "processes", "progress", "weak"),
     ("ideas", "forms"),
     ("rewards", "rules"),
     ("params",),

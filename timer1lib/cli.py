@@ -284,6 +284,10 @@ def audit(
     format: Format = None,
     videos: Annotated[Path | None, typer.Option(metavar="DIR", help="Also check the videos in this folder.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode the videos whole: damage behind the first frame.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where --deep keeps its verdicts; outputs/.cache where left out.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Processes that look at videos; every core.")] = None,
     json: Json = False,
 ) -> Outcome:
     """Find the flaws of annotation files."""
@@ -293,7 +297,12 @@ def audit(
 
     if deep and videos is None:
         raise Timer1Error("--deep decodes videos: name their folder with --videos")
-    report = audit_files(annotations, format=format, videos=videos, deep=open_store(SharedParams()) if deep else None)
+    if cache is not None and not deep:
+        raise Timer1Error("--cache says where --deep keeps its verdicts: give both, or neither")
+    many = (os.cpu_count() or 1) if workers is None else workers
+    known = {"cache_dir": str(cache)} if cache is not None else {}
+    store = open_store(SharedParams(workers=min(64, many), **known)) if deep else None  # type: ignore[arg-type]
+    report = audit_files(annotations, format=format, videos=videos, deep=store, workers=many)
     return Outcome(str(report), report.to_json())
 
 

@@ -21,6 +21,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, read_jsonl, sha256_sample
 from timer1lib.schema import Prediction, Sample, finite
 from timer1lib.spans import best_iou
+from timer1lib.video.images import content_digest
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
@@ -304,7 +305,9 @@ def spread(rewards: Sequence[float]) -> float:
 
 def answer_key(sample: Sample, video: Path | None, asked: Mapping[str, Any]) -> str:
     """Digest of what an answer depends on: the question, the video by content, the model and the prompt."""
-    seen = sha256_sample(video) if video is not None and video.is_file() else None
+    seen = None
+    if video is not None and video.exists():
+        seen = sha256_sample(video) if video.is_file() else content_digest(video)
     parts = [sample.query, sample.duration, sample.video_start, sample.video_end, sample.options, seen, dict(asked)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 

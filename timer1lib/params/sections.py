@@ -117,7 +117,7 @@ class SharedParams(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
-    cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
+    cache_gb: float = Field(4.0, gt=0, description="largest size of all of that cache in GB; the oldest entries go first")
     report_to: Annotated[str, _names(*REPORTERS, needed=False)] = Field(
         "", description="trackers that 02 and 04 tell their log, comma-separated (tensorboard, wandb, ...); empty tells nobody"
     )
@@ -246,8 +246,8 @@ class SftParams(Section):
     trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    last_merger_only: bool = Field(
-        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    freeze_early: bool = Field(
+        False, description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
@@ -271,6 +271,9 @@ class DifficultyParams(Section):
     pool: str = Field("train", description="split that difficulty is measured on")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")
     batch_size: int = Field(32, ge=1, le=1024, description="answers generated together")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says"
+    )
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
     rollout_reward: Annotated[str, _read_by(parse_rewards)] = Field(
@@ -375,15 +378,18 @@ class GrpoParams(Section):
     trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    last_merger_only: bool = Field(
-        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    freeze_early: bool = Field(
+        False, description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
         "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
     )
     rollouts: Literal["shared_prefix", "repeated"] = Field("shared_prefix", description="fast rollouts, or plain generation")
-    cache_features: bool = Field(True, description="keep the frozen vision tower's outputs on disk")
+    measure_batch: int = Field(0, ge=0, description="answers generated together between epochs; 0 follows free memory, up to 64")
+    cache_features: Literal["auto"] | bool = Field(
+        "auto", description="keep the frozen vision tower's outputs on disk: True, False, or auto, which does not on a GPU"
+    )
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
     log_rollouts_every: int = Field(5, ge=1, description="steps between rollouts kept for inspection")
 
@@ -416,6 +422,9 @@ class EvaluateParams(Section):
     )
     max_new_tokens: int = Field(48, ge=1, description="tokens of an answer at most")
     batch_size: int = Field(64, ge=1, description="questions that are answered together")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says"
+    )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
     question_method: Literal["likelihood", "letter", "none"] = Field(
         "likelihood", description="multiple choice by the likelihood of each letter, by a generated letter, or not at all"
@@ -470,17 +479,6 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     inspect: InspectParams = InspectParams()
     compare: CompareParams = CompareParams()
-
-    @model_validator(mode="after")
-    def _ranks_share_evenly(self) -> Self:
-        count = self.shared.processes
-        for key, whole, trains in (
-            ("sft.batch_size", self.sft.batch_size, self.sft.enabled),
-            ("grpo.prompts_per_step", self.grpo.prompts_per_step, self.grpo.enabled),
-        ):
-            if trains and count and whole % count:
-                raise ValueError(f"shared.processes {count} must divide {key} {whole}: ranks share each step evenly")
-        return self
 
     @model_validator(mode="after")
     def _trains_on_something(self) -> Self:

@@ -76,6 +76,12 @@ def check_files(params: Params) -> None:
 
     A hub id is not asked.
     """
+    shares = {"sft.batch_size": (params.sft.enabled, params.sft.batch_size)}
+    shares["grpo.prompts_per_step"] = (params.grpo.enabled, params.grpo.prompts_per_step)
+    for name, (trains, whole) in shares.items():
+        if trains and params.shared.processes and whole % params.shared.processes:
+            count = params.shared.processes
+            raise Timer1Error(f"shared.processes: {count} processes must divide {name} {whole}: ranks share each step evenly")
     if params.shared.parallel not in ("ddp", "fsdp2") and not resolve(params.shared.parallel).is_file():
         raise Timer1Error(f"shared.parallel {shown(params.shared.parallel)}: no such accelerate config file")
     p = params.curate

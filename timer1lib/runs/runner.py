@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import yaml
@@ -26,7 +27,7 @@ from timer1lib.runs.kernel import KERNEL_LOCK, Held, exclusive
 from timer1lib.runs.keys import changed_parts, check_files, stage_key, stage_parameters
 from timer1lib.runs.manifest import build_manifest, disk_line, finish_manifest
 from timer1lib.runs.stamps import Store, damaged, parts_of, read_stamp
-from timer1lib.workers.launch import SERVER_VARIABLE, start_server
+from timer1lib.workers.launch import start_server
 from timer1lib.workers.nodes import Nodes
 
 ASK_SECONDS = 600.0
@@ -111,6 +112,7 @@ def run(
                 for stage in STAGES[: last.number]:
                     result.stages[stage.notebook] = runner.bring(stage, fresh) if stage in stages else runner.keep(stage)
         finally:
+            runner.close()
             held.check()
             finish_manifest(folder, manifest, result.stages)
         if last is STAGES[-1] or store is not None:
@@ -236,7 +238,13 @@ class _Runner:
     ) -> None:
         self.params, self.folder, self.project, self.display = params, folder, project, display
         self.store, self.held = store, held
-        self._ranks = ""
+        self._ranks: Popen[bytes] | None = None
+
+    def close(self) -> None:
+        """End the server of ranks."""
+        if self._ranks is not None:
+            self._ranks.kill()
+            self._ranks.wait()
 
     def keep(self, stage: StageRef) -> dict[str, Any]:
         """Take an earlier stage's result as it stands; a Timer1Error where it never finished, or its files are gone."""
@@ -287,15 +295,14 @@ class _Runner:
         run_dir = root.relative_to(self.project.root) if root.is_relative_to(self.project.root) else root
         parameters = {"run_dir": str(run_dir), **stage_parameters(self.params, stage)}
         source = self.project.notebooks / f"{stage.notebook}.ipynb"
-        if "processes" in SHARED_READ[stage.name] and not self._ranks:  # one for all stages: what it imports is imported once
+        if "processes" in SHARED_READ[stage.name] and self._ranks is None:  # one for all stages: it imports torch once
             self._ranks = start_server(self.params.shared.threads)
         self.display.start(stage.notebook, stage.number, resumed)
         started, seconds = time.monotonic(), None
         try:
             target = stamps.work_folder(self.folder, stage) / "notebooks" / source.name
             failed = self.folder.notebook(f"{stage.notebook}.failed")
-            own = {SERVER_VARIABLE: self._ranks} if self._ranks else {}
-            execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display, own)
+            execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display)
             seconds = time.monotonic() - started
         finally:
             self.display.finish(seconds)

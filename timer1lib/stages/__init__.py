@@ -159,7 +159,7 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
         warm()
     if RUNNER_VARIABLE in os.environ:
         return Stage(name, RunFolder(run.root, name), stage.shared, stage.params)
-    given = Given(Params.model_validate({"shared": shared, name: own}), bool(parameters.get("overwrite", False)))
+    given = Given(validated(Params, {"shared": shared, name: own}, where), bool(parameters.get("overwrite", False)))
     return _by_hand(stage, given, sure=name not in OWN_IDEAS)
 
 

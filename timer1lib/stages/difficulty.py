@@ -72,22 +72,21 @@ def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str,
     elif stage.params.difficulty_model == "published":
         atomic_write_jsonl(stage.run.data("difficulty"), published_rows(samples))
     else:
-        do(stage, "ask", ids=[sample.id for sample in samples])
+        do(stage, "ask", samples=[sample.to_json() for sample in samples])
     return list(read_jsonl(stage.run.data("difficulty")))
 
 
-def ask(stage: DifficultyStage, ids: Sequence[str]) -> None:
+def ask(stage: DifficultyStage, samples: Sequence[dict[str, Any]]) -> None:
     """What each rank does of `measure`."""
     from timer1lib.models.load import load_shared
 
-    asked = {sample.id: sample for sample in pool(stage)}
-    samples = [asked[name] for name in ids]
+    asked = [Sample.from_json(row) for row in samples]
     loaded = load_shared(checkpoint(stage), stage.shared)
-    greedy = _answers(stage, loaded, samples, 1, 0.0)
-    rows = difficulty_rows(samples, [answers[0] for answers in greedy])
+    greedy = _answers(stage, loaded, asked, 1, 0.0)
+    rows = difficulty_rows(asked, [answers[0] for answers in greedy])
     if stage.params.rollouts >= 2:
-        sampled = _answers(stage, loaded, samples, stage.params.rollouts, stage.params.rollout_temperature)
-        for row, sample, answers in zip(rows, samples, sampled, strict=True):
+        sampled = _answers(stage, loaded, asked, stage.params.rollouts, stage.params.rollout_temperature)
+        for row, sample, answers in zip(rows, asked, sampled, strict=True):
             rewards = rollout_rewards(sample, answers, stage)
             row |= {"rewards": rewards, "reward_std": None if row["iou"] is None else spread(rewards)}
     if team.first:
@@ -124,6 +123,7 @@ def _answers(
         "copies": copies,
         "temperature": temperature,
         "seed": shared.seed if temperature else None,
+        "repetition_penalty": stage.params.repetition_penalty,
     }
     cache = AnswerCache(resolve(shared.cache_dir) / "answers" / digest(asked))
     keys = [answer_key(sample, _file(stage, sample), asked) for sample in samples]
@@ -136,7 +136,8 @@ def _answers(
         fresh = predict(
             loaded, ask, stage.run.video, shared, out,
             max_new_tokens=stage.params.max_new_tokens, batch_size=stage.params.batch_size,
-            num_samples=copies, temperature=temperature, label="difficulty" if copies == 1 else "sampled answers",
+            num_samples=copies, temperature=temperature, repetition_penalty=stage.params.repetition_penalty,
+            label="difficulty" if copies == 1 else "sampled answers",
         )  # fmt: skip
         groups = [fresh[j * copies : (j + 1) * copies] for j in range(len(ask))]
         if team.first:

@@ -20,6 +20,7 @@ from timer1lib.spans import best_iou
 from timer1lib.stages import Stage, cells
 from timer1lib.stages.work import do
 from timer1lib.training.outer_loop import PhasePlan, run_epochs
+from timer1lib.workers.team import team
 
 
 def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
@@ -114,21 +115,26 @@ def epoch(stage: Stage[GrpoParams], plan: Mapping[str, Any]) -> None:
     run, params, shared, samples = stage.run, stage.params, stage.shared, selected(stage)
     phase = PhasePlan.from_json(plan)
     with SampleEncoder(run, shared, grounded="grounded_qa" in params.rewards) as encoder:
-        encoder.prefetch({name: samples[name] for name in phase.ids})
-        train_phase(phase, samples, encoder.encode, params, shared, run.log("grpo"), run.log("rollouts"))
+        ahead = 2 * params.prompts_per_step * params.updates_per_rollout
+        train_phase(
+            phase, samples, encoder.encode, params, shared, run.log("grpo"), run.log("rollouts"),
+            read_ahead=lambda order: encoder.prefetch((samples[name] for name in order), ahead),
+        )  # fmt: skip
 
 
 def ask(stage: Stage[GrpoParams], folder: str, ids: Sequence[str], epoch: int) -> None:
     """What each rank does of the question how an epoch's model answers its samples."""
     from timer1lib.inference.generate import predict
     from timer1lib.models.load import load_shared
+    from timer1lib.models.memory import prompts_together
 
-    samples = selected(stage)
+    samples, shared = selected(stage), stage.shared
+    loaded, length = load_shared(folder, shared), stage.params.filter_tokens or stage.params.max_completion_length
+    tokens = shared.total_pixels // loaded.geometry.factor**2 + 8 * shared.frames + 256  # pictures, times, question
+    fits = team.agree(min(64, prompts_together(loaded.model, tokens, 1, length)))
     predict(
-        load_shared(folder, stage.shared), [samples[name] for name in ids], stage.run.video, stage.shared,
-        _answers(folder, epoch),
-        max_new_tokens=stage.params.filter_tokens or stage.params.max_completion_length,
-        batch_size=64, label=f"difficulty after epoch {epoch}",
+        loaded, [samples[name] for name in ids], stage.run.video, shared, _answers(folder, epoch),
+        max_new_tokens=length, batch_size=stage.params.measure_batch or fits, label=f"difficulty after epoch {epoch}",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping
 from itertools import cycle, islice
 from pathlib import Path
@@ -77,6 +78,7 @@ def reward_input(text: str, sample: Sample, form: AnswerForm) -> RewardInput:
     return RewardInput(text, tuple(sample.windows), sample.duration or 0.0, asked, options, sample.answer, sample.query)
 
 
+@common.frees_memory
 def train_phase(
     plan: PhasePlan,
     samples: Mapping[str, Sample],
@@ -85,6 +87,7 @@ def train_phase(
     shared: SharedParams,
     log_path: Path,
     rollouts_path: Path,
+    read_ahead: common.ReadAhead | None = None,
 ) -> list[dict[str, Any]]:
     """Train one epoch into `plan.out_dir`; a killed one goes on from its last checkpoint.
 
@@ -111,7 +114,7 @@ def train_phase(
         [RewardFunction(name, reward, samples, form) for name, (reward, _) in rewards.items()],
         trainer_config(plan, params, shared, loaded, [weight for _, weight in rewards.values()], work),
         encode_prompt=lambda row: encode(loaded, samples[row["sample_id"]]),
-        feature_cache=feature_cache(params, shared),
+        feature_cache=(cache := feature_cache(params, shared, loaded)),
         on_rollouts=_RolloutLog(rollouts_path, samples, form, params.log_rollouts_every, offset),
         train_dataset=Dataset.from_list([{"sample_id": name, "prompt": samples[name].query} for name in rows]),
         processing_class=loaded.processor,
@@ -123,10 +126,17 @@ def train_phase(
         loaded.family.install_rule(trainer.ref_model, shared.clock_rule)
     common.prepare(trainer)
     trainer.shard = shared.parallel == "fsdp2"
+    if read_ahead is not None:
+        done, again = common.step_of(checkpoint) if checkpoint else 0, params.num_iterations
+        whole = rows[: len(rows) // groups * groups]
+        share = (team.rank, team.size)
+        read_ahead(common.order_of_groups(whole, params.prompts_per_step, -(-plan.steps // again), done // again, share))
     common.train_on(trainer, checkpoint, plan.steps)
     logged = log.write(trainer.state.log_history)
     carried = work / f"checkpoint-{plan.steps}" if params.phase_policy == "carry" else None
     common.save_model(trainer, loaded.processor, plan.out_dir, work, plan.start_from, shared, carried)
+    if cache is not None:
+        sys.stdout.write(f"vision features: {cache.costs}\n")
     return logged
 
 
@@ -149,6 +159,7 @@ def trainer_config(
         reward_weights=weights,
         banned_token_ids=banned_token_ids(loaded),
         shuffle_dataset=False,
+        encode_threads=common.decoding_threads(shared),
         log_completions=False,
         **params.model_dump(include=SAME_IN_TRL),
         **common.trainer_settings(params, shared, loaded, work, between_saves=params.updates_per_rollout * params.num_iterations),
@@ -162,10 +173,13 @@ def _reference_settings(params: GrpoParams, shared: SharedParams) -> dict[str, A
     return {"dtype": getattr(torch, shared.dtype), "device_map": None, "use_safetensors": True}
 
 
-def feature_cache(params: GrpoParams, shared: SharedParams) -> FeatureCache | None:
-    """The disk cache of the frozen tower's outputs, where it is asked for and possible."""
-    wanted = params.cache_features and params.freeze_vision
-    return FeatureCache(resolve(shared.cache_dir) / "features", disk_gb=shared.cache_gb) if wanted else None
+def feature_cache(params: GrpoParams, shared: SharedParams, loaded: LoadedModel) -> FeatureCache | None:
+    """The disk cache of the frozen tower's outputs, where it is asked for and possible.
+
+    `auto` keeps none on a GPU: there the tower takes less than finding and reading what it made.
+    """
+    wanted = loaded.device.type == "cpu" if params.cache_features == "auto" else params.cache_features
+    return FeatureCache(resolve(shared.cache_dir), disk_gb=shared.cache_gb) if wanted and params.freeze_vision else None
 
 
 class _RolloutLog:

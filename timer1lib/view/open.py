@@ -88,7 +88,7 @@ def _durations(samples: list[Sample], videos: Path) -> None:
     for sample in (sample for sample in samples if sample.duration is None):
         if sample.video_start is not None and sample.video_end is not None:
             sample.duration = sample.video_end - sample.video_start
-        elif (videos / sample.video).is_file():
+        elif (videos / sample.video).exists():
             try:
                 sample.duration = timeline(videos / sample.video).duration_s - (sample.video_start or 0.0)
             except Timer1Error as error:
