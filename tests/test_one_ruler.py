@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from timer1lib.data.selection import difficulty_rows, published_rows
 from timer1lib.evaluation.scored import join
 from timer1lib.evaluation.signatures.exploitation import _mean_iou
-from timer1lib.files import read_jsonl
+from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.forms import FORMS
 from timer1lib.params.sections import DifficultyParams, GrpoParams, SharedParams
 from timer1lib.rewards import REWARDS
@@ -51,11 +51,14 @@ def test_rewards_of_training(name: str, value: float) -> None:
 
 
 def test_filter_between_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timer1lib.models.load.load_shared", lambda *_: None)
-    monkeypatch.setattr("timer1lib.inference.generate.predict", lambda *_, **__: [ANSWER, Prediction("b", error="gone")])
+    def asked(stage: Any, phase: str, *, folder: str, ids: list[str], epoch: int) -> None:
+        answers = [ANSWER, Prediction("b", error="gone")]
+        atomic_write_jsonl(stage_grpo._answers(folder, epoch), (answer.to_json() for answer in answers))
+
+    monkeypatch.setattr(stage_grpo, "do", asked)
     stage = Stage("grpo", RunFolder(tmp_path), SharedParams(), GrpoParams())
     samples = {"a": TWO, "b": Sample("b", "v.mp4", "q", 40.0, [(0.0, 5.0)])}
-    trainer = stage_grpo._Trainer(stage, samples, None)  # type: ignore[arg-type]
+    trainer = stage_grpo._Trainer(stage, samples)
     assert trainer.measure(str(tmp_path / "model"), ["a", "b"], 1) == {"a": pytest.approx(IOU), "b": None}
 
 

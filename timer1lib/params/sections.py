@@ -241,9 +241,9 @@ class SftParams(Section):
         "adamw_torch_fused", description="optimizer, as transformers names it"
     )
     optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
-        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+        "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
     )
-    trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
+    trl: str = Field("", description="further arguments of trl's SFTConfig: keys and values with an equals sign between, comma-separated")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     freeze_early: bool = Field(
@@ -373,9 +373,9 @@ class GrpoParams(Section):
         "adamw_torch_fused", description="optimizer, as transformers names it"
     )
     optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
-        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+        "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
     )
-    trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
+    trl: str = Field("", description="further arguments of trl's GRPOConfig: keys and values with an equals sign between, comma-separated")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     freeze_early: bool = Field(
