@@ -75,7 +75,10 @@ def furthest(one: RunFolder, two: RunFolder, name: str) -> float:
 
 
 def logged(run: RunFolder, name: str) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if not k.startswith("time/") and k != "step_time"} for row in read_jsonl(run.log(name))]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "cache/")) and k != "step_time"}
+        for row in read_jsonl(run.log(name))
+    ]
 
 
 @pytest.fixture(scope="module")
