@@ -51,7 +51,7 @@ PLUG_INS = {
 TOOLS = {"pytest-xdist", "ruff", "mypy", "pandas-stubs", "types-pyyaml", "nbstripout", "pre-commit"}
 """Development tools that are commands or plug-ins."""
 
-MOST_FILES, MOST_LINES = 155, 26_000
+MOST_FILES, MOST_LINES = 160, 26_500
 
 
 def sources() -> dict[str, Path]:
