@@ -16,7 +16,6 @@ from test_sweep import write_sweep
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.pooled import means_table
-from timer1lib.runs import sweep as sweep_module
 from timer1lib.runs.engines.seam import Resources
 from timer1lib.runs.runner import Project
 from timer1lib.runs.sweep import SweepResult, sweep
@@ -43,25 +42,27 @@ def cluster() -> Iterator[Any]:
         found.shutdown()
 
 
-EVALUATE = """
+SFT = """
 import json, os, time
 from pathlib import Path
-row = {{"row": resamples, "node": os.environ.get("TIMER1_SWEEP_NODE"), "cards": os.environ.get("CUDA_VISIBLE_DEVICES")}}
+from timer1lib.runfolder import RunFolder
+row = {{"row": steps, "node": os.environ.get("TIMER1_SWEEP_NODE"), "cards": os.environ.get("CUDA_VISIBLE_DEVICES")}}
 def mark(name):
     with open(Path({folder!r}) / name, "a") as stream: stream.write(json.dumps({{**row, "at": time.time()}}) + "\\n")
 mark("begun.jsonl")
-if resamples == 999: raise ValueError("one row's own error")
+if steps == 999: raise ValueError("one row's own error")
 time.sleep({seconds})
-(Path(run_dir) / "metrics.json").write_text(json.dumps({{"splits": {{"test_id": {{"grpo": {{"mIoU": resamples / 10}}}}}}}}))
+run = RunFolder(Path(run_dir), "sft")
+(run.staging / "metrics.json").write_text(json.dumps({{"splits": {{"test_id": {{"sft": {{"mIoU": steps / 10}}}}}}}}))
 mark("ended.jsonl")
 """
-ROWS = [100, 200, 300, 400, 500, 600, 700, 800, 999]
+ROWS = [100, 200, 300, 400, 500, 600, 999]
 
 
 def project_of(folder: Path, seconds: float) -> Project:
-    """Stubs whose 05 says where and when it runs, and whose result is the row's own."""
+    """Stubs whose 02 says where and when it runs, and leaves a result of the row's own."""
     folder.mkdir()
-    return make_project(folder / "p", {**BODIES, "evaluate": EVALUATE.format(folder=str(folder), seconds=seconds)})
+    return make_project(folder / "p", {**BODIES, "sft": BODIES["sft"] + SFT.format(folder=str(folder), seconds=seconds)})
 
 
 def marks(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -70,17 +71,14 @@ def marks(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def run_sweep(folder: Path, gpus: float = 1.0, **options: Any) -> tuple[SweepResult, str]:
-    path = write_sweep(folder, grid={"evaluate.resamples": ROWS}, until="05", gpus=gpus, cpus=1)
+    path = write_sweep(folder, grid={"sft.steps": ROWS}, until="02", gpus=gpus, cpus=1)
     stream = io.StringIO()
     return sweep(path, out=folder / "out", stream=stream, **options), stream.getvalue()
 
 
-def test_every_row_sees_a_card_of_its_own_and_a_node_may_die(
-    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweep_module, "_compare", lambda runs: ({}, ""))
+def test_every_row_sees_a_card_of_its_own_and_a_node_may_die(tmp_path: Path, cluster: Any) -> None:
     local, _ = run_sweep(tmp_path / "local", gpus=0, project=project_of(tmp_path / "local", 0), jobs=2)
-    assert [row["name"] for row in local.failed] == ["resamples=999"]
+    assert [row["name"] for row in local.failed] == ["steps=999"]
 
     far, killed = tmp_path / "ray", threading.Event()
     project = project_of(far, 2.0)
@@ -96,10 +94,10 @@ def test_every_row_sees_a_card_of_its_own_and_a_node_may_die(
     result, log = run_sweep(far, project=project, engine="ray", address=cluster.address, storage=str(tmp_path / "kept"))
     assert killed.is_set()
     assert "it is tried again" in log
-    assert [(row["name"], row["error"]) for row in result.failed] == [("resamples=999", result.failed[0]["error"])], log
-    assert "05_evaluate, cell 3: ValueError: one row's own error" in result.failed[0]["error"]
+    assert [(row["name"], row["error"]) for row in result.failed] == [("steps=999", result.failed[0]["error"])], log
+    assert "02_sft, cell 3: ValueError: one row's own error" in result.failed[0]["error"]
     assert means_table(result.rows) == means_table(local.rows), log
-    assert "80.0" in means_table(result.rows)
+    assert "60.0" in means_table(result.rows)
     assert [row["name"] for row in result.rows] == [row["name"] for row in local.rows]
     begun, ended = marks(far, "begun.jsonl"), {row["row"]: row["at"] for row in marks(far, "ended.jsonl")}
     assert len(begun) > len(ROWS), "a row that the dead node had begun was begun again"
@@ -112,7 +110,7 @@ def test_every_row_sees_a_card_of_its_own_and_a_node_may_die(
     # each row stands here as an ordinary run, though it ran elsewhere
     for row in (row for row in result.rows if not row["error"]):
         assert (far / "out" / row["name"] / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 0\n"
-    assert sum(stage["how"] == "ran" for row in result.rows for stage in row["stages"].values()) == 4 + 8, (
+    assert sum(stage["how"] == "ran" for row in result.rows for stage in row["stages"].values()) == 1 + 6, (
         "what is shared runs once"
     )
 

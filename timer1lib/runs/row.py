@@ -47,7 +47,8 @@ class RowProcess:
             environment["OMP_NUM_THREADS"] = environment[CORES_VARIABLE] = str(job["cpus"])
         if not Path(job["project"]["notebooks"]).is_dir():
             raise Timer1Error(f"{job['project']['notebooks']}: no such folder on this node; every node needs the project there")
-        self.folder = scratch(job, environment.get(NODE_VARIABLE, "")) if job["storage"] else Path(job["folder"])
+        self.scratch = bool(job["storage"])
+        self.folder = scratch(job, environment.get(NODE_VARIABLE, "")) if self.scratch else Path(job["folder"])
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RESULT).unlink(missing_ok=True)
         atomic_write_json(self.folder / JOB, {**job, "folder": str(self.folder), "parent": os.getpid()})
@@ -64,7 +65,10 @@ class RowProcess:
         if status is None:
             return None
         try:
-            return Outcome(**read_json(self.folder / RESULT))
+            outcome = Outcome(**read_json(self.folder / RESULT))
+            if self.scratch:  # all that counts lies in the storage
+                shutil.rmtree(self.folder, ignore_errors=True)
+            return outcome
         except (Timer1Error, TypeError):
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
             return Outcome(f"the row's process {how}; see {self.folder / LOG}", {}, lost=status < 0)
@@ -91,8 +95,6 @@ def run_here(job: Mapping[str, Any], more: Mapping[str, str] | None = None) -> d
                     send_line(job, line)
     finally:
         process.end()
-    if job["storage"] and not outcome.lost:
-        shutil.rmtree(process.folder, ignore_errors=True)
     return {"error": outcome.error, "stages": outcome.stages, "lost": outcome.lost, "claimed": outcome.claimed}
 
 
@@ -127,7 +129,7 @@ def run_row(path: str) -> int:
             outcome["stages"] = read_json(manifest)["stages"] if manifest.stat().st_mtime_ns != before else {}
     if job["storage"]:
         try:
-            StoredStages(out, job["storage"], job["sweep"]).send_row(out)
+            StoredStages(out, job["storage"], job["sweep"]).send_row(out, outcome["stages"])
         except Exception as error:  # each file system has errors of its own
             outcome["error"] = outcome["error"] or f"{job['storage']}: {error}"
     atomic_write_json(out / RESULT, outcome)

@@ -119,8 +119,11 @@ class StoredStages(Store):
         self.storage.write(f"stages/{entry_name(stage, stamp.key)}.json", path.read_bytes())
         path.unlink()
 
-    def send_row(self, out: Path) -> None:
-        """Bring what a row's process wrote beside its stages to the storage."""
+    def send_row(self, out: Path, stages: Mapping[str, Mapping[str, Any]]) -> None:
+        """Bring what a row's process wrote beside its stages to the storage, and stages that stood here and not there."""
+        for stage in (stage for stage in STAGES if stage.notebook in stages):
+            if self.storage.read(f"stages/{entry_name(stage, str(stages[stage.notebook]['key']))}.json") is None:
+                self.put(RunFolder(out), stage)
         for path in [*(out / name for name in _BESIDE), *out.glob("notebooks/*.failed.ipynb")]:
             if path.is_file():
                 self.storage.write(f"{self._rows}/{out.name}/{path.relative_to(out).as_posix()}", path.read_bytes())
