@@ -66,7 +66,7 @@ class RowProcess:
             return None
         try:
             outcome = Outcome(**read_json(self.folder / RESULT))
-            if self.scratch:  # all that counts lies in the storage
+            if self.scratch and outcome.error is None:  # all of it lies in the storage
                 shutil.rmtree(self.folder, ignore_errors=True)
             return outcome
         except (Timer1Error, TypeError):
