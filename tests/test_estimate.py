@@ -89,7 +89,7 @@ def test_arithmetic_and_memory_are_those_of_a_measured_model(family: str) -> Non
     tokens, mask = ragged_completions(1, group, length)
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        tower_features(model, prompt.video, prompt.grid)  # type: ignore[arg-type]
+        merged_features(model, prompt.video, prompt.grid)  # type: ignore[arg-type]
     # its attention is outside the counter on a CPU and small here; mergers run too
     assert counter.get_total_flops() == pytest.approx(sizes.tower_flops(512, 64), rel=0.1)
 
