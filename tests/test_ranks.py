@@ -75,7 +75,10 @@ def furthest(one: RunFolder, two: RunFolder, name: str) -> float:
 
 
 def logged(run: RunFolder, name: str) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if not k.startswith("time/") and k != "step_time"} for row in read_jsonl(run.log(name))]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "cache/")) and k != "step_time"}
+        for row in read_jsonl(run.log(name))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +117,8 @@ def kill(folder: Path, what: str) -> threading.Thread:
     def wait() -> None:
         while not any(folder.glob(".work/**/checkpoint-10/trainer_state.json")):
             time.sleep(0.01)
-        server = next(p for p in psutil.Process().children() if "timer1lib.workers.server" in p.cmdline())
+        servers = [p for p in psutil.Process().children() if p.status() != "zombie" and "timer1lib.workers.server" in p.cmdline()]
+        server = next(p for p in servers if p.children())
         (server if what == "server" else server.children()[-1]).kill()
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -180,8 +184,8 @@ def test_a_number_that_does_not_fit_is_one_line(world: Path, tmp_path: Path) -> 
     stage = open_stage("grpo", new_run(world, tmp_path, 3) | GRPO)
     with pytest.raises(Timer1Error, match=r"3 processes must divide grpo.prompts_per_step 4"):
         grpo.train(stage)
-    with pytest.raises(Timer1Error, match=r"shared.processes 3 must divide sft.batch_size 16"):
-        validated(Params, {"shared": {"processes": 3}}, "p.yaml")
+    with pytest.raises(Timer1Error, match=r"3 processes must divide sft.batch_size 16"):
+        check_files(validated(Params, {"shared": {"processes": 3}}, "p.yaml"))
     with pytest.raises(Timer1Error, match=r"'zero' is none of ddp, fsdp2, and no accelerate config file"):
         validated(Params, {"shared": {"parallel": "zero"}}, "p.yaml")
     with pytest.raises(Timer1Error, match=r"shared.parallel 'zero.yaml': no such accelerate config file"):
@@ -189,29 +193,31 @@ def test_a_number_that_does_not_fit_is_one_line(world: Path, tmp_path: Path) -> 
 
 
 def test_sharded_weights_train_as_whole_ones_and_are_saved_as_an_ordinary_folder(world: Path, tmp_path: Path) -> None:
-    few = {"steps": 6, "save_every": 4}
+    few = {"steps": 4, "save_every": 3}
     whole, sharded = (sft_run(world, tmp_path / kind, 2, parallel=kind, **few) for kind in ("ddp", "fsdp2"))
     assert furthest(whole, sharded, "sft") < 1e-5
-    few = {"steps_per_epoch": 6, "save_every": 4}
+    few = {"steps_per_epoch": 4, "save_every": 3}
     whole, sharded = (grpo_run(world, tmp_path / f"{kind}-grpo", 2, parallel=kind, **few) for kind in ("ddp", "fsdp2"))
     assert list(read_jsonl(whole.log("rollouts"))) == list(read_jsonl(sharded.log("rollouts")))
     assert furthest(whole, sharded, "grpo") < 1e-5
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
-def test_adapters_train_alike_on_two_ranks(world: Path, tmp_path: Path, parallel: str) -> None:
-    few = {"steps": 4, "lora_rank": 4, "learning_rate": 1e-3}
-    one, two = sft_run(world, tmp_path / "one", 1, **few), sft_run(world, tmp_path / "two", 2, parallel=parallel, **few)
-    assert furthest(one, two, "sft") < 1e-5
-    few = {"steps_per_epoch": 4, "lora_rank": 4, "learning_rate": 1e-3}
-    one, two = grpo_run(world, tmp_path / "g1", 1, **few), grpo_run(world, tmp_path / "g2", 2, parallel=parallel, **few)
-    assert list(read_jsonl(one.log("rollouts"))) == list(read_jsonl(two.log("rollouts")))
-    assert furthest(one, two, "grpo") < 1e-5
+def test_adapters_train_alike_on_two_ranks_whole_or_sharded(world: Path, tmp_path: Path) -> None:
+    few = {"steps": 3, "lora_rank": 4, "learning_rate": 1e-3}
+    one = sft_run(world, tmp_path / "one", 1, **few)
+    for kind in ("ddp", "fsdp2"):
+        assert furthest(one, sft_run(world, tmp_path / kind, 2, parallel=kind, **few), "sft") < 1e-5
+    few = {"steps_per_epoch": 3, "lora_rank": 4, "learning_rate": 1e-3}
+    one = grpo_run(world, tmp_path / "grpo", 1, **few)
+    for kind in ("ddp", "fsdp2"):
+        two = grpo_run(world, tmp_path / f"grpo-{kind}", 2, parallel=kind, **few)
+        assert list(read_jsonl(one.log("rollouts"))) == list(read_jsonl(two.log("rollouts")))
+        assert furthest(one, two, "grpo") < 1e-5
 
 
 def test_what_grpo_has_besides_is_the_same_on_two_ranks(world: Path, tmp_path: Path) -> None:
     more = {
-        "steps_per_epoch": 6, "beta": 0.02, "dynamic_sampling": 2, "entropy_coefficient": 1e-2, "groups_per_forward": 2, "updates_per_rollout": 2,
+        "steps_per_epoch": 4, "beta": 0.02, "dynamic_sampling": 2, "entropy_coefficient": 1e-2, "groups_per_forward": 2, "updates_per_rollout": 2,
         "loss_type": "grpo", "epochs": 2, "phase_policy": "carry", "schedule": "sample_filtering", "filter_high": 1.0,
     }  # fmt: skip
     runs = []
@@ -227,8 +233,8 @@ def test_what_grpo_has_besides_is_the_same_on_two_ranks(world: Path, tmp_path: P
         runs.append(RunFolder(folder))
     one, two = runs
     assert list(read_jsonl(one.log("rollouts"))) == list(read_jsonl(two.log("rollouts")))
-    assert any(row["groups_failed"] for row in logged(one, "grpo"))
-    assert any(row["groups_resampled"] for row in logged(one, "grpo"))
+    assert any(row.get("groups_failed") for row in logged(one, "grpo"))
+    assert any(row.get("groups_resampled") for row in logged(one, "grpo"))
     for a, b in zip(logged(one, "grpo"), logged(two, "grpo"), strict=True):
         assert a == pytest.approx(b | {"entropy": a["entropy"], "kl": a["kl"]}, abs=1e-3)  # means over other forwards
     for epoch in (1, 2):
@@ -242,8 +248,7 @@ def test_a_persons_own_accelerate_config_starts_the_ranks(world: Path, tmp_path:
         "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nuse_cpu: true\nnum_processes: 1\nnum_machines: 1\n"
     )
     few = {"steps": 2, "save_every": 2}
-    plain, own = (sft_run(world, tmp_path / kind[-5:], 1, parallel=kind, **few) for kind in ("ddp", str(config)))
-    assert furthest(plain, own, "sft") < 1e-9
+    assert len(logged(sft_run(world, tmp_path / "one", 1, parallel=str(config), **few), "sft")) == 2
     options = new_run(world, tmp_path / "two", 2, parallel=str(config)) | SFT | few
     with pytest.raises(Timer1Error, match=r"accelerate.yaml: 1 of 2 ranks were started"):  # as it does on a CPU
         sft.train(open_stage("sft", options))

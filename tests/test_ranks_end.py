@@ -123,7 +123,7 @@ def test_a_killed_server_is_told_and_another_one_takes_its_place(tmp_path: Path)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_ranks_and_server_end_with_who_started_them(number: int, tmp_path: Path) -> None:
     code = (
-        "import json, sys; from pathlib import Path; from timer1lib.workers import launch; from timer1lib.workers.nodes import Nodes;"
+        "import json, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from pathlib import Path; from timer1lib.workers import launch; from timer1lib.workers.nodes import Nodes;"
         "launch.IMPORTS = ('torch',); launch.carry_out(json.loads(sys.argv[1]), Path(sys.argv[2]), Nodes())"
     )
     given = [json.dumps(job(tmp_path, "wait")), str(tmp_path / "stub.job")]

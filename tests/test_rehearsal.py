@@ -26,7 +26,7 @@ from timer1lib.models.load import load_model  # noqa: E402
 from timer1lib.params.load import load_params  # noqa: E402
 from timer1lib.params.sections import SharedParams  # noqa: E402
 from timer1lib.progress import RUNNER_VARIABLE  # noqa: E402
-from timer1lib.rehearsal import rehearse  # noqa: E402
+from timer1lib.rehearsal import rehearse, standin  # noqa: E402
 from timer1lib.rehearsal.layouts import LAYOUTS, QUESTIONS, durations_csv, layout_of  # noqa: E402
 from timer1lib.rehearsal.rows import Rows  # noqa: E402
 from timer1lib.rehearsal.standin import build_stand_in, into_hub_cache, short_answer  # noqa: E402
@@ -157,8 +157,11 @@ def test_a_reference_by_hub_id(tmp_path: Path, here: None) -> None:
 
 
 def stand_in(folder: Path, model: str, form: str = "timer1", **shared: Any) -> Any:
+    """A stand-in that was hardly taught: its answers are not looked at here."""
     samples = [Sample(f"s{i}", "v.mp4", f"the person opens door {i}", 12.0 + 9 * i, [(2.0, 6.0)]) for i in range(3)]
-    return build_stand_in(folder, SharedParams(model=model, form=form, **shared), forms.load(form), samples, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(standin, "STEPS", 1)
+        return build_stand_in(folder, SharedParams(model=model, form=form, **shared), forms.load(form), samples, 0)
 
 
 @pytest.mark.parametrize(("model", "kind"), [(SEVEN, "qwen2_5_vl"), (THREE, "qwen3_vl")])

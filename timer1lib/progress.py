@@ -132,10 +132,11 @@ def _in_kernel() -> bool:
 
 
 def quiet_libraries() -> None:
-    """Switch off the bars of the hub, transformers and datasets, which read these when they are imported.
+    """Switch off the bars of the hub, transformers and datasets, and what they tell about us, as they are imported.
 
     A person who wants them sets HF_HUB_DISABLE_PROGRESS_BARS=0.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 

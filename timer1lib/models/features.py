@@ -87,14 +87,23 @@ def tower_features(model: nn.Module, pixels: Tensor, grid: Tensor) -> Tensor:
     heads = family.mergers(tower)
 
     def keep(index: int) -> Any:
-        return lambda _, args: taps.__setitem__(index, args[0])
+        # in a merger's place: what it would make is not wanted, and its weights may be sharded over ranks
+        def forward(given: Tensor, *_: Any, **__: Any) -> Tensor:
+            taps[index] = given
+            return given.reshape(-1, tower.spatial_merge_size**2 * given.shape[-1])
 
-    hooks = [merger.register_forward_pre_hook(keep(i)) for i, merger in enumerate(heads)]
+        return forward
+
+    before = [vars(merger).get("forward") for merger in heads]
     try:
+        for i, merger in enumerate(heads):
+            merger.forward = keep(i)
         tower(pixels.to(tower.dtype), grid_thw=grid)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for merger, own in zip(heads, before, strict=True):
+            del merger.forward
+            if own is not None:
+                merger.forward = own
     features = torch.cat([taps[i] for i in range(len(heads))], dim=-1)
     order = family.patch_order(tower, grid)
     if order is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from timer1lib.data.selection import LENGTH_BANDS
 from timer1lib.params.load import validated
 from timer1lib.params.sections import Params
 from timer1lib.params.trainer import STOCHASTIC
@@ -62,7 +63,6 @@ RULES: tuple[tuple[str, Change, str], ...] = (
     ("sft.save_every", at_most(1), "so that saving is rehearsed"),
     ("difficulty.batch_size", at_most(4), LITTLE),
     ("difficulty.rollouts", at_most(2), LITTLE),
-    ("difficulty.n", at_most(4), FEW),
     ("grpo.epochs", at_most(2), "one that filters, and one that goes on from it"),
     ("grpo.steps_per_epoch", once(1), STEPS),
     ("grpo.updates_per_rollout", at_most(2), STEPS),
@@ -119,6 +119,9 @@ def scaled(params: Params, given: Mapping[str, tuple[Any, str]], answer_tokens: 
         put(
             "evaluate.grounded_tokens", min(tree["evaluate"]["grounded_tokens"], 2 * answer), "what the stand-in answers is short"
         )
+    if not _idle(params, "difficulty.n"):
+        few = 2 * (len(LENGTH_BANDS) + 1) if params.difficulty.even else 4  # as many from each band of lengths
+        put("difficulty.n", min(tree["difficulty"]["n"], few), FEW)
     if not _idle(params, "grpo.prompts_per_step"):
         put("grpo.groups_per_forward", min(grpo["groups_per_forward"], 2), LITTLE)
         put("grpo.prompts_per_step", min(grpo["prompts_per_step"], 2), LITTLE)

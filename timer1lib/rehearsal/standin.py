@@ -170,7 +170,7 @@ def _teach(loaded: LoadedModel, form: AnswerForm, samples: Sequence[Sample], ans
     if not samples:
         return 32
     rng, side = np.random.default_rng(seed), 2 * loaded.geometry.factor
-    noise = Frames(rng.integers(0, 256, (4, side, side, 3), dtype=np.uint8), np.arange(4) * 1.0, 4.0, 1.0, "noise")
+    noise = Frames(rng.integers(0, 256, (4, side, side, 3), dtype=np.uint8), np.arange(4, dtype=np.float64), 4.0, 1.0, "noise")
     rows = [encode_prompt(loaded, noise, form.ask(s.query, s.duration), answers[s.id]) for s in samples]
     model = loaded.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.0)

@@ -30,9 +30,8 @@ class NotebookFailed(Exception):
 
 
 def execute(
-    source: Path, target: Path, failed: Path, parameters: Mapping[str, Any], cwd: Path, lock: Path, display: Display,
-    environment: Mapping[str, str],
-) -> None:  # fmt: skip
+    source: Path, target: Path, failed: Path, parameters: Mapping[str, Any], cwd: Path, lock: Path, display: Display
+) -> None:
     """Run a notebook and put the executed copy at `target` when it is whole; a failed one goes to `failed` and raises."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -62,7 +61,7 @@ def execute(
             stderr_file=heard,
             # what papermill does not know it hands on to nbclient
             on_cell_start=lambda cell, cell_index: display.cell(cell_index + 1, total),
-            kernel_manager_class=_kernel_manager({**own, **environment, **display.environment()}, kernel),
+            kernel_manager_class=_kernel_manager({**own, **display.environment()}, kernel),
             store_widget_state=False,
             shutdown_kernel="immediate",
         )

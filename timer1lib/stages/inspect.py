@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 
 
 def samples(stage: Stage[InspectParams]) -> list[Item]:
-    """Every grounding sample of the chosen splits with every chosen checkpoint's answer; a Timer1Error where none is there."""
+    """Every grounding sample of the chosen splits with every chosen checkpoint's answer; a Timer1Error where none is there.
+
+    None of a run that tests on questions alone.
+    """
     params = stage.params
+    known = stage.run.splits() if stage.run.data("splits.json").is_file() else {}
+    tests = [entry["kind"] for name, entry in known.items() if not name.startswith("train")]
+    if tests and "grounding" not in tests and not params.splits:
+        return []
     return load_items(stage.run, split_list(params.splits), split_list(params.checkpoints), forms.load(stage.shared.form))
 
 
@@ -37,6 +44,8 @@ def overview(stage: Stage[InspectParams], items: list[Item]) -> pd.DataFrame:
     """A row a checkpoint: samples, mean IoU in percent, samples that got better and worse by more than 0.1 IoU."""
     import pandas as pd
 
+    if not items:
+        return pd.DataFrame(columns=["checkpoint", "samples", "mIoU %"]).set_index("checkpoint")
     first, _ = compared(stage, items)
     rows = []
     for label in [row.label for row in items[0].rows]:
@@ -59,12 +68,17 @@ def histogram(items: list[Item]) -> go.Figure:
     """Share of samples by IoU, a line a checkpoint."""
     from timer1lib.view.figures import iou_histogram
 
-    labels = [row.label for row in items[0].rows]
+    labels = [row.label for row in items[0].rows] if items else []
     return iou_histogram({x: [item.iou(row) for item in items for row in item.rows if row.label == x] for x in labels})
 
 
-def look(stage: Stage[InspectParams], items: list[Item]) -> Inspector:
-    """Table, scrubber and scatter over the samples; a static picture of the first ones where there is no kernel."""
+def look(stage: Stage[InspectParams], items: list[Item]) -> Any:
+    """Table, scrubber and scatter over the samples; a static picture of the first ones where there is no kernel.
+
+    A sentence where there are none.
+    """
+    if not items:
+        return f"{stage.run.root} tests on questions alone: 05_evaluate has their accuracy, and there are no segments to look at."
     return _inspector(stage, items, "checkpoints")
 
 

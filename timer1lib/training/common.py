@@ -57,7 +57,7 @@ def load_trained(name: str | Path, params: SftParams | GrpoParams, shared: Share
     quantised = params.weights if params.weights in QUANTISED else ""
     loaded = load_shared(name, shared, dtype=weights_dtype(params.weights, params.lora_rank, shared.dtype), quantised=quantised)
     if params.freeze_vision:
-        freeze_vision_tower(loaded.model, getattr(torch, shared.dtype), params.last_merger_only)
+        freeze_vision_tower(loaded.model, getattr(torch, shared.dtype), params.freeze_early)
     return loaded
 
 

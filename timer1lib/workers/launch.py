@@ -42,6 +42,8 @@ _LAUNCH = (
     "import runpy, sys; from timer1lib.processes import leave_with; leave_with(int(sys.argv.pop(1))); "
     "runpy.run_module('accelerate.commands.launch', run_name='__main__', alter_sys=True)"
 )
+_BEFORE_IMPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""No thread of a library that asks the network or keeps house in the background, where a person did not set them otherwise."""
 _START_SECONDS = 60.0
 _ENDING_SECONDS = 10.0
 """How long this machine's ranks may take to end after another machine's have."""
@@ -88,7 +90,9 @@ def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
     try:
         while (end := group.ended()) is None:
             shown.update()
-            _raise_errors(folder, job)
+            if any(folder.glob("error.*.json")):
+                end = _soon(group)  # where a rank was killed, that is why the others failed
+                break
             if not (folder / "job.json").is_file():
                 given_up = min(given_up, time.monotonic() + _ENDING_SECONDS)
             if time.monotonic() > given_up:
@@ -96,13 +100,22 @@ def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
             time.sleep(POLL_SECONDS / 4)
         shown.update()
         if end["rank"] is not None or end.get("status"):
-            _raise_errors(folder, job)
+            if not end.get("signal"):
+                _raise_errors(folder, job)
             why = _why(end, folder, job["processes"] * nodes.count)
             if nodes.count > 1 and folder.is_dir():  # for the other machines
                 atomic_write_json(folder / f"error.{end['rank']}.json", {"rank": end["rank"], "known": False, "text": why})
             raise RankFailed(why)
     finally:
         group.close()
+
+
+def _soon(group: Started) -> Mapping[str, Any]:
+    """What became of a group in which a rank has said that it failed."""
+    deadline = time.monotonic() + 1.0
+    while (end := group.ended()) is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS / 10)
+    return end or {"rank": -1}
 
 
 def join(root: Path, nodes: Nodes, said: Callable[[str], object]) -> None:
@@ -215,7 +228,8 @@ def server() -> socket.socket:
     with contextlib.suppress(OSError):
         if address:
             return _connected(address)
-    address = os.environ[SERVER_VARIABLE] = start_server()
+    start_server()
+    address = os.environ[SERVER_VARIABLE]
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
@@ -236,18 +250,19 @@ def _connected(address: str) -> socket.socket:
     return connection
 
 
-def start_server(threads: int = 0) -> str:
-    """Start a server that ends with this process; returns its address. It imports nothing heavy before it is told to.
+def start_server(threads: int = 0) -> subprocess.Popen[bytes]:
+    """Start a server that ends with this process. It imports nothing heavy before it is told to.
 
-    `threads`: of OpenMP, which reads them when torch is imported; 0 leaves them as the environment has them.
+    Its address goes into the environment, where kernels that this process starts find it. `threads`: of OpenMP, which reads
+    them when torch is imported; 0 leaves them as the environment has them.
     """
     name = f"timer1-{os.getpid()}-{secrets.token_hex(8)}"
     address = f"@{name}" if sys.platform == "linux" else f"{tempfile.mkdtemp(prefix='timer1-')}/{name[-8:]}"
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-m", "timer1lib.workers.server", address, str(os.getpid()), *IMPORTS]
-    environment = _environment() | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload]
-    return address
+    environment = {**_BEFORE_IMPORTS, **_environment()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    os.environ[SERVER_VARIABLE] = address
+    return subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload,no-any-return]
 
 
 def _environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ Runs in a fork of `workers.server`, or as `python -m timer1lib.workers.rank JOB_
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import logging
@@ -29,6 +30,7 @@ _PATIENCE = timedelta(hours=2)
 
 def main(folder: Path) -> int:
     """Do the job of a folder as the rank that the environment names; returns the exit status."""
+    faulthandler.enable()  # a crash in a library says where
     job = read_json(folder / "job.json")
     os.chdir(job["cwd"])
     lock = hold_run(Path(job["lock"]))
@@ -79,8 +81,9 @@ def _join(job: dict[str, Any], folder: Path) -> None:
     on_gpu = job["device"] != "cpu" and torch.cuda.is_available()
     if team.size == 1:
         return
-    import torch.distributed as dist
+    import torch.distributed
 
+    dist: Any = torch.distributed
     options: dict[str, Any] = {}
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

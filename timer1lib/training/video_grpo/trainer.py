@@ -32,6 +32,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
+from timer1lib.errors import Timer1Error
 from timer1lib.models.decoding import take_over
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
@@ -78,6 +79,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
     """
 
     _buffered_inputs: Any
+    entropy_coef: float
 
     def __init__(
         self,
@@ -193,7 +195,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
     @property
     def _updates(self) -> int:
         """Optimizer steps that share a generation."""
-        return max(1, self.args.steps_per_generation // self.args.gradient_accumulation_steps)
+        return max(1, int(self.args.steps_per_generation) // int(self.args.gradient_accumulation_steps))
 
     def _unit_tokens(self, mask: Tensor, source: GroupSource) -> Tensor:
         """For each of this rank's rows, the completion tokens of all rows that the loss averages together (N,)."""
@@ -310,9 +312,21 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if rewards.isnan().any():  # gathered, so that all ranks stop here together
+            self._stop_at_a_reward()
         if self._batch is not None:
             self._batch.rewards = rewards
         return rewards
+
+    def _stop_at_a_reward(self) -> None:
+        """End a training in which a reward failed, at a checkpoint of the steps that are done."""
+        said = [
+            line for lines in team.all([f for each in self.reward_funcs for f in getattr(each, "failures", [])]) for line in lines
+        ]
+        if step := self.state.global_step:
+            self._save_checkpoint(self.model, trial=None)
+        first = said[0] if said else "a reward is NaN"
+        raise Timer1Error(f"{first}; training stopped after {step} steps, which are kept")
 
     def _rollout_rows(self, batch: _Batch, weighted: Tensor) -> list[dict[str, Any]]:
         texts = self.processing_class.batch_decode(batch.completions, skip_special_tokens=True)
@@ -368,7 +382,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         forwards = self.current_gradient_accumulation_steps * team.size
         groups = forwards * self.args.per_device_train_batch_size // self.num_generations
         units = groups // (self.args.groups_per_loss or groups)
-        return float(here) * forwards / units
+        return float(here * forwards / units)
 
     def _get_per_token_logps_and_entropies(
         self,
