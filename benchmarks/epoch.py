@@ -65,7 +65,7 @@ def trained(folder: Path, samples: dict[str, Sample], prompts: int, *, caches: b
         )  # fmt: skip
         trainer = VideoGRPOTrainer(
             loaded.model, reward(samples), args, encode_prompt=encode,
-            feature_cache=FeatureCache(folder / "cache" / "features") if caches else None,
+            feature_cache=FeatureCache(folder / "cache") if caches else None,
             train_dataset=Dataset.from_list([{"sample_id": s.id, "prompt": s.query} for s in samples.values()]),
             processing_class=loaded.processor,
         )  # fmt: skip

@@ -408,3 +408,69 @@ def test_real_video_files_and_a_renamed_copy(tmp_path: Path) -> None:
     report = audit(tmp_path, *rows, videos=videos)
     codes = {(f.id, f.code) for f in report.details}
     assert {("1", "leakage"), ("3", "undecodable"), ("4", "duration_mismatch")} <= codes
+
+
+def many_videos(folder: Path, count: int) -> Path:
+    """A file of annotations with a small video for each row; every fifth is a copy of another split's, encoded again."""
+    from fractions import Fraction
+
+    from make_videos import write_video
+
+    rows = []
+    for i in range(count):
+        copied = i % 5 == 4
+        steps = range(0, 1000 + 40 * (i - copied), 40)
+        write_video(folder / f"{i}.mp4", steps, Fraction(1, 1000), gop=6 if copied else 12, size=(32, 256))
+        rows.append({**CLEAN, "id": str(i), "video": f"{i}.mp4", "query": f"thing {i} moves", "windows": [[0.1, 0.5]]})
+        rows[-1] |= {"duration": None, "split": "test" if copied else "train"}
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "rows.jsonl"
+
+
+def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    from timer1lib.clock import Sampling
+    from timer1lib.inference.clock_report import max_clock_error
+    from timer1lib.video import store
+
+    monkeypatch.setattr(store, "FEW", 4)
+    path = many_videos(tmp_path, 10)
+    (tmp_path / "3.mp4").write_bytes((tmp_path / "3.mp4").read_bytes()[:700])
+    one, two = (audit_files([path], videos=tmp_path, workers=workers).to_json() for workers in (0, 2))
+    assert one == two
+    assert one["findings"]["undecodable"] == 1
+    assert "videos checked: 10/10" in capfd.readouterr().err
+    samples = [Sample(str(i), f"{i}.mp4", "q", 1.0) for i in range(10)]
+    asked = (samples, tmp_path, Sampling("frames", frames=4, factor=28), "assets/tiny-qwen3-vl")
+    clocks = [max_clock_error(*asked, workers=workers) for workers in (0, 2)]
+    assert clocks[0] == clocks[1]
+    assert set(clocks[0]["failed"]) == {"3"}
+    assert sum(clocks[0]["decoders"].values()) == 9
+
+
+def test_a_decoder_that_hangs_is_ended_named_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from timer1lib.video import store
+
+    path = many_videos(tmp_path, 5)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nfrom timer1lib.video import probe\nreal = probe._timeline\n"
+        "probe._timeline = lambda path, *rest: time.sleep(1e6) if path.endswith('2.mp4') else real(path, *rest)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(store, "FEW", 1)
+    monkeypatch.setattr(store, "PATIENCE_S", 3.0)
+    report = audit_files([path], videos=tmp_path, workers=2)
+    assert [(f.id, f.code) for f in report.details if f.code == "undecodable"] == [("2", "undecodable")]
+    assert "2.mp4: its decoder gave no answer in 3 s" in next(f.message for f in report.details if f.code == "undecodable")
+    assert report.dropped_by == {"undecodable": 1, "leakage": 1}  # the others were looked at, pictures and all
+
+
+def test_where_deep_keeps_its_verdicts_can_be_said(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    path = many_videos(tmp_path, 1)
+    cache = tmp_path / "mine"
+    command = [sys.executable, "-m", "timer1lib.cli", "audit", str(path), "--videos", str(tmp_path), "--deep", "--workers", "1"]
+    done = subprocess.run([*command, "--cache", str(cache)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((cache / "checked").glob("*/*.entry"))) == 1

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -28,16 +26,6 @@ ray = pytest.importorskip("ray", reason="the extra [ray] is not installed (make 
 CARDS = (3, 3, 2)
 
 
-def ports() -> dict[str, int]:
-    """Named ports: a node whose agents choose their own gives up where they need more than 15 s for it, as beside other work."""
-    names = ("runtime_env_agent_port", "dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port")
-    with contextlib.ExitStack() as stack:
-        free = [stack.enter_context(socket.socket()) for _ in names]
-        for one in free:
-            one.bind(("", 0))
-        return dict(zip(names, (one.getsockname()[1] for one in free), strict=True))
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
@@ -45,9 +33,11 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Without the dashboard's agents: beside other work they take longer than the 15 s that a node waits for them.
+        patch.setattr("ray._private.utils.get_dashboard_dependency_error", lambda: ImportError("not wanted"))
         memory = {"object_store_memory": 80 << 20}
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **ports(), **memory})
-        found.parts = [found.add_node(num_cpus=4, num_gpus=n, **ports(), **memory) for n in CARDS]
+        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
+        found.parts = [found.add_node(num_cpus=4, num_gpus=n, **memory) for n in CARDS]
         found.wait_for_nodes()
         yield found
         found.shutdown()
@@ -56,7 +46,7 @@ def cluster() -> Iterator[Any]:
 EVALUATE = """
 import json, os, time
 from pathlib import Path
-row = {{"row": resamples, "node": os.environ.get("TIMER1_NODE"), "cards": os.environ.get("CUDA_VISIBLE_DEVICES")}}
+row = {{"row": resamples, "node": os.environ.get("TIMER1_SWEEP_NODE"), "cards": os.environ.get("CUDA_VISIBLE_DEVICES")}}
 def mark(name):
     with open(Path({folder!r}) / name, "a") as stream: stream.write(json.dumps({{**row, "at": time.time()}}) + "\\n")
 mark("begun.jsonl")
@@ -134,7 +124,7 @@ def test_what_the_cluster_lacks_is_one_line(tmp_path: Path, cluster: Any) -> Non
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("127.0.0.1:1", "nobody answers there"), ("nonsense", "host:port"), ("ray://127.0.0.1:1", "nobody answers there")],
+    [("127.0.0.1:1", "nobody answers at"), ("nonsense", "host:port"), ("ray://127.0.0.1:1", "nobody answers at")],
 )
 def test_an_address_that_nobody_answers_at_is_one_line_within_seconds(address: str, words: str) -> None:
     from timer1lib.runs.engines import open_engine

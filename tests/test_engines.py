@@ -216,9 +216,22 @@ def below(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+STEPS = """
+import os, time
+from pathlib import Path
+from timer1lib.runfolder import RunFolder
+run = RunFolder(Path(run_dir), "curate"); log = run.data("steps.txt"); log.parent.mkdir(parents=True, exist_ok=True)
+done = len(log.read_text().split()) if log.exists() else 0
+with open(run.root.parent / "pids.txt", "a") as stream: stream.write(f"{os.getpid()} from {done}\\n")
+for step in range(done, 20):
+    time.sleep(float(os.environ["STUB_STEP_SECONDS"]))
+    with open(log, "a") as stream: stream.write(f"{step}\\n")
+"""
+
+
 def test_nothing_outlives_a_sweep_whatever_the_signal_and_a_new_start_goes_on(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "p")
-    path = write_sweep(tmp_path, rows=[{"name": "a"}, {"name": "b", "set": {"grpo.beta": 0.5}}], until="04")
+    project = make_project(tmp_path / "p", {"curate": STEPS})
+    path = write_sweep(tmp_path, rows=[{"name": "a"}, {"name": "b", "set": {"curate.world_seed": 5}}], until="01")
     command = [sys.executable, "-m", "timer1lib.cli", "sweep", str(path), "--jobs", "2"]
     pids = project.root / "outputs" / "sweeps" / "s" / "pids.txt"
 
@@ -249,8 +262,8 @@ def test_nothing_outlives_a_sweep_whatever_the_signal_and_a_new_start_goes_on(tm
     assert len(begun()) == 8
     assert min(begun()[2:]) > 0, "all went on where they were"
     for row in "ab":
-        steps = (project.root / "outputs" / "sweeps" / "s" / row / "logs" / "grpo.jsonl").read_text().split()
-        assert steps == [str(i * i) for i in range(20)]
+        steps = (project.root / "outputs" / "sweeps" / "s" / row / "data" / "steps.txt").read_text().split()
+        assert steps == [str(i) for i in range(20)]
 
 
 def stub_sweep(folder: Path, project: Project, **options: Any) -> tuple[Any, str]:

@@ -91,10 +91,10 @@ def test_the_oldest_go_when_the_folder_is_full(tmp_path: Path) -> None:
     small = FeatureCache(tmp_path, disk_gb=3.5 * size / 1e9)
     assert small.get("name0") is not None  # read just now: no longer the oldest
     small.put("name9", torch.zeros(50, 1, 20))
-    left = {path.stem for path in tmp_path.glob("*/*.entry")}
+    left = {path.stem for path in tmp_path.glob("*/*/*.entry")}
     assert left == {"name0", "name3", "name9"}
     small.put("name8", torch.zeros(50, 1, 20))
-    assert sum(path.stat().st_size for path in tmp_path.glob("*/*.entry")) <= 3.5 * size
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*/*.entry")) <= 3.5 * size
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
@@ -161,3 +161,48 @@ def test_frozen_means_all_but_the_mergers() -> None:
     assert tower_is_frozen(model)
     model.model.visual.blocks[0].norm1.weight.requires_grad_(True)
     assert not tower_is_frozen(model)
+
+
+def test_an_entry_of_another_shape_is_computed_again(tmp_path: Path, caplog: Any) -> None:
+    model = random_model("qwen3_vl")
+    prompt = video_prompt("qwen3_vl")
+    video = (prompt["pixel_values_videos"], prompt["video_grid_thw"])
+    right = FeatureCache(None).features(model, "t", [video], ["x"])[0]
+    cache = FeatureCache(tmp_path, memory_gb=0)
+    cache.features(model, "t", [video], ["x"])
+    (entry,) = tmp_path.glob("features/*/*.entry")
+    cache.put(entry.stem, torch.zeros(3, 1, 2))  # whole by its digest, and still another video's
+    assert torch.equal(cache.features(model, "t", [video], ["x"])[0], right)
+    assert "made again" in caplog.text
+
+
+def test_a_cache_that_does_not_pay_is_left_alone(tmp_path: Path, caplog: Any) -> None:
+    model = random_model("qwen3_vl")
+    prompt = video_prompt("qwen3_vl")
+    video = (prompt["pixel_values_videos"], prompt["video_grid_thw"])
+    cache = FeatureCache(tmp_path)
+    right = cache.features(model, "t", [video], ["x"])[0]
+    assert str(cache.costs).startswith("1 misses")
+    cache.costs.hit(32.0, 16)
+    cache.costs.miss(16.0, 16)
+    assert torch.equal(cache.features(model, "t", [video], ["x"])[0], right)
+    assert "does not pay" in caplog.text
+    assert cache.costs.hits == 16  # it was not even looked into
+    cache.costs.miss(100.0, 1)
+    assert cache.costs.pays
+    assert "saved" in str(cache.costs)
+
+
+def test_by_default_features_are_kept_on_a_cpu_alone(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from timer1lib.params.sections import GrpoParams, SharedParams
+    from timer1lib.training.grpo import feature_cache
+
+    def kept(device: str, **changes: Any) -> bool:
+        loaded: Any = SimpleNamespace(device=torch.device(device))
+        return feature_cache(GrpoParams(**changes), SharedParams(cache_dir=str(tmp_path)), loaded) is not None
+
+    assert [kept("cpu"), kept("cuda")] == [True, False]
+    assert [kept("cpu", cache_features=False), kept("cuda", cache_features=True)] == [False, True]
+    assert not kept("cpu", freeze_vision=False)

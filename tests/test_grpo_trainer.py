@@ -210,9 +210,9 @@ def test_the_tower_runs_once_a_group_and_never_again_with_a_cache(folders: dict[
 
     # videos of 4 and 5 frame pairs, 4 patches each: 16 and 20 rows; 3 + 3 in the two batches of 6 samples
     assert sum(tower_rows(None, 2)) == 3 * 16 + 3 * 20
-    cache = FeatureCache(tmp_path / "features")
+    cache = FeatureCache(tmp_path / "cache")
     assert sum(tower_rows(cache, 4)) == 3 * 16 + 3 * 20  # two epochs
-    assert tower_rows(FeatureCache(tmp_path / "features"), 2) == []  # another run
+    assert tower_rows(FeatureCache(tmp_path / "cache"), 2) == []  # another run
 
 
 def test_a_cache_needs_a_frozen_tower(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_small_rollout_calls_sample_the_same(folders: dict[str, Path], tmp_path:
 
     ends = []
     for most in (10**6, 100):
-        monkeypatch.setattr(module, "ROLLOUT_TOKENS", most)
+        monkeypatch.setattr(module, "rollout_tokens", lambda *_, most=most: most)
         seen: list[Any] = []
         tr, _ = trainer(folders["qwen3_vl"], tmp_path, max_steps=1, on_rollouts=lambda _, rows, seen=seen: seen.append(rows))
         tr.train()

@@ -322,3 +322,37 @@ def test_several_users_at_once(tmp_path: Path, videos: list[Path]) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(use, stores))
     assert errors == []
+
+
+def test_all_kinds_of_entries_share_one_limit(tmp_path: Path) -> None:
+    frames = DiskCache.of(tmp_path, "frames", 100_000)
+    features, shown = DiskCache.of(tmp_path, "features", 100_000), DiskCache.of(tmp_path, "playable")
+    assert shown.limit_bytes == 100_000  # as it was last said
+    note = DiskCache.of(tmp_path, "hashes", 100_000)
+    (tmp_path / "world-1" / "a").mkdir(parents=True)
+    (tmp_path / "world-1" / "a" / "film.mp4").write_bytes(bytes(500_000))
+    os.utime(tmp_path / "world-1" / "a" / "film.mp4", (0, 0))
+    note.put("00note", b"short")
+    os.utime(note.path("00note"), (1, 1))
+    for k, cache in enumerate([frames, features, shown, frames, features]):
+        cache.put(f"{k:02d}entry", bytes(30_000))
+        os.utime(cache.path(f"{k:02d}entry"), (1000 + k, 1000 + k))
+    frames.trim()
+    left = {path.name.split(".")[0] for path in tmp_path.glob("*/*/*.entry")}
+    assert left == {"00note", "03entry", "04entry", "02entry"} or left == {"00note", "03entry", "04entry"}
+    assert frames.size_bytes() <= 100_000
+    assert (tmp_path / "world-1" / "a" / "film.mp4").is_file()
+
+
+def test_costs_are_counted_and_a_cache_that_costs_more_is_left_alone(tmp_path: Path, videos: list[Path]) -> None:
+    store = FrameStore(tmp_path, 1.0)
+    store.get(videos[0], SAMPLING)
+    store.get(videos[0], SAMPLING)
+    assert (store.costs.hits, store.costs.misses) == (1, 1)
+    assert 0 < store.costs.hit_s <= store.seconds_waited
+    store.costs.hit(1000.0, 20)
+    store.costs.miss(1.0, 20)
+    assert same(store.get(videos[0], SAMPLING), read_frames(videos[0], SAMPLING))
+    assert store.misses == 2  # there, and not read
+    store.get(videos[1], SAMPLING)
+    assert store.key(videos[1], SAMPLING) not in store.cache

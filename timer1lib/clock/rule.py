@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import types
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from timer1lib.clock.positions import IMAGE, VIDEO, PositionConfig, positions
 from timer1lib.errors import Timer1Error
+from timer1lib.weak import WeakMethod
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,9 @@ def install_rule(model: Any, config: PositionConfig, rule: ClockRule = "auto") -
     wrong = PositionConfig(config.merge, config.tokens_per_second, text_restarts=True)
     core.timer1_needs_time = config.tokens_per_second is not None
     core.timer1_positions = {"published": config, "wrong_text": wrong}.get(name)
-    core.get_rope_index = types.MethodType(_get_rope_index, core)
-    core.compute_3d_position_ids = types.MethodType(_compute_3d_position_ids, core)
-    outer._prepare_position_ids_for_generation = types.MethodType(_prepare_position_ids_for_generation, outer)
+    core.get_rope_index = WeakMethod(_get_rope_index, core)
+    core.compute_3d_position_ids = WeakMethod(_compute_3d_position_ids, core)
+    outer._prepare_position_ids_for_generation = WeakMethod(_prepare_position_ids_for_generation, outer)
     in_use = RuleInUse(name, agrees, _describe(name, agrees))
     log.info("clock: %s", in_use.text)
     return in_use

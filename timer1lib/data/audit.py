@@ -93,19 +93,21 @@ def audit_files(
     notes: Sequence[Note] = (),
     probe: ProbeSeconds = probe_seconds,
     deep: FrameStore | None = None,
+    workers: int = 0,
 ) -> AuditReport:
     """Read and audit annotation files together; files count as different splits unless their rows name one.
 
     Args:
         videos: folder of the videos; with it files are looked up, probed and compared by content.
         deep: decodes every video whole to find damage behind the first frame.
+        workers: processes that look at the videos; 0 does so in place.
         treatments: {code: keep | clip | swap | drop}, over the defaults in `findings.CODES`.
 
     Raises:
         Timer1Error: a file that cannot be read at all, an unknown treatment, no such folder.
     """
     results = [read_annotations(path, format) for path in dict.fromkeys(map(str, paths))]
-    return audit_results(results, videos, treatments, limits, notes, probe, deep=deep)
+    return audit_results(results, videos, treatments, limits, notes, probe, deep=deep, workers=workers)
 
 
 def audit_results(
@@ -118,6 +120,7 @@ def audit_results(
     as_published: Sequence[str] = (),
     deep: FrameStore | None = None,
     only_listed: Sequence[str] = (),
+    workers: int = 0,
 ) -> AuditReport:
     """`audit_files` for files that were read already.
 
@@ -136,7 +139,7 @@ def audit_results(
     unknown = apply_notes(records, notes)
     contents = None
     if videos is not None:
-        contents = check_videos(records, VideoFolder(Path(videos).expanduser()), limits, probe, deep)
+        contents = check_videos(records, VideoFolder(Path(videos).expanduser()), limits, probe, deep, workers)
     for record in records:
         check_row(record, limits)
     check_duplicates(records, limits)

@@ -4,13 +4,14 @@ two files show the same, though their bytes differ: encoded again, scaled, in an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,10 @@ from timer1lib.data.checks import Limits, is_generic
 from timer1lib.data.findings import Record
 from timer1lib.data.readers.base import stem
 from timer1lib.errors import Timer1Error
-from timer1lib.files import safe_join, sha256_file
-from timer1lib.progress import Progress
+from timer1lib.files import safe_join
+from timer1lib.video.images import content_digest, is_frame_folder, is_image
+from timer1lib.video.probe import size_and_change
+from timer1lib.video.store import each_file
 
 if TYPE_CHECKING:
     from timer1lib.video.store import FrameStore
@@ -33,7 +36,7 @@ class VideoFolder:
     """The folder that holds the videos. Names from annotation files are looked up in it, never outside.
 
     A published path such as `./dataset/timer1/videos/tvgbench_data/KWZSA.mp4` is tried whole, then without its
-    leading folders one by one; a name without an ending is tried with the usual ones.
+    leading folders one by one; a name without an ending is tried with the usual ones. A folder of images is a video too.
     """
 
     root: Path
@@ -57,6 +60,9 @@ class VideoFolder:
                         return Path(candidate + ending)
                 except OSError:
                     return None
+            if is_frame_folder(self.root / candidate):
+                safe_join(self.root, candidate)
+                return Path(candidate)
         found = self._stems().get(stem(name), [])
         return found[0] if len(found) == 1 and not is_generic(stem(name)) else None
 
@@ -70,11 +76,16 @@ class VideoFolder:
 
     def _stems(self) -> dict[str, list[Path]]:
         if self._by_stem is None:
-            self._by_stem = {}
+            self._by_stem, folders = {}, []
             for folder, _, files in os.walk(self.root):
+                if folder != str(self.root) and any(map(is_image, files)):
+                    folders.append(Path(folder).relative_to(self.root))
                 for file in sorted(files):
                     if Path(file).suffix.lower() in ENDINGS:
                         self._by_stem.setdefault(stem(file), []).append(Path(folder, file).relative_to(self.root))
+            for path in folders:
+                if not any(found.suffix for found in self._by_stem.get(path.name, [])):  # a film beside its pictures is the film
+                    self._by_stem.setdefault(path.name, []).append(path)
         return self._by_stem
 
 
@@ -95,10 +106,12 @@ def check_videos(
     limits: Limits,
     probe: ProbeSeconds = probe_seconds,
     deep: FrameStore | None = None,
+    workers: int = 0,
 ) -> dict[str, str]:
     """Look up and probe the file of every row, each file once.
 
     Args:
+        workers: processes that probe and take fingerprints.
         deep: decodes the whole of every file that could be probed, in its workers, and remembers what it found.
 
     Returns:
@@ -108,11 +121,17 @@ def check_videos(
     by_name: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_name[record.published.video].append(record)
-    progress = Progress("videos checked", len(by_name))
-    seconds: dict[str, float] = {}
+    found = {name: _look_up(name, group, folder) for name, group in by_name.items()}
+    paths = list(dict.fromkeys(path for path in found.values() if path))
+    if probe is probe_seconds:
+        files: list[tuple[Path, list[Any]]] = [(folder.root / path, []) for path in paths]
+        probed = dict(zip(paths, each_file(f"{__name__}:{probe.__name__}", files, workers, "videos checked"), strict=True))
+    else:
+        probed = {path: _attempted(probe, folder.root / path) for path in paths}
+    seconds = {path: value for path, value in probed.items() if not isinstance(value, Timer1Error)}
     for name, group in by_name.items():
-        _check_file(name, group, folder, limits, probe, seconds)
-        progress.update()
+        if path := found[name]:
+            _check_file(group, path, probed[path], limits)
     if deep is not None:
         verdicts = deep.damaged(folder.root / path for path in seconds)
         for record in records:
@@ -124,34 +143,41 @@ def check_videos(
         if record.readable_video:
             splits[record.readable_video].add(record.split)
     if limits.compare_pictures and len({split for names in splits.values() for split in names}) > 1:
-        contents |= look_alikes(folder.root, seconds, {path: frozenset(names) for path, names in splits.items()})
+        contents |= look_alikes(folder.root, seconds, {path: frozenset(names) for path, names in splits.items()}, workers)
     return contents
 
 
-def _check_file(
-    name: str, group: Sequence[Record], folder: VideoFolder, limits: Limits, probe: ProbeSeconds, known: dict[str, float]
-) -> None:
+def _look_up(name: str, group: Sequence[Record], folder: VideoFolder) -> str | None:
+    """The file's path below the folder; rows whose file is not there or outside have it said."""
     try:
         relative = folder.find(name)
     except Timer1Error as error:
         for record in group:
             record.find("outside_root", str(error))
-        return
+        return None
     if relative is None:
         for record in group:
             record.find("missing_video", f"no file for {name!r} in {folder.root}")
-        return
+        return None
     for record in group:
         record.readable_video = relative.as_posix()
+    return relative.as_posix()
+
+
+def _attempted(probe: ProbeSeconds, path: Path) -> float | Timer1Error:
     try:
-        seconds = known[relative.as_posix()] = probe(folder.root / relative)
+        return probe(path)
     except Timer1Error as error:
-        for record in group:
-            record.find("undecodable", str(error))
-        return
+        return error
+
+
+def _check_file(group: Sequence[Record], path: str, seconds: float | Timer1Error, limits: Limits) -> None:
     for record in group:
-        record.sample.video = relative.as_posix()
-        _check_length(record, seconds, limits)
+        if isinstance(seconds, Timer1Error):
+            record.find("undecodable", str(seconds))
+        else:
+            record.sample.video = path
+            _check_length(record, seconds, limits)
 
 
 def _check_length(record: Record, seconds: float, limits: Limits) -> None:
@@ -185,8 +211,9 @@ def _check_length(record: Record, seconds: float, limits: Limits) -> None:
 def _contents(paths: set[str], folder: VideoFolder) -> dict[str, str]:
     by_size: dict[int, list[str]] = defaultdict(list)
     for path in sorted(paths):
-        by_size[(folder.root / path).stat().st_size].append(path)
-    return {path: sha256_file(folder.root / path) for same in by_size.values() if len(same) > 1 for path in same}
+        with contextlib.suppress(Timer1Error):  # empty, and said to be
+            by_size[size_and_change(folder.root / path)[0]].append(path)
+    return {path: content_digest(folder.root / path) for same in by_size.values() if len(same) > 1 for path in same}
 
 
 FRAMES, CELLS = 12, 7
@@ -216,33 +243,40 @@ def same_footage(a: Print, b: Print) -> bool:
     return bool(min(a.std(), b.std()) >= PLAIN and np.abs(a - b).mean() <= CLOSE)
 
 
-def look_alikes(root: Path, seconds: Mapping[str, float], splits: Mapping[str, frozenset[str]]) -> dict[str, str]:
+def look_alikes(
+    root: Path, seconds: Mapping[str, float], splits: Mapping[str, frozenset[str]], workers: int = 0
+) -> dict[str, str]:
     """{path: name of its group} for files of different splits that show the same.
 
     Only files whose durations (`seconds`, by path below `root`) agree to a tenth of a second (or half a percent) are decoded
     and compared.
     """
     ordered = sorted(seconds, key=lambda path: (seconds[path], path))
-    prints: dict[str, Print | None] = {}
+    pairs = list(_close_in_length(ordered, seconds, splits))
+    needed = list(dict.fromkeys(path for pair in pairs for path in pair))
+    answers = each_file(f"{__name__}:{listed_print.__name__}", [(root / path, []) for path in needed], workers, "videos compared")
+    prints = {p: np.array(a, dtype=np.float64) for p, a in zip(needed, answers, strict=True) if not isinstance(a, Timer1Error)}
     groups: dict[str, str] = {}
+    for first, second in pairs:
+        if first in prints and second in prints and same_footage(prints[first], prints[second]):
+            group = groups.get(first) or groups.get(second) or f"footage of {first}"
+            groups[first] = groups[second] = group
+    return groups
+
+
+def _close_in_length(
+    ordered: Sequence[str], seconds: Mapping[str, float], splits: Mapping[str, frozenset[str]]
+) -> Iterator[tuple[str, str]]:
+    """Pairs of different splits whose durations agree; `ordered` is by duration."""
     for i, first in enumerate(ordered):
         for second in ordered[i + 1 :]:
             if seconds[second] - seconds[first] > max(0.1, 0.005 * seconds[first]):
                 break
-            if splits[first] == splits[second]:
-                continue
-            for path in (first, second):
-                if path not in prints:
-                    prints[path] = _print(root / path)
-            a, b = prints[first], prints[second]
-            if a is not None and b is not None and same_footage(a, b):
-                group = groups.get(first) or groups.get(second) or f"footage of {first}"
-                groups[first] = groups[second] = group
-    return groups
+            if splits[first] != splits[second]:
+                yield first, second
 
 
-def _print(path: Path) -> Print | None:
-    try:
-        return fingerprint(path)
-    except Timer1Error:
-        return None
+def listed_print(path: str) -> list[Any]:
+    """`fingerprint` as lists, for a worker's answer; JSON gives every number back as it was."""
+    listed: list[Any] = fingerprint(Path(path)).tolist()
+    return listed

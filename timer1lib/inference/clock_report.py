@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from timer1lib.files import safe_join
 from timer1lib.models.config import temporal_geometry
 from timer1lib.video.decode import Clip, choose_decoder, clip_frames, read_frames
 from timer1lib.video.probe import Timeline, timeline
+from timer1lib.video.store import each_file
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -173,13 +175,19 @@ def error_limit(
 
 
 def max_clock_error(
-    samples: Iterable[Sample], root: str | Path, sampling: Sampling, model: str, timestamps: Timestamps = "auto"
+    samples: Iterable[Sample],
+    root: str | Path,
+    sampling: Sampling,
+    model: str,
+    timestamps: Timestamps = "auto",
+    workers: int = 0,
 ) -> dict[str, Any]:
     """The largest clock error over a run's samples, from the files' timestamps, without decoding.
 
     Args:
         root: folder that `Sample.video` is relative to.
         model: folder or hub id, of which only `config.json` is read.
+        workers: processes that read the files.
 
     Returns:
         `max_error_s` and the `id` of its sample (None for no readable sample), `over_limit`: how many of the samples
@@ -188,33 +196,40 @@ def max_clock_error(
     """
     patch, rate = temporal_geometry(model, timestamps)
     result: dict[str, Any] = {"max_error_s": None, "id": None, "over_limit": 0, "samples": 0, "failed": {}}
-    decoders: dict[Path, str] = {}
-    known: dict[tuple[str, float | None, float | None], tuple[float, bool]] = {}
-    for sample in samples:
-        result["samples"] += 1
-        key = (sample.video, sample.video_start, sample.video_end)
+    asked = list(samples)
+    wanted = list(dict.fromkeys((s.video, s.video_start, s.video_end) for s in asked))
+    known: dict[tuple[str, float | None, float | None], Any] = {}
+    for key in wanted:
         try:
-            if key not in known:
-                path = safe_join(root, sample.video)
-                known[key] = _file_error(path, (sample.video_start, sample.video_end), sampling, patch, rate)
-                decoders[path] = decoders.get(path) or choose_decoder(path)
+            known[key] = safe_join(root, key[0])
         except Timer1Error as error:
-            result["failed"][sample.id] = str(error)
+            known[key] = error
+    inside = {key: path for key, path in known.items() if isinstance(path, Path)}
+    files = [(path, [list(key[1:]), asdict(sampling), patch, rate]) for key, path in inside.items()]
+    known |= zip(inside, each_file(f"{__name__}:{file_clock.__name__}", files, workers, "clocks read"), strict=True)
+    decoders = {path: known[key][2] for key, path in inside.items() if not isinstance(known[key], Timer1Error)}
+    for sample in asked:
+        result["samples"] += 1
+        answer = known[sample.video, sample.video_start, sample.video_end]
+        if isinstance(answer, Timer1Error):
+            result["failed"][sample.id] = str(answer)
             continue
-        worst, over = known[key]
+        worst, over, _ = answer
         result["over_limit"] += over
         if result["max_error_s"] is None or worst > result["max_error_s"]:
             result["max_error_s"], result["id"] = worst, sample.id
     return {**result, "decoders": dict(sorted(Counter(decoders.values()).items()))}
 
 
-def _file_error(path: Path, clip: Clip, sampling: Sampling, patch: int, rate: float | None) -> tuple[float, bool]:
+def file_clock(path: str, asked: list[Any], sampled: dict[str, Any], patch: int, rate: float | None) -> tuple[float, bool, str]:
+    """The largest error of a clip's frames in seconds, whether one is over its limit, and the file's decoder; for a worker."""
+    clip, sampling = (asked[0], asked[1]), Sampling(**sampled)
     _, times, _ = clip_frames(timeline(path), clip)
     choice = choose_frames(times, sampling, patch)
     chosen = times[choice.indices]
     errors = np.abs(told_times(chosen, choice.step_s, patch, rate, sampling.time_scale) - chosen)
     limit = error_limit(chosen, choice.step_s, patch, rate, source_gaps(timeline(path), clip, chosen))
-    return float(errors.max()), bool((errors > limit).any())
+    return float(errors.max()), bool((errors > limit).any()), choose_decoder(path)
 
 
 def _warnings(

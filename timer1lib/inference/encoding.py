@@ -7,6 +7,7 @@ around it.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -205,6 +206,8 @@ def answer_all(
                     answers = asker.ask(batch if whole else list(left.values()), number)
                     ledger.add([answer for answer in answers if answer.id in left])
                     progress.update(min(len(left) * team.size, len(order) - progress.done))  # the others are about as far
+        if store is None:
+            sys.stdout.write(f"frames: {asker.store.costs}\n")
     return ledger.finish(order)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
@@ -22,6 +22,7 @@ from timer1lib.inference.ledger import (
     swap_videos,
     take_shard,
 )
+from timer1lib.models.decoding import decoding, described
 from timer1lib.models.inputs import banned_token_ids, sample_prompt
 from timer1lib.schema import Prediction, Sample
 
@@ -44,6 +45,7 @@ def predict(
     shard: tuple[int, int] | None = None,
     temperature: float = 0.0,
     num_samples: int = 1,
+    repetition_penalty: float = 1.0,
     store: FrameStore | None = None,
     perturb: Perturbation | None = None,
     grounded: bool = False,
@@ -60,6 +62,7 @@ def predict(
         out_path: with `shard` (k, n) the answers go to `shard_path(out_path, shard)`; `merge_shards` joins them.
         temperature: 0 answers greedily.
         num_samples: answers a sample, consecutive rows with the sample's id; more than 1 needs a temperature.
+        repetition_penalty: on tokens that prompt or answer hold already (arXiv 1909.05858, section 4.1); 1 is none.
         store: decoded frames; None makes one from `shared`.
         perturb: `swap` asks about another sample's video, `shuffle` about the video with its frames in random order.
         grounded: ask multiple-choice samples for the time span as well as the letter, answered in TVG-R1's form.
@@ -69,11 +72,15 @@ def predict(
         Timer1Error: a setting is out of range, or two samples share an id.
     """
     _check(samples, max_new_tokens, batch_size, temperature, num_samples, perturb)
+    if repetition_penalty <= 0:
+        raise Timer1Error(f"repetition_penalty {repetition_penalty}: must be above 0; 1 is none")
     asked = take_shard(swap_videos(samples) if perturb == "swap" else samples, shard)
-    options = _Options(max_new_tokens, temperature, num_samples, perturb, grounded, shared.seed if seed is None else seed)
-    settings = settings_of(loaded, shared, asked, shard, **{**asdict(options), "seed": options.seed if temperature else None})
-    ledger = Ledger(shard_path(out_path, shard), settings, num_samples)
+    seed = shared.seed if seed is None else seed
+    options = _Options(max_new_tokens, temperature, num_samples, repetition_penalty, perturb, grounded, seed)
     asker = _Asker(loaded, shared, resolve_video, options)
+    told = {**asdict(options), "seed": options.seed if temperature else None, "decoding": described(asker.decoding)}
+    settings = settings_of(loaded, shared, asked, shard, **told)
+    ledger = Ledger(shard_path(out_path, shard), settings, num_samples)
     return answer_all(asked, ledger, asker, batch_size, label, store, whole=temperature > 0)
 
 
@@ -98,6 +105,7 @@ class _Options:
     max_new_tokens: int
     temperature: float
     num_samples: int
+    repetition_penalty: float
     perturb: Perturbation | None
     grounded: bool
     seed: int
@@ -110,11 +118,8 @@ class _Asker(Asker):
         super().__init__(loaded, shared, resolve_video)
         self.options = options
         self.form = forms.load(shared.form)
-        self.banned = sorted(banned_token_ids(loaded))
-        self.decoding: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "do_sample": options.temperature > 0}
-        if options.temperature > 0:
-            self.decoding |= {"temperature": options.temperature, "top_p": 1.0, "top_k": 0}
-            self.decoding |= {"num_return_sequences": options.num_samples}
+        same = {name: getattr(options, name) for name in ("max_new_tokens", "temperature", "num_samples", "repetition_penalty")}
+        self.decoding = decoding(loaded.model, loaded.tokenizer, banned=banned_token_ids(loaded), **same)
 
     def answer(self, ready: Sequence[Sample], frames: dict[Hashable, Frames], number: int) -> list[list[Prediction]]:
         texts = iter(self._generate(ready, frames, self.options.seed + 1_000_003 * number))
@@ -149,9 +154,7 @@ class _Asker(Asker):
         tokenizer, device = self.loaded.tokenizer, self.loaded.device
         with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            tokens = self.loaded.model.generate(
-                **inputs, **self.decoding, suppress_tokens=self.banned or None, pad_token_id=tokenizer.pad_token_id
-            )
+            tokens = self.loaded.model.generate(**inputs, **self.decoding)
         new = tokens[:, inputs["input_ids"].shape[1] :]
         texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
         return texts

@@ -83,11 +83,12 @@ def shared_for(model: str) -> SharedParams:
 def _generate(loaded: LoadedModel, batch: dict[str, Any], max_new_tokens: int) -> str:
     import torch
 
+    from timer1lib.models.decoding import decoding
     from timer1lib.models.inputs import banned_token_ids
 
     inputs = {key: value.to(loaded.device) for key, value in batch.items()}
-    banned = banned_token_ids(loaded)
+    options = decoding(loaded.model, loaded.tokenizer, max_new_tokens=max_new_tokens, banned=banned_token_ids(loaded))
     with torch.inference_mode():
-        tokens = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, suppress_tokens=banned)
+        tokens = loaded.model.generate(**inputs, **options)
     text: str = loaded.tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return text.strip()

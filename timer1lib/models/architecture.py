@@ -9,8 +9,8 @@ from typing import Any
 from timer1lib.errors import Timer1Error
 
 ROLLOUT_TOKENS = 32_768
-"""Prompt tokens that are sampled from together at most, in training and in its estimate; what is sampled does not depend
-on it."""
+"""Prompt tokens that are sampled from together at most on a CPU, and in a training's estimate; a GPU's free memory decides
+there (`models.memory`). What is sampled does not depend on it."""
 
 
 @dataclass(frozen=True)

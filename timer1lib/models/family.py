@@ -64,7 +64,7 @@ class Family:
         hub_mark: in lower-case hub ids of the family, for models whose configuration is not at hand.
         factor: frame sides are multiples of this many pixels where no configuration says so.
         vision_tokens: tokens that stand for pictures and their marks; never sampled, and cut out of queries.
-        turn_start: the token that starts a turn; never sampled.
+        turn_start: the token that starts a turn; never sampled. `turn_end` ends one, and with it an answer.
         video_token: stands for a video's pixels; `vision_end` closes it.
         lora_targets: expression for the names of the text model's linear layers.
         sizes: facts of the published configurations, by the start of the hub id's last part.
@@ -79,6 +79,7 @@ class Family:
         "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     )  # fmt: skip
     turn_start: ClassVar[str] = "<|im_start|>"
+    turn_end: ClassVar[str] = "<|im_end|>"
     video_token: ClassVar[str] = "<|video_pad|>"
     vision_end: ClassVar[str] = "<|vision_end|>"
     lora_targets: ClassVar[str] = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"

@@ -14,7 +14,6 @@ frames of any length in one call, the attention is left alone.
 
 from __future__ import annotations
 
-import types
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from timer1lib.models.config import family_of_model
+from timer1lib.weak import WeakMethod
 
 _MARK = "_timer1_fast_vision"
 GRIDS_KEPT = 64
@@ -36,9 +36,9 @@ def speed_up_vision(model: nn.Module) -> nn.Module:
     if getattr(tower, _MARK, None):
         return model
     setattr(tower, _MARK, family)
-    tower.patch_embed.forward = types.MethodType(_patch_embed, tower.patch_embed)
+    tower.patch_embed.forward = WeakMethod(_patch_embed, tower.patch_embed)
     for block in tower.blocks:
-        block.attn.forward = types.MethodType(_attention, block.attn)
+        block.attn.forward = WeakMethod(_attention, block.attn)
     tower.register_forward_pre_hook(_add_tables, with_kwargs=True)
     return model
 

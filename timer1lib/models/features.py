@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import types
+import logging
+import time
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from timer1lib.models.config import family_of_model
-from timer1lib.video.cache import DiskCache
+from timer1lib.video.cache import Costs, DiskCache
+from timer1lib.weak import WeakMethod
 
 if TYPE_CHECKING:
     from timer1lib.models.load import LoadedModel
+
+log = logging.getLogger(__name__)
 
 _MARK = "_timer1_accepts_features"
 PATCHES_A_CALL = 65_536
@@ -130,7 +134,7 @@ def accept_features(model: nn.Module) -> nn.Module:
     tower: Any = family.tower(model)
     if not getattr(tower, _MARK, None):
         setattr(tower, _MARK, family)
-        tower.forward = types.MethodType(_forward, tower)
+        tower.forward = WeakMethod(_forward, tower)
     return model
 
 
@@ -183,13 +187,20 @@ class VideoFeatures:
 
 
 class FeatureCache:
-    """Features by key: the newest in memory on the CPU, the rest in a folder of bounded size (memory only where it is None).
+    """Features by key: the newest in memory on the CPU, the rest on disk (memory only where `cache_dir` is None).
 
-    What lies on disk is as safe as `video.cache.DiskCache` makes it; a damaged entry is computed again.
+    What lies on disk is as safe as `video.cache.DiskCache` makes it; a damaged entry, or one of another shape than the
+    video's, is computed again. Where reading takes as long as the tower does (`costs`), it is left alone.
+
+    Args:
+        cache_dir: of all kinds of entries; features go to `<cache_dir>/features`.
+        disk_gb: largest size of the whole of it.
     """
 
-    def __init__(self, folder: str | Path | None = None, *, disk_gb: float = 4.0, memory_gb: float = 0.5) -> None:
-        self.disk = None if folder is None else DiskCache(folder, int(disk_gb * 1e9))
+    def __init__(self, cache_dir: str | Path | None = None, *, disk_gb: float = 4.0, memory_gb: float = 0.5) -> None:
+        self.disk = None if cache_dir is None else DiskCache.of(cache_dir, "features", int(disk_gb * 1e9))
+        self.costs = Costs()
+        self._told = False
         self._memory_bytes = int(memory_gb * 1e9)
         self._memory: OrderedDict[str, Tensor] = OrderedDict()
         self._held = 0
@@ -209,20 +220,37 @@ class FeatureCache:
         Returns:
             (patches, 1, width) each, on the pixels' device.
         """
+        if not self.costs.pays:
+            if not self._told:
+                log.warning("the feature cache does not pay and is left alone: %s", self.costs)
+            self._told = True
+            return _computed(model, videos)
+        begun = time.perf_counter()
         names = [
             f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else pixels_key(*video)}-{tower}"
             for video, key in zip(videos, keys or [None] * len(videos), strict=True)
         ]
-        found = [self.get(name) for name in names]
+        found = [self._fitting(name, video[0]) for name, video in zip(names, videos, strict=True)]
         missing = {name: i for i, name in enumerate(names) if found[i] is None}
+        looked = time.perf_counter()
+        if len(videos) > len(missing):
+            self.costs.hit((looked - begun) * (len(videos) - len(missing)) / len(videos), len(videos) - len(missing))
         if missing:
             chosen = [videos[i] for i in missing.values()]
             fresh = dict(zip(missing, _computed(model, chosen), strict=True))
             for name, value in fresh.items():
                 self.put(name, value)
             self.computed += len(fresh)
+            self.costs.miss(time.perf_counter() - looked, len(fresh))
             found = [fresh[name] if value is None else value for name, value in zip(names, found, strict=True)]
         return [value.to(pixels.device) for value, (pixels, _) in zip(found, videos, strict=True) if value is not None]
+
+    def _fitting(self, name: str, pixels: Tensor) -> Tensor | None:
+        value = self.get(name)
+        if value is not None and (value.ndim != 3 or value.shape[:2] != (pixels.shape[0], 1)):
+            log.warning("cache entry %s has shape %s for %d patches; it is made again", name, tuple(value.shape), len(pixels))
+            return None
+        return value
 
     def get(self, name: str) -> Tensor | None:
         """A kept tensor on the CPU, or None."""
@@ -233,9 +261,14 @@ class FeatureCache:
         content = None if self.disk is None else self.disk.get(name)
         if content is None:
             return None
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
-        value = load(content)["features"]
+        try:
+            value = load(content)["features"]
+        except (SafetensorError, KeyError) as error:
+            log.warning("cache entry %s cannot be read (%s); it is made again", name, error)
+            return None
         self.from_disk += 1
         self._remember(name, value)
         return value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from timer1lib.errors import Timer1Error
 from timer1lib.files import read_json
 from timer1lib.models.config import cached_config, family_of, model_source
+from timer1lib.models.decoding import take_over
 from timer1lib.models.family import Family, Geometry
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def load_model(
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise Timer1Error(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
     model = (model if small else model.to(target)).eval()
+    take_over(model, processor.tokenizer)
     rule = family.install_rule(model, clock_rule)
     return LoadedModel(model, processor, family, rule, name, geometry)
 

@@ -32,7 +32,7 @@ _HOW = ("dtype", "attention", "device", "threads", "cache_dir", "cache_gb", "wor
 _MODEL = ("model", "revision", "form", *_SIGHT, *_HOW)
 
 SHARED_READ: dict[str, frozenset[str]] = {
-    "curate": frozenset({"seed", "model", "revision", "form", *_SIGHT, "cache_dir", "workers"}),
+    "curate": frozenset({"seed", "model", "revision", "form", *_SIGHT, "cache_dir", "cache_gb", "workers"}),
     "sft": frozenset({"seed", *_MODEL, "report_to"}),
     "difficulty": frozenset({"seed", *_MODEL}),
     "grpo": frozenset({"seed", *_MODEL, "report_to"}),

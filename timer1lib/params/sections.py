@@ -20,6 +20,7 @@ from timer1lib.params.trainer import (
     weights_dtype,
 )
 from timer1lib.rewards import REWARDS, parse_rewards
+from timer1lib.rules import SELECTION_RULES, check_rule, own_keep
 
 LARGEST_SEED = 2**32 - 1
 """What numpy and torch take alike."""
@@ -116,7 +117,7 @@ class SharedParams(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")
-    cache_gb: float = Field(4.0, gt=0, description="largest size of that cache in GB; the oldest entries go first")
+    cache_gb: float = Field(4.0, gt=0, description="largest size of all of that cache in GB; the oldest entries go first")
     report_to: Annotated[str, _names(*REPORTERS, needed=False)] = Field(
         "", description="trackers that 02 and 04 tell their log, comma-separated (tensorboard, wandb, ...); empty tells nobody"
     )
@@ -240,13 +241,13 @@ class SftParams(Section):
         "adamw_torch_fused", description="optimizer, as transformers names it"
     )
     optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
-        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+        "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
     )
-    trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
+    trl: str = Field("", description="further arguments of trl's SFTConfig, each a key and a value with an equals sign between")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    last_merger_only: bool = Field(
-        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    freeze_early: bool = Field(
+        False, description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
@@ -270,10 +271,17 @@ class DifficultyParams(Section):
     pool: str = Field("train", description="split that difficulty is measured on")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="tokens of an answer at most")
     batch_size: int = Field(32, ge=1, le=1024, description="answers generated together")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says"
+    )
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
-    rollout_reward: Annotated[str, _names(*REWARDS)] = Field("tiou, format", description="rewards added up (names of rewards.py)")
-    rule: Literal["gaussian", "uniform", "band", "random", "top_variance", "all"] = Field("all", description="selection rule")
+    rollout_reward: Annotated[str, _read_by(parse_rewards)] = Field(
+        "tiou, format", description="rewards added up, as in grpo.rewards"
+    )
+    rule: Annotated[str, _read_by(check_rule)] = Field(
+        "all", description=f"selection rule: {', '.join(SELECTION_RULES)}, or a weight of one's own (ideas/pick.py:mine)"
+    )
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
     std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")
@@ -300,7 +308,8 @@ class GrpoParams(Section):
 
     enabled: bool = Field(True, description="False leaves out reinforcement learning")
     rewards: Annotated[str, _read_by(parse_rewards)] = Field(
-        "tiou:1.0, format:1.0", description="rewards and their weights: tiou, iou, format, tvg_r1, tiou_centered, grounded_qa"
+        "tiou:1.0, format:1.0",
+        description=f"rewards and their weights: {', '.join(REWARDS)}, or one's own (ideas/edges.py:edge_iou:1.0)",
     )
     schedule: Literal["multi_epoch", "sample_filtering", "easy_to_hard", "hard_to_easy", "staged"] = Field(
         "sample_filtering", description="which samples each epoch trains on"
@@ -309,6 +318,9 @@ class GrpoParams(Section):
     steps_per_epoch: int = Field(0, ge=0, description="optimizer steps of an epoch; 0 sees every sample of the epoch once")
     filter_low: float = Field(0.0, ge=0, le=1, description="sample filtering keeps IoU above this")
     filter_high: float = Field(0.7, ge=0, le=1, description="sample filtering keeps IoU up to this")
+    keep: Annotated[str, _read_by(lambda text: text and own_keep(text))] = Field(
+        "", description="sample filtering by a rule of one's own (ideas/keep.py:mine) in place of the two bounds"
+    )
     filter_tokens: int = Field(
         0, ge=0, le=4096, description="sample filtering: tokens of an answer at most; 0: as many as a rollout's"
     )
@@ -361,20 +373,23 @@ class GrpoParams(Section):
         "adamw_torch_fused", description="optimizer, as transformers names it"
     )
     optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
-        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+        "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
     )
-    trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
+    trl: str = Field("", description="further arguments of trl's GRPOConfig, each a key and a value with an equals sign between")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    last_merger_only: bool = Field(
-        False, description="with freeze_vision: of several mergers (Qwen3-VL) train the last layer's alone, as TimeLens does"
+    freeze_early: bool = Field(
+        False, description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
         "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
     )
     rollouts: Literal["shared_prefix", "repeated"] = Field("shared_prefix", description="fast rollouts, or plain generation")
-    cache_features: bool = Field(True, description="keep the frozen vision tower's outputs on disk")
+    measure_batch: int = Field(0, ge=0, description="answers generated together between epochs; 0 follows free memory, up to 64")
+    cache_features: Literal["auto"] | bool = Field(
+        "auto", description="keep the frozen vision tower's outputs on disk: True, False, or auto, which does not on a GPU"
+    )
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
     log_rollouts_every: int = Field(5, ge=1, description="steps between rollouts kept for inspection")
 
@@ -407,6 +422,9 @@ class EvaluateParams(Section):
     )
     max_new_tokens: int = Field(48, ge=1, description="tokens of an answer at most")
     batch_size: int = Field(64, ge=1, description="questions that are answered together")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="on tokens that were said already; 1 is none, whatever the folder says"
+    )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the intervals, drawn over videos")
     question_method: Literal["likelihood", "letter", "none"] = Field(
         "likelihood", description="multiple choice by the likelihood of each letter, by a generated letter, or not at all"

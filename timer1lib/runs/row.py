@@ -28,10 +28,11 @@ from timer1lib.runs.execute import NotebookFailed
 from timer1lib.runs.runner import Project, run
 from timer1lib.runs.stamps import Claimed, Store
 from timer1lib.runs.storage import StoredStages, scratch, send_line
+from timer1lib.workers.nodes import CORES_VARIABLE
 
 JOB, RESULT, LOG = ".row.json", ".row-result.json", "run.log"
-NODE_VARIABLE = "TIMER1_NODE"
-"""The node that a row runs on, where an engine knows it."""
+NODE_VARIABLE = "TIMER1_SWEEP_NODE"
+"""The node that a row runs on, by the name its engine has for it."""
 _POLL_SECONDS = 0.2
 _LINE_SECONDS = 5.0
 
@@ -43,7 +44,7 @@ class RowProcess:
         """`more`: environment of this row, such as the cards that it may see."""
         environment = {**os.environ, **(more or {})}
         if job["cpus"]:
-            environment["OMP_NUM_THREADS"] = str(job["cpus"])
+            environment["OMP_NUM_THREADS"] = environment[CORES_VARIABLE] = str(job["cpus"])
         if not Path(job["project"]["notebooks"]).is_dir():
             raise Timer1Error(f"{job['project']['notebooks']}: no such folder on this node; every node needs the project there")
         self.folder = scratch(job, environment.get(NODE_VARIABLE, "")) if job["storage"] else Path(job["folder"])

@@ -24,6 +24,7 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.runs.graph import STAGES, StageRef
 from timer1lib.runs.stamps import Store, damaged, entry_name, read_stamp
 
+_BUCKETS = {"s3", "gs", "gcs", "abfs", "az", "oci", "oss"}
 _BESIDE = ("params.yaml", "manifest.json", "report.html", "run.log")
 
 
@@ -61,7 +62,7 @@ class Storage:
 
     def write(self, name: str, content: bytes) -> None:
         path = f"{self._root}/{name}"
-        self._fs.makedirs(os.path.dirname(path), exist_ok=True)
+        self._folder(path)
         self._fs.pipe_file(path, content)
 
     def send(self, source: Path, name: str) -> None:
@@ -70,8 +71,13 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             if self._fs.info(path)["size"] == source.stat().st_size:
                 return
-        self._fs.makedirs(os.path.dirname(path), exist_ok=True)
+        self._folder(path)
         self._fs.put_file(str(source), path)
+
+    def _folder(self, path: str) -> None:
+        """Make a file's folder; an object store has none, and would make a bucket of its own."""
+        if not _BUCKETS & {self._fs.protocol, *self._fs.protocol}:
+            self._fs.makedirs(os.path.dirname(path), exist_ok=True)
 
     def fetch(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -141,12 +141,21 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
     tests = [file for file, split in sources.split_of.items() if split not in training and not p.repair_test]
     # The world's films were drawn just now, are different by construction, and their plain backgrounds would only cost time.
     foreign = p.source == "files"
-    with FrameStore(resolve(stage.shared.cache_dir), workers=stage.shared.workers) as store:
+    shared = stage.shared
+    with FrameStore(resolve(shared.cache_dir), shared.cache_gb, shared.workers) as store:
         root, deep = sources.root if p.check_videos else None, store if foreign and p.deep_check else None
         limits = Limits(p.end_tolerance, p.short_window, p.whole_share, p.duration_tolerance, foreign)
         published = tests if foreign else ()
         report = audit_results(
-            sources.results, root, treatments(p), limits, notes_of(stage), as_published=published, only_listed=tests, deep=deep
+            sources.results,
+            root,
+            treatments(p),
+            limits,
+            notes_of(stage),
+            as_published=published,
+            only_listed=tests,
+            deep=deep,
+            workers=shared.workers,
         )
     _keep(stage, "audit.json", report.to_json())
     return report
@@ -233,7 +242,8 @@ def clock(stage: CurateStage, splits: Mapping[str, Sequence[Sample]]) -> dict[st
 
     samples = [sample for rows in splits.values() for sample in rows]
     shared = stage.shared
-    report = max_clock_error(samples, stage.run.video_root, sampling_for(shared), base_name(shared), shared.timestamps)
+    told = (base_name(shared), shared.timestamps, shared.workers)
+    report = max_clock_error(samples, stage.run.video_root, sampling_for(shared), *told)
     _keep(stage, "clock.json", report)
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,7 @@ def ask(stage: EvaluateStage) -> None:
                 if task.checkpoint == name:
                     _ask(stage, loaded, task, shard, store)
             del loaded
+        sys.stdout.write(f"frames: {store.costs}\n")
 
 
 PHASES = {"ask": ask}
@@ -149,7 +151,7 @@ def _ask(
         )  # fmt: skip
     return predict(
         loaded, task.samples, stage.run.video, stage.shared, task.path,
-        batch_size=p.batch_size, shard=shard, store=store, label=label,
+        batch_size=p.batch_size, shard=shard, store=store, label=label, repetition_penalty=p.repetition_penalty,
         max_new_tokens=p.grounded_tokens if task.kind == "grounded" else p.max_new_tokens, grounded=task.kind == "grounded",
         perturb="swap" if task.kind == "swap" else "shuffle" if task.kind == "shuffle" else None,
     )  # fmt: skip

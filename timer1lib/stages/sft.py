@@ -53,7 +53,6 @@ def fit(stage: Stage[SftParams]) -> None:
     texts = {row["id"]: row["completion"] for row in rows}
     samples = {row["id"]: Sample.from_json({k: v for k, v in row.items() if k != "completion"}) for row in rows}
     with SampleEncoder(stage.run, stage.shared) as encoder:
-        encoder.prefetch(samples)
         job = SftJob(
             ids=list(samples),
             encode=lambda loaded, name: encoder.encode(loaded, samples[name], texts[name]),
@@ -66,6 +65,7 @@ def fit(stage: Stage[SftParams]) -> None:
                 "form": forms.load(stage.shared.form).identity(),
                 "rows": json.loads(json.dumps(rows)),
             },
+            read_ahead=lambda order: encoder.prefetch(samples[name] for name in order),
         )
         train_sft(job, stage.params, stage.shared)
 

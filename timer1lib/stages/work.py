@@ -20,7 +20,7 @@ from timer1lib.runs.kernel import RANKS_LOCK
 from timer1lib.runs.manifest import cards
 from timer1lib.stages import Stage
 from timer1lib.workers.launch import carry_out
-from timer1lib.workers.nodes import here
+from timer1lib.workers.nodes import CORES_VARIABLE, here
 
 SMALL = 50e6
 """A model with fewer parameters takes every core of a CPU, a rank each: larger ones want the cores' threads together."""
@@ -96,4 +96,5 @@ def _all_there_are(shared: SharedParams) -> int:
     except Timer1Error:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = int(os.environ.get(CORES_VARIABLE, cores))
     return max(1, cores // shared.threads) if small and shared.threads else 1

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import logging
 import os
 import re
 import shutil
+import sys
+import threading
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import torch
 from accelerate.utils import AutocastKwargs
@@ -31,12 +36,16 @@ from timer1lib.progress import Progress
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.training.parallel import is_sharded, whole_weights
-from timer1lib.video.store import open_store
+from timer1lib.video.store import AHEAD, open_store
 from timer1lib.workers.team import team
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Row = dict[str, Any]
+ReadAhead = Callable[[Sequence[str]], None]
+"""Told the ids of the samples that will be asked for, in the order of need."""
 OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 
 # trl 1.16 uses the old name of a setting that transformers 5.23 renames; nothing a user can mend
@@ -48,7 +57,7 @@ def load_trained(name: str | Path, params: SftParams | GrpoParams, shared: Share
     quantised = params.weights if params.weights in QUANTISED else ""
     loaded = load_shared(name, shared, dtype=weights_dtype(params.weights, params.lora_rank, shared.dtype), quantised=quantised)
     if params.freeze_vision:
-        freeze_vision_tower(loaded.model, getattr(torch, shared.dtype), params.last_merger_only)
+        freeze_vision_tower(loaded.model, getattr(torch, shared.dtype), params.freeze_early)
     return loaded
 
 
@@ -316,29 +325,123 @@ def trainer_settings(
     }
 
 
+def frees_memory(train: Callable[P, R]) -> Callable[P, R]:
+    """`train`, after which nothing of it stays: trl's trainer and its model hold each other until garbage is collected."""
+
+    @functools.wraps(train)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return train(*args, **kwargs)
+        finally:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    return wrapped
+
+
+Share = tuple[int, int]
+"""Which of how many processes: (0, 1) is the only one."""
+
+
+def order_of_groups(ids: Sequence[str], per_step: int, steps: int, done: int = 0, share: Share = (0, 1)) -> list[str]:
+    """The samples that GRPO asks for in steps `done` to `steps`, in this order: `ids` over and over, whole steps alone.
+
+    Args:
+        ids: in the order of training; those of a last step that is not full are left out, as trl does.
+        per_step: groups a step, over all processes; each process takes its part of every step.
+    """
+    rank, ranks = share
+    a_pass = max(1, len(ids) // per_step)
+    own = range(rank * per_step // ranks, (rank + 1) * per_step // ranks)
+    return [ids[step % a_pass * per_step + i] for step in range(done, steps) for i in own if i < len(ids)]
+
+
+def order_of_rows(ids: Sequence[str], per_step: int, seed: int, steps: int, done: int = 0, share: Share = (0, 1)) -> list[str]:
+    """The rows that SFT asks for in steps `done` to `steps`: an epoch's order follows from seed and epoch, as in accelerate.
+
+    Args:
+        per_step: rows of a step over all processes, fewer in an epoch's last; each process takes neighbouring ones.
+    """
+    rank, ranks = share
+    order: list[str] = []
+    step = epoch = 0
+    while step < steps and ids:
+        drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+        for first in range(0, len(drawn), per_step):
+            rows = drawn[first : first + per_step]
+            part = -(-len(rows) // ranks)
+            if done <= step < steps:
+                order += [ids[i] for i in rows[rank * part : (rank + 1) * part]]
+            step += 1
+        epoch += 1
+    return order
+
+
+def decoding_threads(shared: SharedParams) -> int:
+    """Threads that encode the next step's samples; most of their time they wait for a worker or for the disk."""
+    return max(1, min(shared.workers, 8))
+
+
+class EncodeAhead:
+    """Encodes rows (by their `sample_id`) in threads before the step that needs them; a failure is kept for that step.
+
+    GRPO's data loader asks for the next batch before the current one is trained on, and `announce` is its collate
+    function: so the next step's videos are decoded (by `encode`, which may itself use worker processes)
+    while the model works.
+    """
+
+    def __init__(self, encode: Callable[[Row], Any], threads: int) -> None:
+        self._encode = encode
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode") if threads else None
+        self._pending: dict[str, Future[Any]] = {}
+        self._announced: list[str] = []
+
+    def announce(self, rows: list[Row]) -> list[Row]:
+        """Start on `rows` and hand them on unchanged."""
+        names = [str(row.get("sample_id")) for row in rows]
+        if self._pool is not None and names != self._announced:  # a batch comes again for each of its updates
+            self._announced = names
+            for name, row in zip(names, rows, strict=True):
+                if name not in self._pending:
+                    self._pending[name] = self._pool.submit(self._encode, row)
+        return rows
+
+    def get(self, row: Row) -> Any:
+        """The encoded row; raises what `encode` raised."""
+        future = self._pending.pop(str(row.get("sample_id")), None)
+        return self._encode(row) if future is None else future.result()
+
+
 class SampleEncoder:
     """Encodes samples of a run for training. Close it to end the decoding workers."""
 
     def __init__(self, run: RunFolder, shared: SharedParams, *, grounded: bool = False) -> None:
         self._run, self._shared, self._grounded = run, shared, grounded
         self._sampling, self._store = sampling_for(shared), open_store(shared)
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._store.close()
+        sys.stdout.write(f"frames: {self._store.costs}\n")
 
-    def prefetch(self, samples: Mapping[str, Sample]) -> None:
-        """Let workers decode these samples' videos ahead of need."""
-        requests: dict[Any, None] = {}
-        for sample in team.share(list(samples.values())):  # what one rank decodes, all find in the cache
+    def prefetch(self, samples: Iterable[Sample], ahead: int = AHEAD) -> None:
+        """Let workers decode these samples' videos ahead of need, in this order, instead of what they were told before."""
+        requests: list[Any] = []
+        for sample in samples:
             with contextlib.suppress(Timer1Error):  # said where the sample is encoded
-                requests[self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)] = None
-        self._store.prefetch(requests)
+                requests.append((self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)))
+        self._store.prefetch(requests, ahead=ahead)
 
     def encode(self, loaded: LoadedModel, sample: Sample, completion: str | None = None) -> dict[str, Any]:
-        """The model's inputs for a sample, with labels where there is a completion; a Timer1Error names a broken video."""
+        """The model's inputs for a sample, with labels where there is a completion; a Timer1Error names a broken video.
+
+        Several threads may call it: they decode side by side, and go through the processor, which is not made for it, in turn.
+        """
         frames = self._store.get(self._run.video(sample), self._sampling, (sample.video_start, sample.video_end))
         prompt = sample_prompt(sample, self._shared, grounded=self._grounded and sample.is_question, duration=frames.duration_s)
-        return encode_prompt(loaded, frames, prompt, completion)
+        with self._lock:
+            return encode_prompt(loaded, frames, prompt, completion)

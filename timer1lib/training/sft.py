@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from transformers import TrainerCallback
 
 from timer1lib.errors import Timer1Error
 from timer1lib.models.config import base_name
@@ -43,12 +47,15 @@ class SftJob:
     work_dir: Path
     log_path: Path
     settings: dict[str, Any]  # what the training depends on; checkpoints of other settings are not believed
+    read_ahead: common.ReadAhead | None = None
 
 
+@common.frees_memory
 def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict[str, Any]]:
     """Train and keep the model in `job.out_dir`; a killed training goes on from its last checkpoint.
 
-    Returns the log's rows: step, loss, learning_rate, grad_norm, mean_token_accuracy.
+    Returns the log's rows: step, loss, learning_rate, grad_norm, mean_token_accuracy, and time/encode: seconds that the steps
+    since the row before waited for data.
     """
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
@@ -58,6 +65,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
     loaded = common.load_trained(checkpoint if checkpoint and params.lora_rank == 0 else base_name(shared), params, shared)
     speed_up_vision(loaded.model)
     log = common.TrainingLog(job.log_path, "SFT", params.steps)
+    collator = _Collator(loaded, job.encode, job.ids, common.decoding_threads(shared))
     micro = min(params.batch_size, params.micro_batch_size)
     plan = StepPlan(len(job.ids), micro, max(1, params.batch_size // params.micro_batch_size))
     trainer = trainer_class()(
@@ -73,15 +81,20 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
             **common.trainer_settings(params, shared, loaded, work),
         ),
         train_dataset=Dataset.from_list([{"id": name} for name in job.ids]),
-        data_collator=_Collator(loaded, job.encode, job.ids),
+        data_collator=collator,
         processing_class=loaded.processor,
         peft_config=common.lora_config(params.lora_rank, loaded.family),
-        callbacks=[log],
+        callbacks=[_Waiting(collator), log],
     )
     common.prepare(trainer)
     trainer.shard, trainer.plan = shared.parallel == "fsdp2", plan
     # every completion token of a step counts alike, however many forwards and ranks the step takes
     trainer.model_accepts_loss_kwargs = True
+    done = common.step_of(checkpoint) if checkpoint else 0
+    order = common.order_of_rows(job.ids, plan.step, shared.seed, params.steps, done, (team.rank, team.size))
+    collator.expect(order)
+    if job.read_ahead is not None:
+        job.read_ahead(order)
     common.train_on(trainer, checkpoint, params.steps)
     rows = log.write(trainer.state.log_history)
     common.save_model(trainer, loaded.processor, job.out_dir, work, base_name(shared), shared)
@@ -159,12 +172,19 @@ def trainer_class() -> type:
 
 
 class _Collator:
-    """Rows of ids to a right-padded batch with labels."""
+    """Rows of ids to a right-padded batch with labels; threads encode the next batch while the model learns from this one."""
 
-    def __init__(self, loaded: LoadedModel, encode: Encode, ids: Sequence[str]) -> None:
+    def __init__(self, loaded: LoadedModel, encode: Encode, ids: Sequence[str], threads: int) -> None:
         self._loaded, self._encode, self._ids = loaded, encode, ids
+        self._encoder = common.EncodeAhead(lambda row: encode(loaded, row["sample_id"]), threads)
+        self._order: deque[str] = deque()
         self._left_out: set[str] = set()
         self._last: list[dict[str, torch.Tensor]] = []
+        self.waited_s = 0.0
+
+    def expect(self, order: Sequence[str]) -> None:
+        """The ids that will be asked for."""
+        self._order = deque(order)
 
     def _some(self, ids: Sequence[str]) -> dict[str, torch.Tensor]:
         """A row that can be read, to be learned from not at all."""
@@ -178,14 +198,15 @@ class _Collator:
 
         Of several ranks one that has no row learns nothing in this step, but computes with the others.
         """
-        encoded = []
+        started = time.perf_counter()
+        encoded: list[Any] = []
         if team.size > 1 and not self._last:
             self._last = [self._some(self._ids)]
         for row in rows:
             if row["id"] == NOTHING:
                 continue
             try:
-                encoded.append(self._encode(self._loaded, row["id"]))
+                encoded.append(self._encoder.get({"sample_id": row["id"]}))
             except Timer1Error as error:
                 if not encoded and not self._last and row is rows[-1]:
                     raise
@@ -193,7 +214,28 @@ class _Collator:
                     self._left_out.add(row["id"])
                     log.warning("SFT goes on without %s (%d left out so far): %s", row["id"], len(self._left_out), error)
         self._last = encoded or self._last
+        self._announce([row["id"] for row in rows if row["id"] != NOTHING])
         batch = collate(self._loaded, self._last, side="right")
         if team.size > 1 and not encoded:
             batch["labels"] = torch.full_like(batch["labels"], -100)
+        self.waited_s += time.perf_counter() - started
         return batch
+
+    def _announce(self, had: list[str]) -> None:
+        """Start on the next batch; nothing is done where the order is not the expected one."""
+        if [self._order.popleft() for _ in had if self._order] == had:
+            self._encoder.announce([{"sample_id": name} for name in islice(self._order, len(had))])
+        else:
+            self._order.clear()
+
+
+class _Waiting(TrainerCallback):
+    """Puts the seconds that the steps since the last row waited for data into each row of the log."""
+
+    def __init__(self, collator: _Collator) -> None:
+        self._collator, self._before = collator, 0.0
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if "loss" in state.log_history[-1]:
+            state.log_history[-1]["time/encode"] = round(self._collator.waited_s - self._before, 4)
+            self._before = self._collator.waited_s

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from timer1lib.clock.frames import Frames, Sampling, choose_frames
 from timer1lib.errors import Timer1Error
+from timer1lib.video.images import frame_times, read_image
 from timer1lib.video.probe import Timeline, open_container, timeline
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ def _decode(
     line: Timeline, positions: NDArray[np.int64], size: tuple[int, int], decoder: str
 ) -> tuple[NDArray[np.uint8], str, str]:
     """Pixels, the decoder that gave them, and why it was not decord."""
+    if line.pixel_format == "images":
+        return _with_images(line, positions, size), "images", ""
     if decoder == "pyav":
         return _with_pyav(line, positions, size), "pyav", "asked for"
     try:
@@ -122,9 +125,15 @@ def _decode(
 
 
 def choose_decoder(path: str | Path) -> str:
-    """`decord` where its colours are exact and it numbers the frames as the container does, else `pyav`; errors as `timeline`."""
+    """`decord` where its colours are exact and it numbers the frames as the container does, else `pyav`; errors as `timeline`.
+
+    `images` for a folder of them.
+    """
+    line = timeline(path)
+    if line.pixel_format == "images":
+        return "images"
     try:
-        _decord_reader(timeline(path))
+        _decord_reader(line)
     except _DecordFailed:
         return "pyav"
     return "decord"
@@ -159,13 +168,15 @@ def damage(path: str | Path) -> str:
     """Why a file's frames cannot be believed, empty where they can: all are decoded and compared with the file's packets.
 
     Found are packets and frames that FFmpeg calls corrupt, what it reports as an error, gaps in H.264's count of frames, and
-    frames that are missing, added or out of order. Changed bits that still make a valid stream are not: H.264, HEVC and MPEG-4
-    notice most changes, VP8, VP9 and AV1 only few. Errors as `timeline`.
+    frames that are missing, added or out of order. Changed bits that still make a valid stream are not: of single ones MPEG-4
+    and AV1 notice nearly all, H.264 and VP8 less than half, HEVC and VP9 hardly any (docs/reliability.md). Errors as `timeline`.
     """
     import av
     import av.logging
 
     line = timeline(path)
+    if line.pixel_format == "images":
+        return _damaged_images(line)
     stamps: list[int] = []
     level = av.logging.get_level()
     av.logging.set_level(av.logging.DEBUG)
@@ -196,6 +207,23 @@ def damage(path: str | Path) -> str:
     if len(lost):
         return f"{len(lost)} of {len(line.pts)} frames cannot be decoded"
     return "" if len(stamps) == len(line.pts) else f"{len(stamps)} frames come out of {len(line.pts)}"
+
+
+def _damaged_images(line: Timeline) -> str:
+    for file, second in zip(frame_times(line.path)[0], line.times_s, strict=True):
+        try:
+            height, width = read_image(file).shape[:2]
+        except Timer1Error as error:
+            return f"after {second:.2f} s: {error}"
+        if (height, width) != (line.height, line.width):
+            return f"after {second:.2f} s: {file.name} is {width}x{height}, the first image {line.width}x{line.height}"
+    return ""
+
+
+def _with_images(line: Timeline, positions: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Images of a folder by position, uint8 [N, H, W, 3]."""
+    files = frame_times(line.path)[0]
+    return np.concatenate([resize(read_image(files[int(i)])[None], *size) for i in positions])
 
 
 def _second(line: Timeline, stamps: list[int]) -> float:

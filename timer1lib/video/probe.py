@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.errors import Timer1Error
+from timer1lib.video.images import MICROSECONDS, folder_facts, frame_times, is_frame_folder, read_image
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -37,7 +38,7 @@ class Timeline:
         duration_s: from the first timestamp to the end of the last frame's display time.
         width, height: of an upright frame, in pixels.
         rotation: degrees, counterclockwise, by which a decoded frame must be turned to stand upright.
-        pixel_format: FFmpeg's name of how pixels are stored, such as `yuv420p`.
+        pixel_format: FFmpeg's name of how pixels are stored, such as `yuv420p`; `images` for a folder of images.
     """
 
     path: str
@@ -57,7 +58,7 @@ class Timeline:
 
 
 def timeline(path: str | Path) -> Timeline:
-    """What a file's packets and first frame say; remembered while the file stays as it is.
+    """What a file's packets and first frame say, or a folder's images and times; remembered while it stays as it is.
 
     Timer1Error names a file that is missing, empty, not a video, without a video stream or cut off.
     """
@@ -65,13 +66,16 @@ def timeline(path: str | Path) -> Timeline:
 
 
 def size_and_change(path: str | Path) -> tuple[int, int]:
-    """Bytes of a video file and the time of its last change in ns; Timer1Error where it is missing, empty or no file."""
+    """Bytes of a video and the time of its last change in ns; Timer1Error where it is missing, empty, or neither a file nor a
+    folder of images."""
     try:
         stat = os.stat(path)
     except OSError:
         raise Timer1Error(f"{path}: no such video file") from None
+    if is_frame_folder(path):
+        return folder_facts(path)
     if not S_ISREG(stat.st_mode):
-        raise Timer1Error(f"{path}: not a file; a video is expected")
+        raise Timer1Error(f"{path}: not a file; a video (or a folder of images) is expected")
     if stat.st_size == 0:
         raise Timer1Error(f"{path}: the video file is empty (0 bytes); download or copy it again")
     return stat.st_size, stat.st_mtime_ns
@@ -81,6 +85,8 @@ def size_and_change(path: str | Path) -> tuple[int, int]:
 def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
     import av
 
+    if os.path.isdir(path):
+        return _timeline_of_images(path)
     try:
         with open_container(path) as container:
             if not container.streams.video:
@@ -102,6 +108,13 @@ def _timeline(path: str, size: int, mtime_ns: int) -> Timeline:
     width, height = size_px if rotation % 180 == 0 else size_px[::-1]
     starts = np.unique(np.array(keyframes or ordered[:1], dtype=np.int64))
     return Timeline(path, ordered, starts, time_base, duration, width, height, rotation, pixel_format)
+
+
+def _timeline_of_images(path: str) -> Timeline:
+    files, times, duration = frame_times(path)
+    height, width = read_image(files[0]).shape[:2]
+    pts = np.round(times / MICROSECONDS).astype(np.int64)
+    return Timeline(path, pts, pts, MICROSECONDS, duration, width, height, 0, "images")
 
 
 def open_container(video: str | Path | bytes) -> InputContainer:

@@ -6,6 +6,7 @@ Workers are plain subprocesses of this module that speak JSON lines: no pickle, 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -16,22 +17,23 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timer1lib.clock.frames import Frames, Sampling
 from timer1lib.errors import Timer1Error
-from timer1lib.files import NOT_JSON, resolve, sha256_file
+from timer1lib.files import NOT_JSON, resolve
 from timer1lib.progress import Progress
-from timer1lib.video.cache import DiskCache
+from timer1lib.video.cache import Costs, DiskCache
 from timer1lib.video.decode import Clip, damage, read_frames
+from timer1lib.video.images import content_digest
 from timer1lib.video.probe import size_and_change
 from timer1lib.workers.team import team
 
@@ -49,32 +51,36 @@ DEEP = 1
 PATIENCE_S, PATIENCE_A_MB_S = 120.0, 10.0
 """A decoder that says nothing for this long, and this much more a megabyte of its file, counts as hung."""
 
-NOTES_BYTES = 100_000_000
-"""Largest size of the folders of file hashes and of deep checks' verdicts."""
+FEW = 64
+"""With fewer files than this starting workers takes longer than they save."""
 
 AHEAD = 64
-"""Decoded but not yet asked for, at most: workers run ahead of need without filling the disk."""
+"""Decoded but not yet asked for, at most, where nobody says otherwise: workers run ahead of need without filling the disk."""
 
 Request = tuple[str | Path, Sampling, Clip]
+Asked = tuple[str, Sampling, Clip, int]
+"""A request by which `get` finds what was decoded ahead for it; the times told do not count."""
 
 
 class FrameStore:
     """Decoded frames, cached on disk by the bytes of the file, the sampling and the clip.
 
     The result is that of `read_frames`, whatever the cache, the number of workers or other processes do. A cache that cannot
-    be written costs time only. `seconds_waited` is the time that `get` did not return at once: decoding in place, or waiting
-    for a worker.
+    be written costs time only, and one whose hits take as long as decoding is left alone (workers need it all the same: what
+    they decode comes through it). `seconds_waited` is the time that `get` did not return at once: decoding in place, or
+    waiting for a worker. `hits` came from the cache, `misses` were decoded in place; `costs` holds their seconds, and counts
+    what workers decoded among the misses.
 
     Args:
         cache_dir: shared by all runs; entries go to `<cache_dir>/frames`.
-        limit_gb: largest size of that folder in GB.
+        limit_gb: largest size of the whole cache in GB.
         workers: processes that decode ahead; 0 decodes in place.
     """
 
     def __init__(self, cache_dir: str | Path, limit_gb: float = 4.0, workers: int = 0) -> None:
-        self.cache = DiskCache(Path(cache_dir) / "frames", int(limit_gb * 1e9))
-        self._hashes = DiskCache(Path(cache_dir) / "hashes", NOTES_BYTES)
-        self._verdicts = DiskCache(Path(cache_dir) / "checked", NOTES_BYTES)
+        self.cache, self._hashes, self._verdicts = (
+            DiskCache.of(cache_dir, kind, int(limit_gb * 1e9)) for kind in ("frames", "hashes", "checked")
+        )
         self._known: dict[tuple[str, int, int], str] = {}
         self._workers = workers
         self._reset()
@@ -82,12 +88,14 @@ class FrameStore:
     def _reset(self) -> None:
         self.seconds_waited = 0.0
         self.hits = self.misses = 0
+        self.costs = Costs()
+        self._most = AHEAD
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._pool: WorkerPool | None = None
         self._threads: ThreadPoolExecutor | None = None
-        self._running: dict[str, Future[None]] = {}
-        self._backlog: deque[tuple[str, Request, int]] = deque()
+        self._running: dict[Asked, Future[None]] = {}
+        self._backlog: deque[Asked] = deque()
         self._told: set[str] = set()
         self._fatal: dict[str, str] = {}
 
@@ -112,9 +120,9 @@ class FrameStore:
         """Frames as `read_frames` gives them, from the cache where they are; errors as there, or its decoder died or hung."""
         self._after_fork()
         started = time.monotonic()
-        key = self.key(path, sampling, clip, temporal_patch)
         with self._lock:
-            running = self._running.pop(key, None)
+            running = self._running.pop(_asked((path, sampling, clip), temporal_patch), None)
+        key = self.key(path, sampling, clip, temporal_patch)
         if running is not None and not running.cancel():
             try:
                 running.result()
@@ -122,17 +130,24 @@ class FrameStore:
                 self._fatal[key] = str(error)
         if key in self._fatal:
             raise Timer1Error(f"{path}: {self._fatal[key]}; the file may be damaged")
-        frames = self._read(key)
+        begun = time.monotonic()
+        worth = self._workers > 0 or self.costs.pays
+        frames = self._read(key) if worth else None
         if frames is None:
-            self.misses += 1
+            with self._lock:
+                self.misses += 1
             try:
                 frames = _in_time(path, lambda: read_frames(path, replace(sampling, time_scale=1.0), clip, temporal_patch))
             except WorkerDied as error:
                 self._fatal[key] = str(error)
                 raise Timer1Error(f"{path}: {error}; the file may be damaged") from None
-            self.cache.put(key, pack(frames))
+            self.costs.miss(time.monotonic() - begun)
+            if worth:
+                self.cache.put(key, pack(frames))
         else:
-            self.hits += 1
+            with self._lock:
+                self.hits += 1
+            self.costs.hit(time.monotonic() - begun)
         self._pump()
         self.seconds_waited += time.monotonic() - started
         if frames.reason and str(path) not in self._told:
@@ -140,18 +155,23 @@ class FrameStore:
             log.info("%s: decoded with %s: %s", path, frames.decoder, frames.reason)
         return replace(frames, time_scale=sampling.time_scale)
 
-    def prefetch(self, requests: Iterable[Request], temporal_patch: int = 2) -> None:
-        """Let the workers decode what will be asked for, in this order. Files that fail say so at `get`."""
+    def prefetch(self, requests: Iterable[Request], temporal_patch: int = 2, ahead: int = AHEAD) -> None:
+        """Let the workers decode what will be asked for, in this order, instead of what they were told to before.
+
+        A request may stand several times (one an epoch). Files that fail say so at `get`.
+
+        Args:
+            ahead: decoded but not yet asked for, at most.
+        """
         self._after_fork()
         if self._workers == 0:
             return
         with self._lock:
-            for request in requests:
-                try:
-                    key = self.key(*request, temporal_patch)
-                except Timer1Error:
-                    continue
-                self._backlog.append((key, request, temporal_patch))
+            for future in self._running.values():
+                future.cancel()
+            self._running = {asked: future for asked, future in self._running.items() if not future.done()}
+            self._backlog = deque(_asked(request, temporal_patch) for request in requests)
+            self._most = ahead
         self._pump()
 
     def damaged(self, paths: Iterable[Path]) -> dict[Path, str]:
@@ -193,13 +213,13 @@ class FrameStore:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def content_hash(self, path: str | Path) -> str:
-        """SHA-256 of the file's bytes, remembered (on disk too) while its size and time of change stay."""
+        """SHA-256 of a file's bytes, or a folder's images and times; remembered, on disk too, while sizes and changes stay."""
         file = Path(path).absolute()
         known = (str(file), *size_and_change(path))
         if known not in self._known:
             note = hashlib.sha256(repr(known).encode()).hexdigest()
             kept = self._hashes.get(note)
-            self._known[known] = sha256_file(file) if kept is None else kept.decode()
+            self._known[known] = content_digest(file) if kept is None else kept.decode()
             if kept is None:
                 self._hashes.put(note, self._known[known].encode())
         return self._known[known]
@@ -215,21 +235,28 @@ class FrameStore:
     def _pump(self) -> None:
         """Hand waiting requests to the workers while few enough results lie unused."""
         with self._lock:
-            while self._backlog and len(self._running) < AHEAD:
-                key, request, temporal_patch = self._backlog.popleft()
-                if key in self._running or key in self.cache:
+            while self._backlog and len(self._running) < self._most:
+                asked = self._backlog.popleft()
+                if asked in self._running:
                     continue
                 if self._threads is None or self._pool is None:
                     self._pool = WorkerPool(self._workers)
                     self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="frames")
-                path, sampling, clip = request
-                read = {"path": str(path), "sampling": asdict(replace(sampling, time_scale=1.0)), "clip": list(clip)}
-                keep = {"key": key, "folder": str(self.cache.folder), "limit": self.cache.limit_bytes}
-                message = {**read, "patch": temporal_patch, **keep, "seconds": patience(path)}
-                self._running[key] = self._threads.submit(self._ahead, self._pool, message)
+                self._running[asked] = self._threads.submit(self._ahead, self._pool, asked)
 
-    def _ahead(self, pool: WorkerPool, message: dict[str, Any]) -> None:
-        answer = pool.run(message)
+    def _ahead(self, pool: WorkerPool, asked: Asked) -> None:
+        path, sampling, clip, temporal_patch = asked
+        try:
+            key = self.key(*asked)
+        except (Timer1Error, OSError):
+            return
+        if key in self.cache:
+            return
+        read = {"path": path, "sampling": asdict(sampling), "clip": list(clip), "patch": temporal_patch}
+        keep = {"key": key, "cache": str(self.cache.folder.parent), "limit": self.cache.limit_bytes}
+        begun = time.monotonic()
+        answer = pool.run({**read, **keep, "seconds": patience(path)})
+        self.costs.miss(time.monotonic() - begun)
         if answer and not json.loads(answer)["kept"]:
             # What workers decode reaches us through the cache: without one they would do it for nothing.
             with self._lock:
@@ -244,6 +271,11 @@ def open_store(shared: SharedParams) -> FrameStore:
     """The frame cache that a params file asks for; close it after use."""
     here = -(-shared.workers // team.size)  # ranks share them, as they share the videos
     return FrameStore(resolve(shared.cache_dir), shared.cache_gb, here)
+
+
+def _asked(request: Request, temporal_patch: int) -> Asked:
+    path, sampling, clip = request
+    return str(path), replace(sampling, time_scale=1.0), (clip[0], clip[1]), temporal_patch
 
 
 def pack(frames: Frames) -> bytes:
@@ -273,9 +305,12 @@ def patience(path: str | Path) -> float:
         return PATIENCE_S
 
 
-def _in_time(path: str | Path, call: Callable[[], Frames]) -> Frames:
+T = TypeVar("T")
+
+
+def _in_time(path: str | Path, call: Callable[[], T]) -> T:
     """What `call` gives; it runs in a thread, which is left behind (WorkerDied) where `patience(path)` is over."""
-    outcome: Future[Frames] = Future()
+    outcome: Future[T] = Future()
 
     def work() -> None:
         try:
@@ -290,6 +325,59 @@ def _in_time(path: str | Path, call: Callable[[], Frames]) -> Frames:
         if outcome.done():
             raise
         raise WorkerDied(f"its decoder gave no answer in {patience(path):.0f} s") from None
+
+
+def each_file(call: str, files: Sequence[tuple[Path, list[Any]]], workers: int, label: str) -> list[Any]:
+    """A function on each of many files, in worker processes, with progress; answers in the order of `files`.
+
+    A file's Timer1Error stands in the place of its answer, and so does one for a decoder that died or hung, which is ended
+    and named while the rest goes on.
+
+    Args:
+        call: `module:function` of this package; takes a path as text and what stands beside it, all of it JSON, and so its
+            answer.
+        workers: 0, or too few files to start any for, works in place.
+    """
+    if not files:
+        return []
+    progress = Progress(label, len(files))
+    many = min(workers, len(files)) if len(files) >= FEW else 0
+    pool = WorkerPool(many)
+
+    def ask(entry: tuple[Path, list[Any]]) -> Any:
+        path, more = entry
+        if not many:
+            return _in_time(path, lambda: _function(call)(str(path), *more))
+        answer = json.loads(pool.run({"call": call, "args": [str(path), *more], "seconds": patience(path)}))
+        if answer["error"]:
+            raise Timer1Error(answer["error"])
+        return answer["value"]
+
+    found = []
+    with ThreadPoolExecutor(max(1, many)) as threads:
+        try:
+            for answer in threads.map(lambda entry: _attempt(entry[0], lambda: ask(entry)), files):
+                found.append(answer)
+                progress.update()
+        finally:
+            pool.close()
+    return found
+
+
+def _attempt(path: Path, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Timer1Error as error:
+        return error
+    except WorkerDied as error:
+        return Timer1Error(f"{path}: {error}; the file may be damaged")
+
+
+def _function(call: str) -> Callable[..., Any]:
+    module, _, name = call.partition(":")
+    if not module.startswith("timer1lib."):
+        raise ValueError(f"{call}: only this package's own functions are called")
+    return cast(Callable[..., Any], getattr(importlib.import_module(module), name))
 
 
 class WorkerDied(Exception):
@@ -379,21 +467,28 @@ def _ask(worker: subprocess.Popen[str], message: dict[str, Any]) -> str:
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Decode requests until the other side closes; one answer line each."""
     caches: dict[tuple[str, int], DiskCache] = {}
+    answer: dict[str, Any]
     for line in requests:
         request = json.loads(line)
         answer = {"error": "", "kept": True}
         signal.setitimer(signal.ITIMER_REAL, request["seconds"])  # ends the process, even in the middle of a decoder
         try:
-            if "deep" in request:
+            if "call" in request:
+                answer["value"] = _function(request["call"])(*request["args"])
+            elif "deep" in request:
                 answer["error"] = damage(request["deep"])
             else:
-                where = (request["folder"], request["limit"])
-                cache = caches.setdefault(where, DiskCache(*where))
+                where = (request["cache"], request["limit"])
+                if where not in caches:
+                    caches[where] = DiskCache.of(where[0], "frames", where[1])
+                cache = caches[where]
                 start, end = request["clip"]
                 frames = read_frames(request["path"], Sampling(**request["sampling"]), (start, end), request["patch"])
                 answer["kept"] = cache.put(request["key"], pack(frames))
         except (Timer1Error, OSError) as error:
             answer |= {"error": str(error), "kept": "deep" not in request}
+        except Exception as error:  # a fault of ours on one file must not end what serves the others
+            answer |= {"error": f"{type(error).__name__}: {error}", "kept": False}
         signal.setitimer(signal.ITIMER_REAL, 0)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

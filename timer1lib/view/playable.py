@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,8 @@ from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
 from timer1lib.video.cache import DiskCache
-from timer1lib.video.probe import Timeline, open_container, timeline
+from timer1lib.video.images import frame_times, read_image
+from timer1lib.video.probe import Timeline, open_container, size_and_change, timeline
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,6 @@ MAX_FRAMES = 6000
 SEEK_BUDGET = 60 * 640 * 360
 """Pixels a browser may have to decode for one seek: the longest run between key frames times the frame's size."""
 CLOCK = 90_000
-CACHE_BYTES = 2_000_000_000
 _AS_IS = {("mp4", "h264"): "video/mp4", ("webm", "vp8"): "video/webm", ("webm", "vp9"): "video/webm"}
 
 
@@ -60,12 +61,11 @@ def playable(
 
     `clip` is start and end in seconds of the file's own time line, where the sample is about a part of it.
     """
-    if not video.is_file():
+    if not video.exists():
         raise Timer1Error(f"{video}: no such video")
-    stat = video.stat()
-    identity = json.dumps([VERSION, str(video.resolve()), stat.st_size, stat.st_mtime_ns, clip, max_bytes, MAX_SIDE])
+    identity = json.dumps([VERSION, str(video.resolve()), *size_and_change(video), clip, max_bytes, MAX_SIDE])
     key = hashlib.sha256(identity.encode()).hexdigest()
-    kept = DiskCache(cache / "playable", CACHE_BYTES)
+    kept = DiskCache.of(cache, "playable")
     entry = kept.get(key)
     if entry is None:
         made, as_is = _make(video, clip, max_bytes)
@@ -101,6 +101,8 @@ def _make(video: Path, clip: tuple[float | None, float | None], max_bytes: int) 
 
     line = timeline(video)
     try:
+        if line.pixel_format == "images":
+            return _encode(line, clip, max_bytes), False
         with open_container(str(video)) as container:
             stream = container.streams.video[0]
             names = container.format.name.split(",")
@@ -131,9 +133,7 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
     with tempfile.TemporaryDirectory() as folder:
         temporary = str(Path(folder) / "copy.mp4")
         faststart = {"movflags": "faststart"}
-        with open_container(line.path) as source, av.open(temporary, "w", format="mp4", options=faststart) as sink:
-            stream = source.streams.video[0]
-            stream.thread_type = "AUTO"
+        with av.open(temporary, "w", format="mp4", options=faststart) as sink:
             out: Any = None
             held: Any = None
             next_due = float("-inf")
@@ -160,9 +160,7 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
                     sink.mux(packet)
                 written += 1
 
-            if start > first:
-                source.seek(max(0, int(start / float(stream.time_base or 1))), stream=stream)
-            for frame in source.decode(stream):
+            for frame in _shown(line, start):
                 if frame.time is None or frame.time < start - 1e-6:
                     held = frame
                     continue
@@ -186,6 +184,24 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
     kept = (copy.pts * copy.time_base).round(6).tolist()
     log.info("%s: browser copy of %d frames, %.1f MB", video.name, len(kept), len(content) / 1e6)
     return Playable(content, "video/mp4", kept, max(copy.duration_s, round(end - start, 6)), copy.width, copy.height)
+
+
+def _shown(line: Timeline, start: float) -> Iterator[Any]:
+    """Frames with their times in the file, from about `start` seconds on."""
+    import av
+
+    if line.pixel_format == "images":
+        for file, stamp in zip(frame_times(line.path)[0], line.pts.tolist(), strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(read_image(file)), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 1_000_000)
+            yield frame
+        return
+    with open_container(line.path) as source:
+        stream = source.streams.video[0]
+        stream.thread_type = "AUTO"
+        if start > float(line.pts[0]) * line.time_base:
+            source.seek(max(0, int(start / float(stream.time_base or 1))), stream=stream)
+        yield from source.decode(stream)
 
 
 def _size(width: int, height: int) -> tuple[int, int]:

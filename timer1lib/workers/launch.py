@@ -90,7 +90,9 @@ def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
     try:
         while (end := group.ended()) is None:
             shown.update()
-            _raise_errors(folder, job)
+            if any(folder.glob("error.*.json")):
+                end = _soon(group)  # where a rank was killed, that is why the others failed
+                break
             if not (folder / "job.json").is_file():
                 given_up = min(given_up, time.monotonic() + _ENDING_SECONDS)
             if time.monotonic() > given_up:
@@ -98,13 +100,22 @@ def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
             time.sleep(POLL_SECONDS / 4)
         shown.update()
         if end["rank"] is not None or end.get("status"):
-            _raise_errors(folder, job)
+            if not end.get("signal"):
+                _raise_errors(folder, job)
             why = _why(end, folder, job["processes"] * nodes.count)
             if nodes.count > 1 and folder.is_dir():  # for the other machines
                 atomic_write_json(folder / f"error.{end['rank']}.json", {"rank": end["rank"], "known": False, "text": why})
             raise RankFailed(why)
     finally:
         group.close()
+
+
+def _soon(group: Started) -> Mapping[str, Any]:
+    """What became of a group in which a rank has said that it failed."""
+    deadline = time.monotonic() + 1.0
+    while (end := group.ended()) is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS / 10)
+    return end or {"rank": -1}
 
 
 def join(root: Path, nodes: Nodes, said: Callable[[str], object]) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from timer1lib.errors import Timer1Error, shown
 
+CORES_VARIABLE = "TIMER1_CORES"
+"""How many of this machine's cores a run may use, where a sweep runs several side by side."""
 MARK = ".nodes"
 """Stands in a run's folder while several machines work on it."""
 VARIABLES = ("TIMER1_NODE", "TIMER1_NODES", "TIMER1_ADDRESS")

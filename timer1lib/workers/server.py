@@ -130,6 +130,7 @@ def _write_to(path: Path) -> None:
 def _bury(groups: list[_Group]) -> None:
     """Look which ranks ended; answer where a group is complete or broken."""
     for group in groups:
+        failed = []
         for pid, rank in list(group.alive.items()):
             with contextlib.suppress(ChildProcessError):
                 done, status = os.waitpid(pid, os.WNOHANG)
@@ -137,13 +138,13 @@ def _bury(groups: list[_Group]) -> None:
                     continue
                 del group.alive[pid]
                 end_group(pid)  # decoding workers that it left
-                code = os.waitstatus_to_exitcode(status)
-                if code:
-                    _answer(group, {"rank": rank, "signal": -code if code < 0 else None, "status": code if code > 0 else None})
-                    _end(group)
-                    break
-                if not group.alive:
+                if code := os.waitstatus_to_exitcode(status):
+                    failed.append({"rank": rank, "signal": -code if code < 0 else None, "status": code if code > 0 else None})
+                elif not group.alive and not failed:
                     _answer(group, {"rank": None})
+        if failed:  # one that was killed is why the others failed
+            _answer(group, min(failed, key=lambda end: end["signal"] is None))
+            _end(group)
 
 
 def _answer(group: _Group, answer: dict[str, Any]) -> None:

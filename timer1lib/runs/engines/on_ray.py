@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error, shown
@@ -53,8 +54,8 @@ class RayEngine:
             ray.shutdown()
             wanted = Resources(self._gpus, self._cpus)
             raise no_room(wanted, f"no node of the cluster at {address} has that ({cards:g} cards in {len(nodes)} nodes)")
-        options = {"num_gpus": self._gpus, "num_cpus": self._cpus, "max_retries": 0}
-        self._task = ray.remote(**options)(on_node)
+        options: Any = {"num_gpus": self._gpus, "num_cpus": self._cpus, "max_retries": 0}
+        self._task: Any = ray.remote(**options)(on_node)
         self._running: dict[Any, str] = {}
 
     def places(self) -> int:
@@ -103,14 +104,18 @@ class RayEngine:
 
 
 def _someone_there(address: str) -> None:
-    """Ray itself would try for a minute. `auto` finds a cluster on this machine by itself, or none at once."""
+    """Ray itself would try for a minute, also for `auto` where a cluster on this machine has died."""
+    asked = address
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "auto")
+    left = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    if address == "auto" and left.is_file():
+        address = left.read_text().strip()
     if address == "auto":
-        return
+        return  # Ray finds at once that there is none
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
         why = "write it as host:port" if isinstance(error, ValueError) and not port.isdecimal() else error
-        raise Timer1Error(f"--address {shown(address)}: nobody answers there: {why}") from None
+        raise Timer1Error(f"--address {shown(asked)}: nobody answers at {address}: {why}") from None

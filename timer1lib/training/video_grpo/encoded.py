@@ -10,7 +10,6 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,36 +109,6 @@ def padded(texts: Sequence[tuple[Tensor, Tensor]], pad_token_id: int) -> tuple[T
     lengths = torch.tensor([len(tokens) for tokens, _ in texts], device=ids.device)
     real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     return ids, positions, lengths, None if bool(real.all()) else real
-
-
-class EncodeAhead:
-    """Encodes prompts in threads before the step that needs them; a failure is kept for that step.
-
-    The data loader asks for the next batch before the current one is trained on, and `announce` is its collate
-    function: so the next step's videos are decoded (by `encode_prompt`, which may itself use worker processes)
-    while the model works.
-    """
-
-    def __init__(self, encode_prompt: EncodePrompt, threads: int) -> None:
-        self._encode = encode_prompt
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode") if threads else None
-        self._pending: dict[str, Future[Mapping[str, Any]]] = {}
-        self._announced: list[str] = []
-
-    def announce(self, rows: list[Row]) -> list[Row]:
-        """Start on `rows` and hand them on unchanged."""
-        names = [str(row.get("sample_id")) for row in rows]
-        if self._pool is not None and names != self._announced:  # a batch comes again for each of its updates
-            self._announced = names
-            for name, row in zip(names, rows, strict=True):
-                if name not in self._pending:
-                    self._pending[name] = self._pool.submit(self._encode, row)
-        return rows
-
-    def get(self, row: Row) -> Mapping[str, Any]:
-        """The encoded row; raises what `encode_prompt` raised."""
-        future = self._pending.pop(str(row.get("sample_id")), None)
-        return self._encode(row) if future is None else future.result()
 
 
 def flat_groups(rewards: Tensor) -> Tensor:

@@ -32,21 +32,15 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
-from timer1lib.models.architecture import ROLLOUT_TOKENS
+from timer1lib.errors import Timer1Error
+from timer1lib.models.decoding import take_over
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
-from timer1lib.training.common import load_weights
+from timer1lib.models.memory import rollout_tokens
+from timer1lib.training.common import EncodeAhead, load_weights
 from timer1lib.training.parallel import SharedTraining, gathered
 from timer1lib.training.video_grpo import VideoGRPOConfig, attention, encoded, repeated, rollouts, shared_prefix
-from timer1lib.training.video_grpo.encoded import (
-    EncodeAhead,
-    EncodedPrompt,
-    EncodePrompt,
-    GroupSource,
-    Row,
-    base_model,
-    group_order,
-)
+from timer1lib.training.video_grpo.encoded import EncodedPrompt, EncodePrompt, GroupSource, Row, base_model, group_order
 from timer1lib.workers.team import team
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
@@ -107,6 +101,8 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         if (config := getattr(model, "config", None)) is not None:
             banned = {*args.banned_token_ids, *options.get("suppress_tokens", []), config.image_token_id, config.video_token_id}
             args.generation_kwargs = {**options, "suppress_tokens": sorted(banned)}
+        if hasattr(model, "generation_config") and (processor := kwargs.get("processing_class")) is not None:
+            take_over(base_model(model), getattr(processor, "tokenizer", processor))
         super().__init__(model, reward_funcs, args, **kwargs)
         base = base_model(self.accelerator.unwrap_model(self.model))
         models = [base] if self.ref_model is None else [base, base_model(self.accelerator.unwrap_model(self.ref_model))]
@@ -169,7 +165,13 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         self._note(mode, "time/encode", time.perf_counter() - started)
         self._note(mode, "groups_failed", float(source.failed))
         self._batch = batch = _Batch(source.prompts, group, source.own)
+        started = time.perf_counter()
         self._add_features(batch)
+        self._note(mode, "time/tower", time.perf_counter() - started)
+        if self._features is not None:
+            costs = self._features.costs
+            self._note(mode, "time/cache_hit", costs.hit_s / max(1, costs.hits))
+            self._note(mode, "time/cache_miss", costs.miss_s / max(1, costs.misses))
         if mode == "train" and self.args.dynamic_sampling:
             self._resample(source, batch)
         started = time.perf_counter()
@@ -290,7 +292,9 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(AutocastKwargs(cache_enabled=True)),  # every step reads the same weights
         ):
-            for chunk in _chunks(list(map(len, prompts)), ROLLOUT_TOKENS):
+            lengths = list(map(len, prompts))
+            most = rollout_tokens(base_model(model), max(lengths), batch.group, self.max_completion_length)
+            for chunk in _chunks(lengths, most):
                 asked = prompts[chunk]
                 if self.args.rollouts == "repeated":  # a call a prompt: what it samples must not depend on who else is asked
                     each = zip(asked, seeds[chunk], strict=True)
@@ -308,9 +312,21 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if rewards.isnan().any():  # gathered, so that all ranks stop here together
+            self._stop_at_a_reward()
         if self._batch is not None:
             self._batch.rewards = rewards
         return rewards
+
+    def _stop_at_a_reward(self) -> None:
+        """End a training in which a reward failed, at a checkpoint of the steps that are done."""
+        said = [
+            line for lines in team.all([f for each in self.reward_funcs for f in getattr(each, "failures", [])]) for line in lines
+        ]
+        if step := self.state.global_step:
+            self._save_checkpoint(self.model, trial=None)
+        first = said[0] if said else "a reward is NaN"
+        raise Timer1Error(f"{first}; training stopped after {step} steps, which are kept")
 
     def _rollout_rows(self, batch: _Batch, weighted: Tensor) -> list[dict[str, Any]]:
         texts = self.processing_class.batch_decode(batch.completions, skip_special_tokens=True)
