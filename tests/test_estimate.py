@@ -20,7 +20,7 @@ from timer1lib.cli import main  # noqa: E402
 from timer1lib.errors import Timer1Error  # noqa: E402
 from timer1lib.models.config import FAMILIES as FAMILY_OBJECTS  # noqa: E402
 from timer1lib.models.config import KNOWN, architecture_of, family_of, family_of_model, known_sizes  # noqa: E402
-from timer1lib.models.features import accept_features, mergers, tower_features  # noqa: E402
+from timer1lib.models.features import accept_features, merged_features, mergers, tower_features  # noqa: E402
 from timer1lib.params.load import load_params  # noqa: E402
 from timer1lib.training.estimate import estimate, format_estimate, seen_pairs  # noqa: E402
 from timer1lib.training.video_grpo import attention, rollouts, shared_prefix  # noqa: E402
@@ -89,7 +89,7 @@ def test_arithmetic_and_memory_are_those_of_a_measured_model(family: str) -> Non
     tokens, mask = ragged_completions(1, group, length)
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        tower_features(model, prompt.video, prompt.grid)  # type: ignore[arg-type]
+        merged_features(model, prompt.video, prompt.grid)  # type: ignore[arg-type]
     # its attention is outside the counter on a CPU and small here; mergers run too
     assert counter.get_total_flops() == pytest.approx(sizes.tower_flops(512, 64), rel=0.1)
 

@@ -10,6 +10,7 @@ import shutil
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if importlib.util.find_spec("timer1lib.stages.work") is not None:
         work = importlib.import_module("timer1lib.stages.work")
         monkeypatch.setattr(work, "carry_out", lambda job, *_: work.perform(job))
-        monkeypatch.setattr(runner, "start_server", lambda *_: "")
+        monkeypatch.setattr(runner, "start_server", lambda *_: SimpleNamespace(kill=lambda: None, wait=lambda: None))
     monkeypatch.setenv(RUNNER_VARIABLE, str(os.getpid()))
     monkeypatch.chdir(ROOT)
     threads = torch.get_num_threads()
@@ -128,7 +129,7 @@ def test_a_recipe_that_only_tests_rehearses(name: str, tmp_path: Path, here: Non
     files = list((done.root / "predictions").glob("base.*.jsonl"))
     assert len(files) == 1
     assert len(rows_of(files[0])) >= 2
-    assert any(str(name).lower()[:6] in line.lower() for line in done.real["missing"])
+    assert any(name in line.lower().replace("-", "") for line in done.real["missing"])
 
 
 def test_a_reference_by_hub_id(tmp_path: Path, here: None) -> None:
@@ -320,8 +321,10 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
     def line(*arguments: str) -> str:
         assert main(["rehearse", *arguments, "--out", out]) == 2
-        said = capsys.readouterr().err
-        assert len(said.splitlines()) == 1
+        lines = capsys.readouterr().err.splitlines()
+        said = next(line for line in lines if line.startswith("timer1: "))
+        assert said == lines[-1], "libraries may warn before it"
+        assert not any("Traceback" in line for line in lines)
         shutil.rmtree(f"{out}.inputs", ignore_errors=True)
         return said
 

@@ -87,7 +87,7 @@ class Ledger:
             theirs = _meta(shard.with_suffix(".meta.json")).get("settings", {})
             if {**theirs, **per_shard} != {**plain, **per_shard}:
                 continue
-            same = {row[0] for row in theirs["samples"] if mine.get(row[0]) == row and row[0] not in self.done}
+            same = {row[0] for row in theirs.get("samples", ()) if mine.get(row[0]) == row and row[0] not in self.done}
             for name, answers in _answers(shard).items():
                 if name in same:
                     rows.setdefault(name, []).extend(answers)

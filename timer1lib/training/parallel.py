@@ -80,7 +80,9 @@ def shard_model(model: nn.Module, compute: torch.dtype | None) -> None:
     from torch.distributed.device_mesh import init_device_mesh
 
     family = family_of_model(model)
-    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32) if compute else MixedPrecisionPolicy()
+    # Casting what layers are given would copy the state that rollouts leave in it; autocast sees to their types.
+    mixed = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = mixed if compute else MixedPrecisionPolicy()
     tower = family.tower(model.get_base_model() if hasattr(model, "peft_config") else model)  # type: ignore[operator]
     kept = {parameter for parameter in tower.parameters() if not parameter.requires_grad}
     device = next(model.parameters()).device.type

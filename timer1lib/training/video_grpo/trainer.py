@@ -170,8 +170,8 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         self._note(mode, "time/tower", time.perf_counter() - started)
         if self._features is not None:
             costs = self._features.costs
-            self._note(mode, "cache/hit_s", costs.hit_s / max(1, costs.hits))
-            self._note(mode, "cache/miss_s", costs.miss_s / max(1, costs.misses))
+            self._note(mode, "time/cache_hit", costs.hit_s / max(1, costs.hits))
+            self._note(mode, "time/cache_miss", costs.miss_s / max(1, costs.misses))
         if mode == "train" and self.args.dynamic_sampling:
             self._resample(source, batch)
         started = time.perf_counter()
