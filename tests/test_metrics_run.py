@@ -91,7 +91,7 @@ def test_an_undisturbed_run(whole: tuple[Path, dict[str, Any]]) -> None:
 KILLED = """
 import os, signal, sys, json
 from timer1lib.inference import generate
-from timer1lib.stages import evaluate, open_stage
+from timer1lib.stages import evaluate, open_stage, work
 asked = 0
 original = generate._Asker.ask
 def ask(self, batch, seed):
@@ -101,6 +101,7 @@ def ask(self, batch, seed):
     asked += 1
     return original(self, batch, seed)
 generate._Asker.ask = ask
+work.carry_out = lambda job, folder, nodes: work.perform(job)  # in this process, which is the one that dies
 evaluate.answer(open_stage("evaluate", json.loads(sys.argv[1])))
 """
 
