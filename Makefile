@@ -12,8 +12,8 @@ run: install  ## the whole job on the embedded world, to a report
 test: install  ## all tests, on WORKERS cores (2)
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-lab: install  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+lab: install  ## JupyterLab on copies of the notebooks; ARGS="--port 8899 --no-browser"
+	$(BIN)/timer1 lab $(ARGS)
 
 lint: install  ## ruff (notebooks too), types, and that the notebooks' parameter cells match the models
 	$(BIN)/ruff check .

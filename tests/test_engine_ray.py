@@ -56,7 +56,7 @@ def cluster() -> Iterator[Any]:
 EVALUATE = """
 import json, os, time
 from pathlib import Path
-row = {{"row": resamples, "node": os.environ.get("TIMER1_NODE"), "cards": os.environ.get("CUDA_VISIBLE_DEVICES")}}
+row = {{"row": resamples, "node": os.environ.get("TIMER1_SWEEP_NODE"), "cards": os.environ.get("CUDA_VISIBLE_DEVICES")}}
 def mark(name):
     with open(Path({folder!r}) / name, "a") as stream: stream.write(json.dumps({{**row, "at": time.time()}}) + "\\n")
 mark("begun.jsonl")

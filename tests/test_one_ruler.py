@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from timer1lib.data.selection import difficulty_rows, published_rows
 from timer1lib.evaluation.scored import join
 from timer1lib.evaluation.signatures.exploitation import _mean_iou
-from timer1lib.files import read_jsonl
+from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.forms import FORMS
 from timer1lib.params.sections import DifficultyParams, GrpoParams, SharedParams
+from timer1lib.rewards import REWARDS
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
 from timer1lib.spans import best_iou, best_window, iou
 from timer1lib.stages import Stage
 from timer1lib.stages import difficulty as stage_difficulty
 from timer1lib.stages import grpo as stage_grpo
-from timer1lib.training.grpo import _RolloutLog, reward_function
+from timer1lib.training.grpo import RewardFunction, _RolloutLog
 from timer1lib.view.items import Item, Lane, Style, load_rollouts
 
 TWO = Sample("a", "v.mp4", "she waves", 40.0, [(0.0, 5.0), (20.0, 30.0)], extra={"pred": [19.0, 29.0]})
@@ -45,16 +46,19 @@ def test_rewards_of_sampled_answers(tmp_path: Path) -> None:
     ("name", "value"), [("iou", IOU), ("tiou", TIOU), ("tiou_centered", TIOU), ("tvg_r1", 0.9 * IOU + 0.1), ("format", 1.0)]
 )
 def test_rewards_of_training(name: str, value: float) -> None:
-    reward = reward_function(name, {"a": TWO}, FORMS["timer1"])
+    reward = RewardFunction(name, REWARDS[name], {"a": TWO}, FORMS["timer1"])
     assert reward([TEXT], ["a"]) == [pytest.approx(value)]
 
 
 def test_filter_between_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timer1lib.models.load.load_shared", lambda *_: None)
-    monkeypatch.setattr("timer1lib.inference.generate.predict", lambda *_, **__: [ANSWER, Prediction("b", error="gone")])
+    def asked(stage: Any, phase: str, *, folder: str, ids: list[str], epoch: int) -> None:
+        answers = [ANSWER, Prediction("b", error="gone")]
+        atomic_write_jsonl(stage_grpo._answers(folder, epoch), (answer.to_json() for answer in answers))
+
+    monkeypatch.setattr(stage_grpo, "do", asked)
     stage = Stage("grpo", RunFolder(tmp_path), SharedParams(), GrpoParams())
     samples = {"a": TWO, "b": Sample("b", "v.mp4", "q", 40.0, [(0.0, 5.0)])}
-    trainer = stage_grpo._Trainer(stage, samples, None)  # type: ignore[arg-type]
+    trainer = stage_grpo._Trainer(stage, samples)
     assert trainer.measure(str(tmp_path / "model"), ["a", "b"], 1) == {"a": pytest.approx(IOU), "b": None}
 
 

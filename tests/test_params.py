@@ -64,7 +64,7 @@ def write(folder: Path, text: str) -> Path:
         ("grpo: {groups_per_forward: 3}", ["groups_per_forward 3 must divide prompts_per_step 8"]),
         ("grpo: {phase_policy: carry, lora_rank: 4}", ["adapters are merged after each epoch"]),
         ("grpo: {filter_low: 0.8}", ["filter_low 0.8 must be below filter_high 0.7"]),
-        ("difficulty: {rollout_reward: 'tiou, speed'}", ["difficulty.rollout_reward", "'speed' is none of tiou"]),
+        ("difficulty: {rollout_reward: 'tiou, speed'}", ["difficulty.rollout_reward", "unknown reward 'speed'"]),
         ("difficulty: {rule: band, low: 0.7}", ["low 0.7 must be below high 0.7"]),
         ("difficulty: {rule: top_variance}", ["top_variance needs difficulty.rollouts"]),
         ("difficulty: {rollouts: 4, difficulty_model: published}", ["rollouts need a model"]),

@@ -20,7 +20,7 @@ from timer1lib.stages import grpo, open_stage, sft
 from timer1lib.training import grpo as trained_grpo
 from timer1lib.training import sft as trained_sft
 from timer1lib.training.common import SampleEncoder
-from timer1lib.training.grpo import reward_function
+from timer1lib.training.grpo import RewardFunction
 from timer1lib.world.base import lessons as answers
 from timer1lib.world.base.tiny import build_tiny
 from timer1lib.world.splits import build_splits
@@ -310,7 +310,85 @@ def test_rewards_that_are_none_are_named(text: str) -> None:
 
 def test_grounded_questions_are_rewarded_in_the_form_they_are_asked_in_whatever_the_runs_form() -> None:
     question = Sample("q", "v.mp4", "which comes first", 20.0, [(2.0, 8.0)], options=["a", "b"], answer=1)
-    reward = reward_function("grounded_qa", {"q": question}, FORMS["timer1"])
+    reward = RewardFunction("grounded_qa", rewards.grounded_qa_reward, {"q": question}, FORMS["timer1"])
     right = "<think>seen from 2.0 to 8.0</think> <time>[2.0, 8.0]</time> \\boxed{B}"
     wrong_letter = right.replace("B", "A")
     assert reward([right, wrong_letter, "B"], ["q"] * 3) == pytest.approx([1.0, 0.3, 0.0])
+
+
+LENGTH = "def length(x):\n    return len(x.completion) / 50\n"
+
+
+def test_a_reward_of_a_file_trains_like_the_same_one_of_the_library(material, tmp_path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(LENGTH.replace("def length", "def mine"))
+    log = trained(open_stage("grpo", new_run(tmp_path / "a", material) | GRPO))
+    own = trained(open_stage("grpo", new_run(tmp_path / "b", material) | GRPO | {"rewards": f"format:1.0, {file}:mine:1.0"}))
+    assert [row["rewards/mine/mean"] for row in own] == [row["rewards/length/mean"] for row in log]
+    assert all_bytes(RunFolder(tmp_path / "a").checkpoint("grpo")) == all_bytes(RunFolder(tmp_path / "b").checkpoint("grpo"))
+
+
+def test_a_reward_and_a_rule_of_a_cell_are_in_the_stages_key(material, tmp_path) -> None:
+    """The functions of this file stand for a cell's: written down, trained, shown again, and refused where they differ."""
+    base = new_run(tmp_path, material) | GRPO | {"schedule": "sample_filtering"}
+    given = {"rewards": {"format": 1.0, "long": (longer, 0.5)}, "keep": every_second}
+    log = grpo.train(stage := open_stage("grpo", base), **given)
+    stage.finish()
+    assert all(row["reward"] == pytest.approx(row["rewards/format/mean"] + row["rewards/long/mean"] / 2, abs=1e-5) for row in log)
+    flow = grpo.epoch_flow(stage)[1]
+    assert {row["reason"] for row in flow} == {"kept", "by your rule"}
+    assert [row["kept"] for row in flow] == [
+        int(row["id"].rpartition("-")[2] if "-" in row["id"] else 0) % 2 == 0 for row in flow
+    ]
+    assert "def longer" in (tmp_path / "ideas" / "long.py").read_text()
+    # Run All again: it is finished with these ideas, which are known when the cell that has them is run
+    again = open_stage("grpo", base)
+    assert grpo.train(again, **given) == log
+    assert again.finished
+    # ... and refused with others, and without any
+    for other in ({}, {**given, "keep": None}, {**given, "rewards": {"format": 1.0, "long": (longer, 0.6)}}):
+        with pytest.raises(Timer1Error, match=r"04_grpo is finished .* inputs .*overwrite = True"):
+            grpo.train(open_stage("grpo", base), **other)
+    assert all_bytes(RunFolder(tmp_path).checkpoint("grpo"))
+    default = open_stage("grpo", base | {"overwrite": True})
+    assert len(trained(default)) > 0
+    assert "rewards/long/mean" not in RunFolder(tmp_path).log("grpo").read_text()
+
+
+def longer(x: Any) -> float:
+    return len(x.completion) / 50
+
+
+def every_second(s: Any) -> bool:
+    return int(s.id.rpartition("-")[2] if "-" in s.id else 0) % 2 == 0
+
+
+def test_a_training_under_a_cells_reward_goes_on_after_a_kill(material, tmp_path, monkeypatch) -> None:
+    base, given = new_run(tmp_path / "cut", material) | GRPO, {"rewards": {"long": longer}}
+    whole = open_stage("grpo", new_run(tmp_path / "whole", material) | GRPO)
+    log = grpo.train(whole, **given)
+    whole.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr(trained_grpo.common, "save_model", killed)
+        with pytest.raises(Killed):
+            grpo.train(open_stage("grpo", base), **given)
+    work = tmp_path / "cut" / ".work" / "grpo" / "work" / "grpo" / "epoch1.work"
+    assert (work / "checkpoint-2").is_dir()
+    before = (work / "checkpoint-2" / "model.safetensors").stat().st_mtime_ns
+    stage = open_stage("grpo", base)
+    assert (work / "checkpoint-2" / "model.safetensors").stat().st_mtime_ns == before, "opening it threw the work away"
+    assert losses(stage.run.log("grpo")) or True
+    assert [row["loss"] for row in grpo.train(stage, **given)] == [row["loss"] for row in log]
+
+
+def test_a_reward_that_fails_in_training_names_the_completion_and_keeps_the_steps(material, tmp_path) -> None:
+    file = tmp_path / "fails.py"
+    counted = "SEEN = []\n\n\ndef fails(x):\n    SEEN.append(x.query)\n    return 1 / (19 - len(SEEN))\n"
+    file.write_text(counted)  # two calls when it is tried, twice; then 8 completions a step
+    base = new_run(tmp_path / "r", material) | GRPO | {"rewards": f"{file}:fails:1.0", "save_every": 100}
+    with pytest.raises(
+        Timer1Error, match=r"sample '.*': reward .*fails, line 6: ZeroDivisionError.*stopped after 1 steps"
+    ) as caught:
+        trained(open_stage("grpo", base))
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "r" / ".work" / "grpo" / "work" / "grpo" / "epoch1.work").glob("checkpoint-1/model.safetensors"))

@@ -7,6 +7,7 @@ and nothing else, whatever a library prints.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json as json_text
 import logging
@@ -28,6 +29,29 @@ from timer1lib.progress import quiet_libraries
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 TINY = "assets/tiny-qwen3-vl"
+
+EXAMPLES = {
+    "run": ("params/tiny.yaml", "params/tiny.yaml -p grpo.beta=0.04 --out outputs/beta --dry-run"),
+    "params": ("grpo", "--diff params/time_r1_7b.yaml"),
+    "ground": ('cooking.mp4 "the person opens the fridge"', 'cooking.mp4 "a door closes" --model outputs/tiny/checkpoints/grpo'),
+    "score": ("predictions.jsonl charades_sta_test.txt", "answers.jsonl tvgbench.json --form timer1_eval --json"),
+    "audit": ("train.jsonl test.jsonl", "train.jsonl --videos videos --deep"),
+    "preview": ("tiny ideas/edges.py:edge_iou", 'outputs/tiny "ideas/edges.py:edge_iou:1.0, format:0.5" --json'),
+    "clock": ("cooking.mp4", "cooking.mp4 --model Qwen/Qwen2.5-VL-7B-Instruct --rule published"),
+    "estimate": ("params/time_r1_7b.yaml", "params/time_r1_7b.yaml -p grpo.lora_rank=64"),
+    "rehearse": ("params/time_r1_7b.yaml", "params/time_r1_3b_24gb.yaml -p grpo.lora_rank=16"),
+    "work": (
+        "outputs/tiny --node 1 --nodes 2 --address 10.0.0.1:29500",
+        "/shared/outputs/big --node 3 --nodes 4 --address node0:29500",
+    ),
+    "synth": ("world --videos 20", "world --videos 5 --seed 7"),
+    "sweep": ("params/sweeps/five_seeds.yaml", "params/sweeps/rewards.yaml --jobs 2"),
+    "inspect": ("tiny", "--predictions answers.jsonl --annotations test.jsonl"),
+    "lab": ("--port 8899 --no-browser", "--diff 04_grpo"),
+    "pretrain": ("base", "base --steps 200 --seed 1"),
+    "compare": ("tiny other", "outputs/a outputs/b --json"),
+}
+"""Two a subcommand; tests/test_cli.py holds that each can be read."""
 
 app = typer.Typer(
     help="Temporal video grounding with reinforcement learning, from notebooks.",
@@ -98,7 +122,9 @@ def command(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
                 traceback.print_exc()
             return _complain(f"{type(error).__name__}: {error} (a fault of timer1's own; TIMER1_DEBUG=1 shows where)", FAILED)
 
-    app.command(function.__name__)(run)
+    name = function.__name__
+    examples = "\n\n".join(f"timer1 {name} {example}" for example in EXAMPLES.get(name, ()))
+    app.command(name, epilog=f"Examples:\n\n{examples}")(run)
     return function
 
 
@@ -153,21 +179,50 @@ def run(
     nodes: Nodes = 1,
     address: Address = "",
     yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which stages would run and why, and do nothing.")] = False,
     json: Json = False,
 ) -> Outcome:
     """Run the notebooks of a params file; skip what is unchanged."""
     from timer1lib.files import resolve
     from timer1lib.params.load import load_params
+    from timer1lib.runs.runner import plan_text, planned, summary_lines
     from timer1lib.runs.runner import run as run_notebooks
-    from timer1lib.runs.runner import summary_lines
     from timer1lib.workers.nodes import parse_nodes
 
     loaded = load_params(resolve(params[0]), overrides or [], *map(resolve, params[1:]))
+    if dry_run:
+        plan = planned(loaded, from_=from_, until=until, fresh=fresh, out=out)
+        return Outcome(plan_text(plan), [dataclasses.asdict(stage) for stage in plan])
     machines = parse_nodes(0, nodes, address) if nodes > 1 else None
     result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes, nodes=machines)
     report = str(result.report) if result.report else None
     value = {"run": str(result.root), "stages": result.stages, "metrics": result.metrics, "report": report}
     return Outcome("\n".join(summary_lines(result)), value)
+
+
+@command
+def params(
+    section: Annotated[str, typer.Argument(metavar="[SECTION]", help="shared, curate, sft, ...; all where it is left out.")] = "",
+    diff: Annotated[
+        Path | None, typer.Option(metavar="RUN_OR_FILE", help="Only what differs from the defaults in a run or a params file.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="A JSON schema of params files, for an editor.")] = False,
+    json: Json = False,
+) -> Outcome:
+    """List every parameter with type, default, range and meaning."""
+    from timer1lib.evaluation.tables import table_of, text_table
+    from timer1lib.files import resolve
+    from timer1lib.params import listing
+    from timer1lib.params.load import load_params
+
+    if schema:
+        return Outcome(json_text.dumps(listing.schema(), indent=1), listing.schema())
+    values = None
+    if diff is not None:
+        places = [resolve(diff), resolve(diff) / "params.yaml", resolve(f"outputs/{diff}") / "params.yaml"]
+        values = load_params(next((place for place in places if place.is_file()), places[0]))
+    rows = listing.rows(section, values, differing=diff is not None)
+    return Outcome(text_table(table_of(rows)) if rows else "all as in the defaults", rows)
 
 
 @command
@@ -249,6 +304,25 @@ def audit(
     store = open_store(SharedParams(workers=min(64, many), **known)) if deep else None  # type: ignore[arg-type]
     report = audit_files(annotations, format=format, videos=videos, deep=store, workers=many)
     return Outcome(str(report), report.to_json())
+
+
+@command
+def preview(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder, or its name under outputs/.")],
+    rewards: Annotated[
+        str, typer.Argument(metavar="REWARDS", help="As in grpo.rewards: ideas/edges.py:edge_iou, or with weights.")
+    ],
+    json: Json = False,
+) -> Outcome:
+    """Try a reward on a run's stored rollouts, before anything is trained."""
+    from timer1lib.files import resolve
+    from timer1lib.rewards import parse_rewards
+    from timer1lib.runfolder import RunFolder
+    from timer1lib.runs.preview import preview
+
+    root = next((place for place in (resolve(run), resolve(f"outputs/{run}")) if place.is_dir()), resolve(run))
+    value = preview(RunFolder(root), parse_rewards(rewards), rewards)
+    return Outcome(str(value), dataclasses.asdict(value))
 
 
 @command
@@ -349,6 +423,25 @@ def compare(runs: Annotated[list[str], RunArgument], json: Json = False) -> Outc
 
     value = compare_runs(runs)
     return Outcome(compare_text(value), value)
+
+
+@command
+def lab(
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="The first port to try.")] = 8888,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,
+    diff: Annotated[str | None, typer.Option(metavar="04_grpo", help="Show what you changed in a copy.")] = None,
+    take: Annotated[str | None, typer.Option(metavar="04_grpo", help="Take a copy's cells into the project's notebook.")] = None,
+    new: Annotated[str | None, typer.Option(metavar="04_grpo", help="Make a copy anew; yours is kept beside it.")] = None,
+) -> Outcome:
+    """Open copies of the notebooks (outputs/lab) in JupyterLab; the project's own stay as they are."""
+    from timer1lib.view import open as opened
+
+    if name := diff or take:
+        changed = opened.bring_back(name, yes=take is not None)
+        return Outcome(changed or f"{name}: nothing was changed")
+    if new:
+        opened.copy_notebooks(new)
+    return Outcome("", status=opened.lab(port, not no_browser))
 
 
 @command

@@ -1,4 +1,4 @@
-"""Rewards as pure functions of one completion: no model, no state, no files."""
+"""Rewards as pure functions of one completion: no model, no state, no files. docs/ideas.md: how to bring one's own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from timer1lib.errors import Timer1Error
+from timer1lib import ideas
+from timer1lib.errors import Timer1Error, shown
 from timer1lib.forms import FORMS, AnswerForm
 from timer1lib.forms.reading import boxed_letter
 from timer1lib.schema import Window
@@ -24,6 +26,7 @@ class RewardInput:
     form: AnswerForm = FORMS["timer1"]  # how the completion was asked for, and so how it is read
     options: tuple[str, ...] | None = None
     answer: int | None = None
+    query: str = ""
 
     @property
     def span(self) -> Window | None:
@@ -96,26 +99,56 @@ REWARDS: dict[str, Reward] = {
     "tiou_centered": tiou_centered_reward,
     "grounded_qa": grounded_qa_reward,
 }
-"""Names usable in `grpo.rewards`; add a function here to try an idea."""
+"""Names usable in `grpo.rewards`, beside functions of one's own (`ideas/edges.py:edge_iou`)."""
 
 
-def parse_rewards(text: str) -> dict[str, float]:
-    """`"tiou:1.0, format:0.5"` -> {"tiou": 1.0, "format": 0.5}; a Timer1Error names what is wrong."""
-    weights: dict[str, float] = {}
+def parse_rewards(text: str) -> dict[str, tuple[Reward, float]]:
+    """`"tiou:1.0, ideas/edges.py:edge_iou:0.5"` -> {"tiou": (tiou_reward, 1.0), "edge_iou": (its function, 0.5)}.
+
+    A function of one's own is tried on made-up completions at once.
+
+    Raises:
+        Timer1Error: names what is wrong: an unknown name, a file or function that is not there or does not give a number.
+    """
+    found: dict[str, tuple[Reward, float]] = {}
     for part in filter(None, map(str.strip, text.split(","))):
-        name, colon, weight = map(str.strip, part.partition(":"))
-        if name not in REWARDS:
+        name, colon, given = map(str.strip, part.rpartition(":"))
+        if not colon or name.endswith(".py"):
+            name, given = part, "1.0"
+        name, reward = _own(name) if ideas.is_reference(name) else (name, REWARDS.get(name))
+        if reward is None:
             near = difflib.get_close_matches(name, REWARDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(REWARDS)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(REWARDS)}, or a file's: ideas/my.py:name"
             raise Timer1Error(f"rewards {text!r}: unknown reward {name!r}; {hint}")
-        if name in weights:
+        if name in found:
             raise Timer1Error(f"rewards {text!r}: {name!r} stands twice")
         try:
-            weights[name] = float(weight) if colon else 1.0
+            weight = float(given)
         except ValueError:
-            weights[name] = math.nan
-        if not math.isfinite(weights[name]):
+            weight = math.nan
+        if not math.isfinite(weight):
             raise Timer1Error(f"rewards {text!r}: the weight of {name!r} is no number")
-    if not weights:
+        found[name] = reward, weight
+    if not found:
         raise Timer1Error("rewards: name at least one, such as tiou:1.0, format:1.0")
-    return weights
+    return found
+
+
+def _own(reference: str) -> tuple[str, Reward]:
+    idea = ideas.load(reference, "reward")
+    for text in TRIED:
+        value_of(idea, RewardInput(text, ((3.0, 6.0),), 10.0, query="a dog runs"))
+    return idea.name, partial(value_of, idea)
+
+
+TRIED = ("<think>a</think><answer>2.00 to 5.00</answer>", "")
+"""Completions that a reward of one's own must give a number for before anything starts: an answer, and none."""
+
+
+def value_of(idea: ideas.Idea, x: RewardInput) -> float:
+    """What a reward of one's own gives; a Timer1Error with the completion where it raises or gives no number."""
+    try:
+        value = idea.function(x)
+    except Exception as error:
+        raise Timer1Error(f"reward {ideas.failure(error, idea)}; on {shown(x.completion)}") from error
+    return ideas.number(value, f"reward {idea.reference}", f"on {shown(x.completion)}")

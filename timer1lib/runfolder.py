@@ -29,9 +29,9 @@ OWNED: dict[str, tuple[str, ...]] = {
 """Patterns of the files that a stage writes. The first stage that matches owns a file; 01 has what is left of data/."""
 
 NEVER_OWNED = ("params.yaml", "manifest.json", "notes.jsonl", "run.log", "report.html")
-"""The runner's own files, and what a person wrote."""
+"""The runner's own files, and what a person wrote; so are the folders below, `ideas` with functions of notebooks' cells."""
 
-_RUNNER_FOLDERS = ("notebooks", "stages")
+_RUNNER_FOLDERS = ("notebooks", "stages", "ideas")
 
 WORK = ".work"
 """Where unfinished stages write, each in a folder of its name."""

@@ -5,7 +5,7 @@ Pure: the outer loop trains, asks the model, and calls these in between. Difficu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ LOW, HIGH = 0.0, 0.7
 
 SCHEDULES = ("multi_epoch", "sample_filtering", "easy_to_hard", "hard_to_easy", "staged")
 
-KEPT, SOLVED, HOPELESS, SILENT = "kept", "too easy", "too hard", "no answer"
+KEPT, SOLVED, HOPELESS, SILENT, RULED_OUT = "kept", "too easy", "too hard", "no answer", "by your rule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ def plan_epoch(
     low: float = LOW,
     high: float = HIGH,
     bands: str = "0.5:1, 0.2:0.7, 0:0.5",
+    keep: Callable[[str, float], bool] | None = None,
 ) -> Epoch:
     """What epoch `epoch` (from 0) of `epochs` trains on.
 
@@ -60,6 +61,7 @@ def plan_epoch(
 
     Args:
         difficulty: IoU by id; None or absent where the model did not answer, which counts as 0.
+        keep: sample filtering's rule of one's own (id, IoU), in place of the bounds.
 
     Raises:
         Timer1Error: an unknown schedule, an epoch out of range, a band that is none, an epoch without samples.
@@ -74,8 +76,10 @@ def plan_epoch(
     if schedule in ("sample_filtering", "staged"):
         if schedule == "staged":
             low, high = parse_bands(bands)[: epoch + 1][-1]
-        kept = [row["id"] for row in filter_epoch(pool, difficulty, low, high) if row["kept"]]
-        return _shuffled(kept, rng, f"{len(kept)} of {len(pool)} samples with {low:g} < IoU <= {high:g}")
+        rule = keep if schedule == "sample_filtering" else None
+        kept = [row["id"] for row in filter_epoch(pool, difficulty, low, high, rule) if row["kept"]]
+        which = "by your rule" if rule else f"with {low:g} < IoU <= {high:g}"
+        return _shuffled(kept, rng, f"{len(kept)} of {len(pool)} samples {which}")
     sign = -1 if schedule == "easy_to_hard" else 1
     ranked = sorted(pool, key=lambda name: sign * (difficulty.get(name) or 0.0))
     part = slice_of(ranked, epoch, epochs)
@@ -85,11 +89,16 @@ def plan_epoch(
 
 
 def filter_epoch(
-    ids: Sequence[str], ious: Mapping[str, float | None], low: float = LOW, high: float = HIGH
+    ids: Sequence[str],
+    ious: Mapping[str, float | None],
+    low: float = LOW,
+    high: float = HIGH,
+    keep: Callable[[str, float], bool] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a sample, {id, iou, kept, reason}: kept where low < IoU <= high, else `too easy`, `too hard` or `no answer`.
 
-    IoU 0 goes under TimeRFT's bounds too: a group in which nothing overlaps has no advantage to learn from.
+    IoU 0 goes under TimeRFT's bounds too: a group in which nothing overlaps has no advantage to learn from. A rule of
+    one's own, `keep` (id, IoU), stands in the bounds' place; what was not answered goes under any.
     """
     if low >= high:
         raise Timer1Error(f"sample filtering: low {low:g} must be below high {high:g}")
@@ -98,6 +107,8 @@ def filter_epoch(
         iou = ious.get(name)
         if iou is None:
             reason = SILENT
+        elif keep is not None:
+            reason = KEPT if keep(name, iou) else RULED_OUT
         else:
             reason = HOPELESS if iou <= low else SOLVED if iou > high else KEPT
         rows.append({"id": name, "iou": iou, "kept": reason == KEPT, "reason": reason})

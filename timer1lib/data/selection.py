@@ -62,8 +62,18 @@ class _Pool:
 Rule = Callable[[_Pool, int, np.random.Generator, Mapping[str, float]], tuple[Floats, list[int]]]
 
 
-def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 0, **bounds: float) -> Selection:
+def select(
+    rows: Sequence[Row],
+    rule: str = "gaussian",
+    n: int = 0,
+    seed: int = 0,
+    *,
+    given: Sequence[float] | None = None,
+    **bounds: float,
+) -> Selection:
     """Choose `n` rows without replacement (0, or more than can be had: all that can be).
+
+    `given` are weights of one's own, one a row: successive draws by them, and `rule` is only their name.
 
     Rules:
         gaussian: by weight exp(-(IoU - mean)^2 / (2 std^2)), successive draws, only IoU > 0 (Time-R1's filter);
@@ -77,9 +87,9 @@ def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 
     Raises:
         Timer1Error: an unknown rule or bound, a bound out of range, a pool without `reward_std`, nothing to choose from.
     """
-    if rule not in RULES:
+    if rule not in RULES and given is None:
         raise Timer1Error(f"selection rule {rule!r}: one of {', '.join(RULES)}")
-    settings = _settings(rule, bounds)
+    settings = _settings(rule, bounds) if given is None else {}
     pool = _Pool(
         [str(row["id"]) for row in rows],
         np.array([math.nan if row.get("iou") is None else float(row["iou"]) for row in rows], dtype=np.float64),
@@ -88,7 +98,12 @@ def select(rows: Sequence[Row], rule: str = "gaussian", n: int = 0, seed: int = 
     )
     rng = np.random.default_rng([seed, 6])
     with np.errstate(invalid="ignore"):  # no answer, no difficulty: NaN
-        weights, drawn = RULES[rule](pool, n if n > 0 else len(pool.ids), rng, settings)
+        wanted = n if n > 0 else len(pool.ids)
+        if given is not None:
+            weights = np.where(np.isnan(pool.ious), 0.0, np.asarray(given, dtype=np.float64))
+            drawn = _draw(weights, wanted, rng)
+        else:
+            weights, drawn = RULES[rule](pool, wanted, rng, settings)
     if not drawn:
         raise Timer1Error(f"selection {rule!r} with {settings} leaves no sample of a pool of {len(rows)}")
     taken = set(drawn)
@@ -244,6 +259,8 @@ def _fate(rule: str, iou: float, weight: float, chosen: bool, s: Mapping[str, fl
         return "not among the largest spreads" if rule == "top_variance" else "not drawn"
     if rule == "top_variance":
         return "all its sampled answers earn the same"
+    if rule not in RULES:
+        return f"weight 0 by {rule}"
     if "low" in s and iou <= s["low"]:
         return f"IoU not above {s['low']:g}"
     if "high" in s and iou > s["high"]:

@@ -20,6 +20,7 @@ from timer1lib.params.trainer import (
     weights_dtype,
 )
 from timer1lib.rewards import REWARDS, parse_rewards
+from timer1lib.rules import SELECTION_RULES, check_rule, own_keep
 
 LARGEST_SEED = 2**32 - 1
 """What numpy and torch take alike."""
@@ -240,9 +241,9 @@ class SftParams(Section):
         "adamw_torch_fused", description="optimizer, as transformers names it"
     )
     optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
-        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+        "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
     )
-    trl: str = Field("", description="further arguments of trl's SFTConfig: key=value, ...")
+    trl: str = Field("", description="further arguments of trl's SFTConfig: keys and values with an equals sign between, comma-separated")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     freeze_early: bool = Field(
@@ -275,8 +276,12 @@ class DifficultyParams(Section):
     )
     rollouts: int = Field(0, ge=0, le=64, description="sampled answers a sample for top_variance; 0 asks none")
     rollout_temperature: float = Field(1.0, gt=0, le=5, description="temperature of those answers")
-    rollout_reward: Annotated[str, _names(*REWARDS)] = Field("tiou, format", description="rewards added up (names of rewards.py)")
-    rule: Literal["gaussian", "uniform", "band", "random", "top_variance", "all"] = Field("all", description="selection rule")
+    rollout_reward: Annotated[str, _read_by(parse_rewards)] = Field(
+        "tiou, format", description="rewards added up, as in grpo.rewards"
+    )
+    rule: Annotated[str, _read_by(check_rule)] = Field(
+        "all", description=f"selection rule: {', '.join(SELECTION_RULES)}, or a weight of one's own (ideas/pick.py:mine)"
+    )
     n: int = Field(0, ge=0, description="samples to select, at most; 0 takes all that the rule allows")
     mean: float = Field(0.3, ge=-1, le=2, description="gaussian: IoU with the largest weight")
     std: float = Field(0.2, gt=0, le=10, description="gaussian: width in IoU")
@@ -303,7 +308,8 @@ class GrpoParams(Section):
 
     enabled: bool = Field(True, description="False leaves out reinforcement learning")
     rewards: Annotated[str, _read_by(parse_rewards)] = Field(
-        "tiou:1.0, format:1.0", description="rewards and their weights: tiou, iou, format, tvg_r1, tiou_centered, grounded_qa"
+        "tiou:1.0, format:1.0",
+        description=f"rewards and their weights: {', '.join(REWARDS)}, or one's own (ideas/edges.py:edge_iou:1.0)",
     )
     schedule: Literal["multi_epoch", "sample_filtering", "easy_to_hard", "hard_to_easy", "staged"] = Field(
         "sample_filtering", description="which samples each epoch trains on"
@@ -312,6 +318,9 @@ class GrpoParams(Section):
     steps_per_epoch: int = Field(0, ge=0, description="optimizer steps of an epoch; 0 sees every sample of the epoch once")
     filter_low: float = Field(0.0, ge=0, le=1, description="sample filtering keeps IoU above this")
     filter_high: float = Field(0.7, ge=0, le=1, description="sample filtering keeps IoU up to this")
+    keep: Annotated[str, _read_by(lambda text: text and own_keep(text))] = Field(
+        "", description="sample filtering by a rule of one's own (ideas/keep.py:mine) in place of the two bounds"
+    )
     filter_tokens: int = Field(
         0, ge=0, le=4096, description="sample filtering: tokens of an answer at most; 0: as many as a rollout's"
     )
@@ -364,9 +373,9 @@ class GrpoParams(Section):
         "adamw_torch_fused", description="optimizer, as transformers names it"
     )
     optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
-        "", description="arguments of that optimizer: key=value, ... (bf16_stochastic_round=True for torchao's)"
+        "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
     )
-    trl: str = Field("", description="further arguments of trl's GRPOConfig: key=value, ...")
+    trl: str = Field("", description="further arguments of trl's GRPOConfig: keys and values with an equals sign between, comma-separated")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     freeze_early: bool = Field(

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from timer1lib.ideas import meaning
+
+_meaning = lru_cache(maxsize=1024)(meaning)
+
 _NO_RESULT = ("params", "progress", "runs", "workers")
 """Left out: parameter models, whose values are in the key already, what shows how far a stage is, and what runs it."""
 
@@ -38,35 +42,8 @@ def code_hash(package: Path, module: str, *, inside: str = "") -> str:
     digest = hashlib.sha256()
     for path in closure(package, module):
         if path.is_relative_to(package / inside):
-            digest.update(f"{path.relative_to(package).as_posix()}\0{meaning(path.read_text())}\0".encode())
+            digest.update(f"{path.relative_to(package).as_posix()}\0{_meaning(path.read_text())}\0".encode())
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=1024)
-def meaning(source: str) -> str:
-    """A digest of Python code that comments, docstrings and layout do not change; the text's own where it is no Python."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return hashlib.sha256(source.encode()).hexdigest()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [child for child in node.body if not _is_text(child)] or [ast.Pass()]
-    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
-
-
-def _plain(node: object) -> object:
-    """A tree as nested tuples without what is empty: fields that another Python knows besides change nothing."""
-    if isinstance(node, ast.AST):
-        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node)]
-        return (type(node).__name__, *((name, value) for name, value in fields if value not in (None, ())))
-    if isinstance(node, list):
-        return tuple(_plain(item) for item in node)
-    return None if node is None else repr(node)
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _files_of(package: Path, module: str) -> list[Path]:

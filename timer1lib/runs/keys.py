@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from timer1lib import ideas
 from timer1lib.data.readers import FORMATS
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
@@ -146,7 +147,8 @@ def input_files(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
     """For every parameter that names files or folders (alone or in a comma-separated list), what they hold.
 
     An entry is `name sha256:...` for a file (its name may become a split's), `sha256:...` for a folder, with what stood
-    before it (`TVGBench=`); the text itself where there is no such file. Where a file lies does not count.
+    before it (`TVGBench=`); the text itself where there is no such file. Where a file lies does not count. A function in a
+    file (`ideas/edges.py:edge_iou:1.0`) counts by what its source means.
     """
     found: dict[str, list[str]] = {}
     for parameter, value in parameters.items():
@@ -159,6 +161,10 @@ def input_files(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _entry(text: str) -> str | None:
     """What the file or folder holds that a text names; None where it names none."""
+    if ideas.is_reference(text):
+        place, _, rest = text.partition(".py:")
+        name, _, weight = rest.partition(":")
+        return f"{name}:{weight} {ideas.identity(f'{place}.py:{name}')}"
     if len(text) > 4096 or "\0" in text or ("/" not in text and "." not in text):
         return None
     path, label = resolve(text), ""

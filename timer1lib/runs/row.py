@@ -31,8 +31,8 @@ from timer1lib.runs.storage import StoredStages, scratch, send_line
 from timer1lib.workers.nodes import CORES_VARIABLE
 
 JOB, RESULT, LOG = ".row.json", ".row-result.json", "run.log"
-NODE_VARIABLE = "TIMER1_NODE"
-"""The node that a row runs on, where an engine knows it."""
+NODE_VARIABLE = "TIMER1_SWEEP_NODE"
+"""The node that a row runs on, by the name its engine has for it."""
 _POLL_SECONDS = 0.2
 _LINE_SECONDS = 5.0
 

@@ -88,19 +88,10 @@ def run(
         NotebookFailed: a notebook's cell raised.
     """
     project = project or Project.find()
-    first = find_stage(from_) if from_ else STAGES[0]
-    last = find_stage(until) if until else STAGES[-1]
-    if first.number > last.number:
-        raise Timer1Error(f"--from {first.notebook} comes after --until {last.notebook}")
-    stages = STAGES[first.number - 1 : last.number]
-    for stage in stages:
-        if not (notebook := project.notebooks / f"{stage.notebook}.ipynb").is_file():
-            raise Timer1Error(f"{notebook}: no such notebook")
+    stages = _stages(project, from_, until)
+    last = stages[-1]
     check_files(params)
-    root = Path(out) if out else project.root / "outputs" / params.name
-    stamps.refuse_foreign(root)
-    if from_ and not root.is_dir():
-        raise Timer1Error(f"{STAGES[0].notebook} has not finished in {root}: no such run; run without --from")
+    root = _root(params, project, out, from_)
     folder = RunFolder(root)
     display = display or Display(len(STAGES), root / ".progress")
     result = RunResult(root)
@@ -137,10 +128,45 @@ def run(
     return result
 
 
-class Replaced(str):
-    """A line on a finished stage that is to run again; `precious` where its checkpoint took long."""
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run will do with a stage."""
 
-    precious = False
+    notebook: str
+    why: str
+    """Why it runs: what changed, or that it never finished; empty where it is unchanged and skipped."""
+    seconds: float | None
+    """What it took last time; None where it never finished."""
+    precious: bool = False
+    """A finished checkpoint that took long would be replaced."""
+
+    def __str__(self) -> str:
+        return f"{self.notebook}, {self.why}; it took {clock(self.seconds or 0)}"
+
+
+def planned(
+    params: Params,
+    *,
+    from_: str | None = None,
+    until: str | None = None,
+    fresh: bool = False,
+    out: str | Path | None = None,
+    project: Project | None = None,
+) -> list[Planned]:
+    """What `run` would do, without doing any of it; errors as there."""
+    project = project or Project.find()
+    stages = _stages(project, from_, until)
+    check_files(params)
+    return _planned(params, RunFolder(_root(params, project, out, from_)), project, stages, fresh)
+
+
+def plan_text(plan: Sequence[Planned]) -> str:
+    """A line a stage."""
+    lines = []
+    for stage in plan:
+        before = "" if stage.seconds is None else f" (took {clock(stage.seconds)})"
+        lines.append(f"{stage.notebook}: {f'runs, {stage.why}' if stage.why else 'unchanged, skipped'}{before}")
+    return "\n".join(lines)
 
 
 def somebody_there() -> bool:
@@ -148,11 +174,11 @@ def somebody_there() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def ask(lines: Sequence[str]) -> None:
+def ask(lines: Sequence[Planned | str]) -> None:
     """Ask whether finished checkpoints may be replaced, where there is somebody to ask; a Timer1Error where they may not."""
     if not lines or not somebody_there():
         return
-    sys.stderr.write(f"{'; '.join(lines)}. Replace what is finished? [y/N] ")
+    sys.stderr.write(f"{'; '.join(map(str, lines))}. Replace what is finished? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Timer1Error("nothing was run, and all stands as it was; --yes goes on without asking")
@@ -160,24 +186,50 @@ def ask(lines: Sequence[str]) -> None:
 
 def to_run_again(
     params: Params, folder: RunFolder, project: Project, stages: Sequence[StageRef], fresh: bool = False
-) -> list[Replaced]:
+) -> list[Planned]:
     """The finished stages that will run again, or will if an earlier one leaves other bytes: why, and how long it took."""
+    return [stage for stage in _planned(params, folder, project, stages, fresh) if stage.why and stage.seconds is not None]
+
+
+def _planned(params: Params, folder: RunFolder, project: Project, stages: Sequence[StageRef], fresh: bool) -> list[Planned]:
     found, changing = [], set()
     for stage in stages:
         stamp = read_stamp(folder, stage)
         if stamp is None:
             changing.add(stage.name)
+            found.append(Planned(stage.notebook, "it has not finished", None))
             continue
         parts = parts_of(params, folder, project.notebooks, project.package, stage)
-        why = "--fresh" if fresh else changed_parts(stamp.parts, parts) or damaged(folder, stamp)
+        why = "--fresh" if fresh else changed_parts(stamp.parts, parts) or damaged(folder, stamp) or ""
         earlier = [find_stage(name).notebook for name in upstream(stage.name, params) if name in changing]
         if not why and earlier:
             why = f"if {' or '.join(earlier)} changes what it reads"
         if why:
             changing.add(stage.name)
-            found.append(Replaced(f"{stage.notebook}, {why}; it took {clock(stamp.seconds)}"))
-            found[-1].precious = stamp.seconds > ASK_SECONDS and any(n.startswith("checkpoints/") for n in stamp.outputs)
+        precious = bool(why) and stamp.seconds > ASK_SECONDS and any(n.startswith("checkpoints/") for n in stamp.outputs)
+        found.append(Planned(stage.notebook, why, stamp.seconds, precious))
     return found
+
+
+def _stages(project: Project, from_: str | None, until: str | None) -> Sequence[StageRef]:
+    first = find_stage(from_) if from_ else STAGES[0]
+    last = find_stage(until) if until else STAGES[-1]
+    if first.number > last.number:
+        raise Timer1Error(f"--from {first.notebook} comes after --until {last.notebook}")
+    stages = STAGES[first.number - 1 : last.number]
+    for stage in stages:
+        if not (notebook := project.notebooks / f"{stage.notebook}.ipynb").is_file():
+            raise Timer1Error(f"{notebook}: no such notebook")
+    return stages
+
+
+def _root(params: Params, project: Project, out: str | Path | None, from_: str | None) -> Path:
+    """The run's folder, which is free to be written into or a run already."""
+    root = Path(out) if out else project.root / "outputs" / params.name
+    stamps.refuse_foreign(root)
+    if from_ and not root.is_dir():
+        raise Timer1Error(f"{STAGES[0].notebook} has not finished in {root}: no such run; run without --from")
+    return root
 
 
 class _Runner:

@@ -129,9 +129,14 @@ def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool = False) -> tup
             _link_or_copy(path, ready / path.relative_to(base))
     shutil.rmtree(staging, ignore_errors=True)
     os.replace(ready, staging)
-    started = Started(key, {name: (run.root / name).stat().st_mtime_ns for name in run_files(run.root)})
-    atomic_write_json(_started_path(run, stage), asdict(started))
-    return False, started.before
+    before = {name: (run.root / name).stat().st_mtime_ns for name in run_files(run.root)}
+    go_on_as(run, stage, key, before)
+    return False, before
+
+
+def go_on_as(run: RunFolder, stage: StageRef, key: str, before: Mapping[str, int]) -> None:
+    """Note under which key a stage's work folder was begun; `before` as in `begin`."""
+    atomic_write_json(_started_path(run, stage), asdict(Started(key, dict(before))))
 
 
 def work_folder(run: RunFolder, stage: StageRef) -> Path:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -46,11 +46,33 @@ class Stage(Generic[P]):
     finished: bool = False
     """Its result stands already: it is read and shown, and nothing is written."""
     session: Session | None = None
+    given: Given | None = None
+    """Where a person runs the notebook: what it was opened with."""
 
     def __post_init__(self) -> None:
         view = _shared_of(self.name)
         seen = view.model_construct(**{name: getattr(self.shared, name) for name in view.model_fields})
         object.__setattr__(self, "shared", cast(SharedParams, seen))
+
+    def adopt(self, **values: str) -> None:
+        """Take parameters that a cell gives in place of the stage's own; they are in its key from now on.
+
+        Raises:
+            Timer1Error: a value that is none, or the stage is finished with others, which only `overwrite` may replace.
+        """
+        params = validated(type(self.params), self.params.model_dump() | values, f"notebook {self.name}")
+        if self.given is None:
+            object.__setattr__(self, "params", params)
+            return
+        given = replace(self.given, params=self.given.params.model_copy(update={self.name: params}))
+        if self.session is not None:
+            self.session.take(given.params)
+            changed: dict[str, Any] = {"params": params, "given": given}
+        else:
+            anew = _by_hand(Stage(self.name, RunFolder(self.run.root), self.shared, params), given, sure=True)
+            changed = {name: getattr(anew, name) for name in ("run", "params", "finished", "session", "given")}
+        for name, value in changed.items():
+            object.__setattr__(self, name, value)
 
     def finish(self) -> str:
         """The last cell of a notebook that writes: put what it made into its place, and say so. The runner does its own."""
@@ -62,6 +84,18 @@ class Stage(Generic[P]):
         return f"the finished result of {self.run.root} was shown" if self.finished else "done"
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a person opened a stage with."""
+
+    params: Params
+    overwrite: bool
+
+
+OWN_IDEAS = {"difficulty": {"rule"}, "grpo": {"rewards", "keep"}}
+"""Parameters that a cell may give (`Stage.adopt`), so that what the stage is made from is known only then."""
+
+
 class Session:
     """A notebook that a person runs on a stage that is not finished: it holds the run's folder until it is."""
 
@@ -70,6 +104,12 @@ class Session:
         self.key = stage_key(parts)
         _, self.before = stamps.begin(run, stage, self.key)
         self.started = time.monotonic()
+
+    def take(self, params: Params) -> None:
+        """Go on under other parameters; what is written so far does not depend on them."""
+        self.parts = _parts(params, self.run, self.stage)
+        self.key = stage_key(self.parts)
+        stamps.go_on_as(self.run, self.stage, self.key, self.before)
 
     def publish(self) -> None:
         self.held.check()
@@ -119,32 +159,52 @@ def open_stage(name: str, parameters: Mapping[str, Any]) -> Stage[Any]:
         warm()
     if RUNNER_VARIABLE in os.environ:
         return Stage(name, RunFolder(run.root, name), stage.shared, stage.params)
-    return _by_hand(stage, validated(Params, {"shared": shared, name: own}, where), bool(parameters.get("overwrite", False)))
+    given = Given(validated(Params, {"shared": shared, name: own}, where), bool(parameters.get("overwrite", False)))
+    return _by_hand(stage, given, sure=name not in OWN_IDEAS)
 
 
-def _by_hand(stage: Stage[Any], params: Params, overwrite: bool) -> Stage[Any]:
-    run, ref = stage.run, find_stage(stage.name)
+def _by_hand(stage: Stage[Any], given: Given, *, sure: bool) -> Stage[Any]:
+    """The stage as its run has it: finished, to be begun or gone on with, or refused. Not `sure`: a cell may still `adopt`."""
+    params, run, ref = given.params, stage.run, find_stage(stage.name)
     root = run.root.resolve()
     if stage.name == "curate":  # it needs nothing of a run, so any folder would do
         stamps.refuse_foreign(root)
     held = _HELD[root] = _HELD.get(root) or Held(root, f"notebook {ref.notebook}")
+    opened = partial(Stage, stage.name, shared=stage.shared, params=stage.params, given=given)
     try:
         stamps.clean(run)
-        parts = stamps.parts_of(params, run, project_root() / "notebooks", Path(__file__).resolve().parents[1], ref)
+        parts = _parts(params, run, ref)
         stamp = stamps.read_stamp(run, ref)
-        differs = changed_parts(stamp.parts, parts) or stamps.damaged(run, stamp) or "" if stamp else "not there"
-        if stamp and differs and not overwrite and not stamp.parts["params"].get("shard"):
+        open_still = set() if sure else OWN_IDEAS[stage.name]
+        changed = changed_parts(_without(stamp.parts, open_still), _without(parts, open_still)) if stamp else "not there"
+        differs = changed or (stamps.damaged(run, stamp) or "" if stamp else "")
+        if stamp and differs and not given.overwrite and not stamp.parts["params"].get("shard"):
             raise Timer1Error(
                 f"{ref.notebook} is finished in {run.root} with something else: {differs}. "
                 "Set overwrite = True to replace it, or another run_dir"
             )
-        if (not differs and not overwrite) or (differs and stamps.bring_back(run, ref, stage_key(parts))):
-            release(run.root)
-            return Stage(stage.name, run, stage.shared, stage.params, finished=True)
-        session = Session(run, ref, parts, held)
+        if (not differs and not given.overwrite) or (differs and sure and stamps.bring_back(run, ref, stage_key(parts))):
+            if sure:
+                release(run.root)
+            return opened(run=run, finished=True)
         if stage.name in ("difficulty", "evaluate"):
             sys.stdout.write(disk_line(params, run.root, (stage.name,)) + "\n")
-        return Stage(stage.name, RunFolder(run.root, stage.name), stage.shared, stage.params, session=session)
+        # 04 writes nothing before its key is certain; else a killed training under a cell's ideas would be taken for another's
+        session = Session(run, ref, parts, held) if sure or stage.name != "grpo" else None
+        return opened(run=RunFolder(run.root, stage.name), session=session)
     except BaseException:
         release(run.root)
         raise
+
+
+def _parts(params: Params, run: RunFolder, ref: StageRef) -> dict[str, Any]:
+    """The parts of a stage's key; its notebook is the one that is open in JupyterLab (`outputs/lab/`), if it says so."""
+    opened = Path(os.environ.get("JPY_SESSION_NAME", ""))
+    notebooks = opened.parent if opened.name == f"{ref.notebook}.ipynb" and opened.is_file() else project_root() / "notebooks"
+    return stamps.parts_of(params, run, notebooks, Path(__file__).resolve().parents[1], ref)
+
+
+def _without(parts: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A key's parts without these parameters."""
+    kept = {part: {k: v for k, v in parts[part].items() if k not in names} for part in ("params", "inputs") if part in parts}
+    return {**parts, **kept}

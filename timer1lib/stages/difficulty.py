@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from timer1lib import forms
+from timer1lib import forms, ideas
 from timer1lib.data.selection import (
     AnswerCache,
     Selection,
@@ -21,11 +21,12 @@ from timer1lib.data.selection import (
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.models.config import base_name
-from timer1lib.params import result_parameters, split_list
+from timer1lib.params import result_parameters
 from timer1lib.params.sections import DifficultyParams
-from timer1lib.rewards import REWARDS, RewardInput
+from timer1lib.rewards import RewardInput, parse_rewards
+from timer1lib.rules import Judged, own_weight
 from timer1lib.schema import Prediction, Sample
-from timer1lib.stages import Stage
+from timer1lib.stages import Stage, cells
 from timer1lib.stages.work import do
 from timer1lib.workers.team import team
 
@@ -96,12 +97,12 @@ PHASES = {"ask": ask}
 
 
 def rollout_rewards(sample: Sample, answers: Sequence[Prediction], stage: DifficultyStage) -> list[float]:
-    """Sum of the rewards named in `rollout_reward`, an answer each."""
-    names = split_list(stage.params.rollout_reward)
+    """Weighted sum of the rewards named in `rollout_reward`, an answer each."""
+    rewards = parse_rewards(stage.params.rollout_reward).values()
     duration = sample.duration or max(end for _, end in sample.windows)
     form = forms.load(stage.shared.form)
-    inputs = [RewardInput(a.completion, tuple(sample.windows), duration, form) for a in answers]
-    return [sum(REWARDS[name](x) for name in names) for x in inputs]
+    inputs = [RewardInput(a.completion, tuple(sample.windows), duration, form, query=sample.query) for a in answers]
+    return [sum(weight * reward(x) for reward, weight in rewards) for x in inputs]
 
 
 def _answers(
@@ -155,21 +156,40 @@ def _file(stage: DifficultyStage, sample: Sample) -> Path | None:
         return None
 
 
-def choose(stage: DifficultyStage, samples: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> Selection:
-    """Write `data/selected.jsonl` (samples in) and `data/selection.json` (weight and fate of every sample)."""
+def choose(
+    stage: DifficultyStage,
+    samples: Sequence[Sample],
+    rows: Sequence[dict[str, Any]],
+    weight: Callable[[Judged], float] | None = None,
+) -> Selection:
+    """Write `data/selected.jsonl` (samples in) and `data/selection.json` (weight and fate of every sample).
+
+    `weight` stands in the place of the rule: a function of a sample and its difficulty, larger is likelier to be drawn.
+    """
+    if weight is not None:
+        stage.adopt(rule=cells.reference(stage, weight, "weight", "selection rule"))
+    else:
+        stage.adopt()
     p = stage.params
     bounds = {
         "gaussian": {"mean": p.mean, "std": p.std, "low": p.low, "even": float(p.even)},
         "uniform": {"bins": p.bins, "low": p.low},
         "band": {"low": p.low, "high": p.high},
     }.get(p.rule, {})
+    given, name = None, p.rule
+    if ideas.is_reference(p.rule):
+        mine, name = own_weight(p.rule), p.rule.rpartition(":")[2]
+        known = zip(samples, rows, strict=True)
+        given = [0.0 if r["iou"] is None else mine(Judged.of(s, r["iou"], r.get("reward_std"))) for s, r in known]
     if p.difficulty_model == "none":
         selection = everything([sample.id for sample in samples], stage.shared.seed)
     else:
-        rows = [{**row, "duration": sample.duration} for row, sample in zip(rows, samples, strict=True)]
-        selection = select(rows, p.rule, p.n, stage.shared.seed, **bounds)
+        timed = [{**row, "duration": sample.duration} for row, sample in zip(rows, samples, strict=True)]
+        selection = select(timed, name, p.n, stage.shared.seed, given=given, **bounds)
     taken = set(selection.chosen)
     if not stage.finished:
+        if not stage.run.data("difficulty").is_file():  # it was finished until a cell brought another rule
+            atomic_write_jsonl(stage.run.data("difficulty"), rows)
         stage.run.write_samples("selected", [sample for sample in samples if sample.id in taken])
         atomic_write_json(stage.run.data("selection.json"), selection.to_json())
     return selection

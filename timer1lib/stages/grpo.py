@@ -13,10 +13,11 @@ from timer1lib.files import atomic_write_jsonl, open_work_folder, read_jsonl
 from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import GrpoParams
-from timer1lib.runs.keys import folder_hash
+from timer1lib.rules import Judged, own_keep
+from timer1lib.runs.keys import folder_hash, input_files
 from timer1lib.schema import Prediction, Sample
 from timer1lib.spans import best_iou
-from timer1lib.stages import Stage
+from timer1lib.stages import Stage, cells
 from timer1lib.stages.work import do
 from timer1lib.training.outer_loop import PhasePlan, run_epochs
 from timer1lib.workers.team import team
@@ -40,8 +41,23 @@ def known_difficulty(stage: Stage[GrpoParams]) -> dict[str, float | None]:
     return {row["id"]: row["iou"] for row in read_jsonl(path)}
 
 
-def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
-    """Run the outer loop into `checkpoints/grpo` and return the log; without RL, an empty one and no checkpoint."""
+def train(
+    stage: Stage[GrpoParams],
+    rewards: cells.GivenRewards | str | None = None,
+    keep: Callable[[Judged], bool] | str | None = None,
+) -> list[dict[str, Any]]:
+    """Run the outer loop into `checkpoints/grpo` and return the log; without RL, an empty one and no checkpoint.
+
+    Args:
+        rewards: in place of `grpo.rewards`: {"edge": (my_function, 1.0), "format": 1.0}, of functions as in docs/ideas.md.
+        keep: in place of `grpo.keep`: whether a sample (`Judged`) stays after an epoch.
+
+    Raises:
+        Timer1Error: an idea that is none; a reward that fails in training, with the sample and the completion.
+    """
+    given = {} if rewards is None else {"rewards": cells.rewards_text(stage, rewards)}
+    given |= {} if keep is None else {"keep": cells.reference(stage, keep, "keep", "keep rule")}
+    stage.adopt(**given)
     if stage.finished:
         return list(read_jsonl(stage.run.log("grpo")))
     if not stage.params.enabled:
@@ -53,7 +69,7 @@ def train(stage: Stage[GrpoParams]) -> list[dict[str, Any]]:
     trainer = _Trainer(stage, samples)
     plans = run_epochs(
         list(samples), known_difficulty(stage), first, work, lambda k: stage.run.data(f"filter_epoch{k}"),
-        stage.params, stage.shared.seed, trainer.train, trainer.measure,
+        stage.params, stage.shared.seed, trainer.train, trainer.measure, trainer.keep if stage.params.keep else None,
     )  # fmt: skip
     _publish(plans[-1].out_dir, stage.run.checkpoint("grpo"))
     shutil.rmtree(work)
@@ -71,6 +87,11 @@ class _Trainer:
 
     def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample]) -> None:
         self._stage, self._samples = stage, samples
+        self._rule = own_keep(stage.params.keep) if stage.params.keep else None
+
+    def keep(self, name: str, iou: float, epochs: int) -> bool:
+        assert self._rule is not None
+        return self._rule(Judged.of(self._samples[name], iou, epoch=epochs))
 
     def train(self, plan: PhasePlan) -> None:
         do(self._stage, "epoch", ("grpo.prompts_per_step", self._stage.params.prompts_per_step), plan=plan.to_json())
@@ -127,6 +148,7 @@ def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: st
         "form": forms.load(stage.shared.form).identity(),
         "first": folder_hash(Path(first)) if Path(first).is_dir() else first,
         "samples": [sample.to_json() for sample in samples.values()],
+        "ideas": input_files({"rewards": stage.params.rewards, "keep": stage.params.keep}),
     }
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from timer1lib.errors import Timer1Error
 from timer1lib.files import append_jsonl, atomic_write_jsonl, read_jsonl, resolve
 from timer1lib.forms import AnswerForm, load
 from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids
 from timer1lib.models.load import LoadedModel, local_folder
 from timer1lib.params.sections import GrpoParams, SharedParams
-from timer1lib.rewards import REWARDS, RewardInput, parse_rewards
+from timer1lib.rewards import Reward, RewardInput, parse_rewards
 from timer1lib.schema import Sample
 from timer1lib.training import common
 from timer1lib.training.outer_loop import PhasePlan
@@ -48,22 +49,33 @@ SAME_IN_TRL = {
 }
 
 
-def reward_function(name: str, samples: Mapping[str, Sample], form: AnswerForm) -> Callable[..., list[float]]:
-    """A reward as trl calls it, over the samples that the rows' ids name."""
-    reward = REWARDS[name]
+class RewardFunction:
+    """A reward as trl calls it, over the samples that the rows' ids name.
 
-    def scored(completions: list[str], sample_id: list[str], **_: Any) -> list[float]:
-        return [reward(reward_input(text, samples[key], form)) for text, key in zip(completions, sample_id, strict=True)]
+    Where a reward of one's own fails its value is NaN, which the trainer stops at, and `failures` says why.
+    """
 
-    scored.__name__ = name
-    return scored
+    def __init__(self, name: str, reward: Reward, samples: Mapping[str, Sample], form: AnswerForm) -> None:
+        self.__name__ = name
+        self._reward, self._samples, self._form = reward, samples, form
+        self.failures: list[str] = []
+
+    def __call__(self, completions: list[str], sample_id: list[str], **_: Any) -> list[float]:
+        return [self._value(text, key) for text, key in zip(completions, sample_id, strict=True)]
+
+    def _value(self, text: str, key: str) -> float:
+        try:
+            return self._reward(reward_input(text, self._samples[key], self._form))
+        except Timer1Error as error:
+            self.failures.append(f"sample {key!r}: {error}")
+            return math.nan
 
 
 def reward_input(text: str, sample: Sample, form: AnswerForm) -> RewardInput:
     """What the rewards of a completion look at; questions that are trained on are asked for their time span too."""
     options = tuple(sample.options) if sample.options is not None else None
     asked = form.of_sample(sample, grounded=True)
-    return RewardInput(text, tuple(sample.windows), sample.duration or 0.0, asked, options, sample.answer)
+    return RewardInput(text, tuple(sample.windows), sample.duration or 0.0, asked, options, sample.answer, sample.query)
 
 
 @common.frees_memory
@@ -87,7 +99,7 @@ def train_phase(
     work, checkpoint = common.begin(plan.out_dir.with_name(f"{plan.out_dir.name}.work"), settings)
     loaded = common.load_trained(plan.start_from, params, shared)
     loaded.model.config._name_or_path = local_folder(plan.reference)  # where trl reads the reference from
-    weights = parse_rewards(params.rewards)
+    rewards = parse_rewards(params.rewards)
     form = load(shared.form)
     before = team.agree([row for row in read_jsonl(log_path) if row["epoch"] <= plan.number] if log_path.is_file() else [])
     offset = before[-1]["step"] if before else 0
@@ -99,8 +111,8 @@ def train_phase(
     rows = list(islice(cycle(plan.ids), max(groups, len(plan.ids))))  # trl leaves out a batch that is not full
     trainer = VideoGRPOTrainer(
         loaded.model,
-        [reward_function(name, samples, form) for name in weights],
-        trainer_config(plan, params, shared, loaded, list(weights.values()), work),
+        [RewardFunction(name, reward, samples, form) for name, (reward, _) in rewards.items()],
+        trainer_config(plan, params, shared, loaded, [weight for _, weight in rewards.values()], work),
         encode_prompt=lambda row: encode(loaded, samples[row["sample_id"]]),
         feature_cache=(cache := feature_cache(params, shared, loaded)),
         on_rollouts=_RolloutLog(rollouts_path, samples, form, params.log_rollouts_every, offset),

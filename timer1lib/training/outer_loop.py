@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def run_epochs(
     seed: int,
     train: TrainPhase,
     measure: Measure,
+    keep: Callable[[str, float, int], bool] | None = None,
 ) -> list[PhasePlan]:
     """Run all epochs; those that are finished on disk are not run again.
 
@@ -69,6 +71,7 @@ def run_epochs(
         difficulty: IoU of each before training, 0 to 1.
         first_model: the policy before training.
         filter_path: where epoch k (from 1) leaves its rows: id, iou, kept, reason.
+        keep: sample filtering's rule of one's own: (id, IoU, epochs so far) -> whether the next epoch trains on it.
 
     Returns:
         The plans of the epochs that were run; fewer than asked for where no sample is left.
@@ -82,6 +85,7 @@ def run_epochs(
             epoch = plan_epoch(
                 params.schedule, number, params.epochs, members, current,
                 seed=seed, low=params.filter_low, high=params.filter_high, bands=params.stage_bands,
+                keep=partial(_keeps, keep, number) if keep else None,
             )  # fmt: skip
         except Timer1Error:
             if number == 0:
@@ -98,10 +102,15 @@ def run_epochs(
             atomic_write_jsonl(path, ({"id": i, "iou": current.get(i), "kept": True, "reason": plan.note} for i in trained))
             continue
         if not path.is_file():
-            rows = filter_epoch(trained, measure(model, trained, number + 1), params.filter_low, params.filter_high)
+            rule = partial(_keeps, keep, number + 1) if keep else None
+            rows = filter_epoch(trained, measure(model, trained, number + 1), params.filter_low, params.filter_high, rule)
             atomic_write_jsonl(path, rows)
         members, current = trained, {row["id"]: row["iou"] for row in read_jsonl(path)}
     return plans
+
+
+def _keeps(keep: Callable[[str, float, int], bool], epochs: int, name: str, iou: float) -> bool:
+    return keep(name, iou, epochs)
 
 
 def _phase(epoch: Epoch, model: str, first_model: str, work_dir: Path, params: GrpoParams, before: list[PhasePlan]) -> PhasePlan:

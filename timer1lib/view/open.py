@@ -1,7 +1,8 @@
-"""`timer1 inspect`: 06_inspect on a run, or on predictions from elsewhere, in JupyterLab."""
+"""`timer1 lab` and `timer1 inspect`: JupyterLab on copies of the notebooks, so that no file of the project changes by it."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
@@ -13,13 +14,14 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from timer1lib.data.readers import read_annotations
 from timer1lib.data.video_checks import VideoFolder
-from timer1lib.errors import Timer1Error
+from timer1lib.errors import Timer1Error, shown
 from timer1lib.evaluation.answers import find_run, match, read_answers
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, project_root, read_json, read_yaml, resolve
-from timer1lib.params.cells import cell_source, with_cell
+from timer1lib.params.cells import cell_source, current_source, with_cell
 from timer1lib.params.load import validated
 from timer1lib.params.sections import Params
 from timer1lib.processes import leave_with
@@ -125,7 +127,10 @@ def inspect(
     Raises:
         Timer1Error: neither a run nor the three others; nothing to look at there.
     """
-    notebook = prepare(run, predictions, annotations, videos)
+    return _serve(prepare(run, predictions, annotations, videos), port, open_browser)
+
+
+def _serve(notebook: Path, port: int, open_browser: bool) -> int:
     package = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))}
     try:
@@ -135,8 +140,10 @@ def inspect(
 
 
 def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[str]:
-    """The command that serves the notebook's run folder to this machine alone, with a token, as long as this process lives."""
-    root = notebook.parent.parent
+    """The command that serves the notebook's folder, or its run's, to this machine alone, with a token, as long as this process
+    lives.
+    """
+    root = notebook.parent if notebook.parent.name == LAB else notebook.parent.parent
     command = [sys.executable, "-m", "timer1lib.view.open", str(os.getpid())]
     command += [f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1"]
     command.append(f"--LabApp.default_url=/lab/tree/{notebook.relative_to(root).as_posix()}")
@@ -189,6 +196,80 @@ def _params(run: RunFolder) -> Params:
     tree = read_yaml(run.params)
     kept = {key: tree[key] for key in ("name", "shared", "inspect") if isinstance(tree, dict) and key in tree}
     return validated(Params, kept, str(run.params))
+
+
+LAB = "lab"
+"""Folder of the copies, under `outputs/`."""
+MADE_FROM = "timer1_made_from"
+"""In a copy's metadata: the digest of the cells that it was made from; by it a copy that nobody touched is known."""
+
+
+def lab(port: int = 8888, open_browser: bool = True) -> int:
+    """Open copies of the notebooks in JupyterLab and stay until it ends (Ctrl-C); returns its exit status."""
+    folder, kept = copy_notebooks()
+    for name in kept:
+        sys.stderr.write(f"{name}: your copy is kept; the project's has changed since (timer1 lab --new {name} makes it anew)\n")
+    return _serve(folder / "01_curate.ipynb", port, open_browser)
+
+
+def copy_notebooks(anew: str = "") -> tuple[Path, list[str]]:
+    """Bring the copies in `outputs/lab/` up to date, but those that a person has changed; `anew` names one to be replaced.
+
+    Returns:
+        The folder, and the names of copies that were kept though the project's notebook is another one by now.
+    """
+    folder, kept = project_root() / "outputs" / LAB, []
+    sources = sorted((project_root() / "notebooks").glob("0*.ipynb"))
+    if anew and anew not in [source.stem for source in sources]:
+        raise Timer1Error(f"{shown(anew)}: no such notebook; there are {', '.join(source.stem for source in sources)}")
+    for source in sources:
+        notebook, target = read_json(source), folder / source.name
+        if target.is_file() and source.stem != anew:
+            copy = read_json(target)
+            made_from = copy.get("metadata", {}).get(MADE_FROM)
+            if _cells(copy) != made_from:
+                if made_from != _cells(notebook):
+                    kept.append(source.stem)
+                continue
+            if made_from == _cells(notebook):
+                continue
+        elif target.is_file():
+            os.replace(target, target.with_suffix(f".{int(target.stat().st_mtime)}.ipynb"))
+        notebook["metadata"] = {**notebook.get("metadata", {}), MADE_FROM: _cells(notebook)}
+        atomic_write_text(target, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    return folder, kept
+
+
+def _cells(notebook: dict[str, Any]) -> str:
+    """A digest of what is written in a notebook's cells; outputs and counts do not matter."""
+    texts = [[cell["cell_type"], "".join(cell["source"])] for cell in notebook["cells"]]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def bring_back(name: str, yes: bool = False) -> str:
+    """Take a copy's cells into the project's notebook, without outputs; its parameters cell stays. What changed, as a diff.
+
+    Without `yes` nothing is written.
+    """
+    source, target = (project_root() / place / f"{name}.ipynb" for place in ("notebooks", f"outputs/{LAB}"))
+    for path in (source, target):
+        if not path.is_file():
+            raise Timer1Error(f"{path}: no such notebook")
+    before, copy = read_json(source), read_json(target)
+    own = current_source(before)
+    after = {**before, "cells": [{**cell, **_bare(cell)} for cell in copy["cells"]]}
+    after = with_cell(after, own) if own is not None else after
+    texts = ["\n\n".join("".join(cell["source"]) for cell in notebook["cells"]).splitlines() for notebook in (before, after)]
+    changed = "\n".join(difflib.unified_diff(*texts, f"notebooks/{name}", f"outputs/{LAB}/{name}", lineterm=""))
+    if changed and yes:
+        atomic_write_text(source, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
+        copy["metadata"] = {**copy.get("metadata", {}), MADE_FROM: _cells(copy)}
+        atomic_write_text(target, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
+    return changed
+
+
+def _bare(cell: dict[str, Any]) -> dict[str, Any]:
+    return {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
+from timer1lib.errors import Timer1Error
 from timer1lib.models.decoding import take_over
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
@@ -311,9 +312,21 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if rewards.isnan().any():  # gathered, so that all ranks stop here together
+            self._stop_at_a_reward()
         if self._batch is not None:
             self._batch.rewards = rewards
         return rewards
+
+    def _stop_at_a_reward(self) -> None:
+        """End a training in which a reward failed, at a checkpoint of the steps that are done."""
+        said = [
+            line for lines in team.all([f for each in self.reward_funcs for f in getattr(each, "failures", [])]) for line in lines
+        ]
+        if step := self.state.global_step:
+            self._save_checkpoint(self.model, trial=None)
+        first = said[0] if said else "a reward is NaN"
+        raise Timer1Error(f"{first}; training stopped after {step} steps, which are kept")
 
     def _rollout_rows(self, batch: _Batch, weighted: Tensor) -> list[dict[str, Any]]:
         texts = self.processing_class.batch_decode(batch.completions, skip_special_tokens=True)
