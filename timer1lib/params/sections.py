@@ -243,7 +243,7 @@ class SftParams(Section):
     optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
         "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
     )
-    trl: str = Field("", description="further arguments of trl's SFTConfig: keys and values with an equals sign between, comma-separated")
+    trl: str = Field("", description="further arguments of trl's SFTConfig, each a key and a value with an equals sign between")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     freeze_early: bool = Field(
@@ -375,7 +375,7 @@ class GrpoParams(Section):
     optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
         "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
     )
-    trl: str = Field("", description="further arguments of trl's GRPOConfig: keys and values with an equals sign between, comma-separated")
+    trl: str = Field("", description="further arguments of trl's GRPOConfig, each a key and a value with an equals sign between")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
     freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
     freeze_early: bool = Field(
