@@ -236,7 +236,8 @@ def test_what_grpo_has_besides_is_the_same_on_two_ranks(world: Path, tmp_path: P
     assert any(row.get("groups_failed") for row in logged(one, "grpo"))
     assert any(row.get("groups_resampled") for row in logged(one, "grpo"))
     for a, b in zip(logged(one, "grpo"), logged(two, "grpo"), strict=True):
-        assert a == pytest.approx(b | {"entropy": a["entropy"], "kl": a["kl"]}, abs=1e-3)  # means over other forwards
+        other = {key: value for key, value in a.items() if key.startswith(("entropy", "kl", "clip_ratio/"))}
+        assert a == pytest.approx(b | other, abs=1e-3)  # these are means over forwards, which hold other groups on two ranks
     for epoch in (1, 2):
         assert list(read_jsonl(one.data(f"filter_epoch{epoch}"))) == list(read_jsonl(two.data(f"filter_epoch{epoch}")))
     assert furthest(one, two, "grpo") < 1e-5

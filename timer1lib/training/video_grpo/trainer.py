@@ -293,7 +293,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             self.accelerator.autocast(AutocastKwargs(cache_enabled=True)),  # every step reads the same weights
         ):
             lengths = list(map(len, prompts))
-            most = rollout_tokens(base_model(model), max(lengths), batch.group, self.max_completion_length)
+            most = rollout_tokens(base_model(model), max(lengths, default=1), batch.group, self.max_completion_length)
             for chunk in _chunks(lengths, most):
                 asked = prompts[chunk]
                 if self.args.rollouts == "repeated":  # a call a prompt: what it samples must not depend on who else is asked
