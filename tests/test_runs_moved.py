@@ -107,8 +107,8 @@ def test_places_and_speed_run_nothing_again(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("timer1lib.runs.runner.execute", in_process)
     project = make_project(tmp_path / "p")
     assert how(finish(project)) == ["ran"] * 7
-    faster = {"workers": 7, "cache_gb": 1.5, "cache_dir": str(tmp_path / "elsewhere")}
-    assert set(faster) == CANNOT_CHANGE_RESULTS
+    faster = {"workers": 7, "cache_gb": 1.5, "cache_dir": str(tmp_path / "elsewhere"), "processes": 2, "parallel": "fsdp2"}
+    assert {*faster, "report_to"} == CANNOT_CHANGE_RESULTS  # a tracker must be installed to be named
     assert how(finish(project, Params.model_validate({"shared": faster}))) == UNCHANGED
     # Threads and the device change the last bits of sums: all that computes with a model runs again, and only that.
     for change in ({"threads": 3}, {"device": "cpu"}):

@@ -74,7 +74,7 @@ def moved(folder: Path, steps: int = 40, **options: Any) -> Any:
         v
         for state in optimizer.state.values()
         for v in state.values()
-        if hasattr(v, "__tensor_flatten__") or v.dtype == torch.uint8
+        if hasattr(v, "__tensor_flatten__") or getattr(v, "dtype", None) == torch.uint8
     ]
     assert bool(small) == ("bit" in params.optim)  # moments are in few bits where the name says so
     return start, {name: p.detach().float() - start[name] for name, p in text.items()}
@@ -114,7 +114,7 @@ def test_what_is_accepted_goes_the_float32_way(folder: Path, float32: Any, optio
     changed, alike, along = share_and_cosine(moves, float32)
     assert changed > share
     assert alike > cosine
-    assert along == pytest.approx(1, abs=0.1)
+    assert along == pytest.approx(1, abs=0.2 if options.get("optim") == "adamw_torch_4bit" else 0.1)
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", pytest.param("adamw_bnb_8bit", marks=needs("bitsandbytes"))])
@@ -191,13 +191,14 @@ def test_small_changes_survive_saving_and_reading(folder: Path, tmp_path: Path, 
     shared = SharedParams(model=str(folder), dtype="bfloat16", device="cpu")
     params = GrpoParams(learning_rate=RATE, **options)
     loaded = common.load_trained(folder, params, shared)
+    work = tmp_path / "work"
     made, _ = trainer(
-        folder, tmp_path, max_steps=2, learning_rate=RATE, bf16=True, peft_config=common.lora_config(params.lora_rank, loaded.family),
+        folder, work, max_steps=2, learning_rate=RATE, bf16=True, peft_config=common.lora_config(params.lora_rank, loaded.family),
         model=loaded,
     )  # fmt: skip
     common.prepare(made)
     made.train()
-    common.save_model(common.merged(made.model, folder, shared), loaded.processor, tmp_path / "kept")
+    common.save_model(made, loaded.processor, tmp_path / "kept", work, str(folder), shared)
     again = common.load_trained(tmp_path / "kept", GrpoParams(learning_rate=RATE), shared).model
     before = dict(load_model(folder, device="cpu").model.named_parameters())
     moves = torch.cat([(p - before[n]).flatten() for n, p in again.named_parameters() if p.requires_grad and ".layers." in n])
