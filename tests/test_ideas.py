@@ -284,6 +284,24 @@ def test_a_preview_counts_what_would_change(stored: RunFolder, tmp_path: Path) -
     assert found._repr_html_().count("<svg") == len(found.changes) == 3
 
 
+def test_a_notebook_previews_a_function_and_writes_nothing(stored: RunFolder) -> None:
+    from timer1lib.params.sections import GrpoParams, SharedParams
+    from timer1lib.stages import Stage, grpo
+
+    def length(x: RewardInput) -> float:
+        return (x.span[1] - x.span[0]) / 10 if x.span else 0.0
+
+    before = {path: path.stat().st_mtime_ns for path in stored.root.rglob("*")}
+    stage = Stage("grpo", stored, SharedParams(), GrpoParams())
+    found = grpo.preview(stage, length)
+    assert (found.name, found.five) == ("length", pytest.approx((0.1, 0.1, 0.2, 0.2, 0.2)))
+    both = grpo.preview(stage, {"length": (length, 0.5), "iou": 1.0})
+    assert both.five[4] == pytest.approx(1.1)
+    with pytest.raises(Timer1Error, match=r"sample 's0', step 0: reward fails, line \d+: TypeError"):
+        grpo.preview(stage, {"fails": lambda x: x.span + 1})
+    assert {path: path.stat().st_mtime_ns for path in stored.root.rglob("*")} == before
+
+
 def test_the_same_reward_changes_nothing(stored: RunFolder) -> None:
     rows = [json.loads(line) for line in stored.log("rollouts").read_text().splitlines()]
     for row in rows:

@@ -113,8 +113,9 @@ def _line_of(error: BaseException, path: Path) -> str:
 
 def failure(error: BaseException, idea: Idea) -> str:
     """One line on an error that an idea's function raised, with the line of its file."""
-    path = resolve(idea.reference.rpartition(":")[0])
-    return f"{idea.reference}{_line_of(error, path)}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    code = getattr(idea.function, "__code__", None)
+    line = _line_of(error, Path(code.co_filename)) if code else ""
+    return f"{idea.reference}{line}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def number(value: Any, who: str, where: str) -> float:

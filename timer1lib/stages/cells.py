@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from timer1lib import ideas
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import atomic_write_text
-from timer1lib.rewards import REWARDS, Reward
+from timer1lib.rewards import REWARDS, Reward, parse_rewards, value_of
 from timer1lib.stages import Stage
 
 GivenRewards = Mapping[str, "tuple[Reward, float] | Reward | float"]
@@ -21,14 +22,27 @@ def rewards_text(stage: Stage[Any], rewards: str | GivenRewards) -> str:
         return rewards
     parts = []
     for name, value in rewards.items():
-        function, weight = value if isinstance(value, tuple) else (value, 1.0) if callable(value) else (None, value)
-        if function is None and name not in REWARDS and not ideas.is_reference(name):
-            raise Timer1Error(f"reward {name!r}: give a function, or one of the names {', '.join(REWARDS)}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise Timer1Error(f"reward {name!r}: its weight must be a number (given {shown(weight)})")
+        function, weight = _pair(name, value)
         place = name if function is None or REWARDS.get(name) is function else reference(stage, function, name, "reward")
-        parts.append(f"{place}:{float(weight)}")
+        parts.append(f"{place}:{weight}")
     return ", ".join(parts)
+
+
+def weighted(name: str, value: tuple[Reward, float] | Reward | float) -> tuple[Reward, float]:
+    """A reward given in a cell, with its weight, without writing it down; where it fails it says on which completion."""
+    function, weight = _pair(name, value)
+    if function is None or REWARDS.get(name) is function:
+        return parse_rewards(name)[name.rpartition(":")[2]][0], weight
+    return partial(value_of, ideas.Idea(name, name, function, "")), weight
+
+
+def _pair(name: str, value: tuple[Reward, float] | Reward | float) -> tuple[Reward | None, float]:
+    function, weight = value if isinstance(value, tuple) else (value, 1.0) if callable(value) else (None, value)
+    if function is None and name not in REWARDS and not ideas.is_reference(name):
+        raise Timer1Error(f"reward {name!r}: give a function, or one of the names {', '.join(REWARDS)}")
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise Timer1Error(f"reward {name!r}: its weight must be a number (given {shown(weight)})")
+    return function, float(weight)
 
 
 def reference(stage: Stage[Any], function: Callable[..., Any] | str, name: str, what: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
@@ -13,6 +13,7 @@ from timer1lib.files import atomic_write_jsonl, open_work_folder, read_jsonl
 from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import GrpoParams
+from timer1lib.rewards import Reward, parse_rewards
 from timer1lib.rules import Judged, own_keep
 from timer1lib.runs.keys import folder_hash, input_files
 from timer1lib.schema import Prediction, Sample
@@ -21,6 +22,9 @@ from timer1lib.stages import Stage, cells
 from timer1lib.stages.work import do
 from timer1lib.training.outer_loop import PhasePlan, run_epochs
 from timer1lib.workers.team import team
+
+if TYPE_CHECKING:
+    from timer1lib.runs.preview import Preview
 
 
 def selected(stage: Stage[GrpoParams]) -> dict[str, Sample]:
@@ -74,6 +78,20 @@ def train(
     _publish(plans[-1].out_dir, stage.run.checkpoint("grpo"))
     shutil.rmtree(work)
     return list(read_jsonl(stage.run.log("grpo")))
+
+
+def preview(stage: Stage[GrpoParams], rewards: cells.GivenRewards | Reward | str) -> Preview:
+    """Try a reward, or a weighted sum of several, on the run's stored rollouts; nothing is written (docs/ideas.md).
+
+    Raises:
+        Timer1Error: no rollouts are stored; the reward fails, with the sample and the completion.
+    """
+    from timer1lib.runs.preview import preview as tried
+
+    if isinstance(rewards, str):
+        return tried(stage.run, parse_rewards(rewards), rewards)
+    given = {rewards.__name__: rewards} if callable(rewards) else rewards
+    return tried(stage.run, {name: cells.weighted(name, value) for name, value in given.items()}, " + ".join(given))
 
 
 def epoch_flow(stage: Stage[GrpoParams]) -> dict[int, list[dict[str, Any]]]:
