@@ -217,7 +217,9 @@ def test_what_is_trained_does_not_depend_on_how_it_is_measured() -> None:
         reached[name] = way
         # importing a module runs the packages that it lies in
         inside = [".".join(name.split(".")[:i]) for i in range(2, name.count(".") + 1)]
-        queue += [(other, f"{way} -> {other}") for other in [*GRAPH[name], *inside]]
+        # what runs a stage, and tries ideas for it, is in no key (runs/closure.py)
+        led = [other for other in [*GRAPH[name], *inside] if not other.startswith(f"{PACKAGE}.runs")]
+        queue += [(other, f"{way} -> {other}") for other in led]
     bad = [way for name, way in reached.items() if name.startswith((f"{PACKAGE}.evaluation", f"{PACKAGE}.view"))]
     assert not bad, "02, 03 or 04 depend on evaluation or view:\n" + "\n".join(bad)
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from timer1lib.errors import Timer1Error, shown
-from timer1lib.params import SHARED_READ
+from timer1lib.params import SHARED_READ, Section
 from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params, SharedParams
 
-ALL = {"shared": SharedParams, **SECTIONS}
+ALL: dict[str, type[Section]] = {"shared": SharedParams, **SECTIONS}
 TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
 

@@ -259,8 +259,8 @@ def bring_back(name: str, yes: bool = False) -> str:
     own = current_source(before)
     after = {**before, "cells": [{**cell, **_bare(cell)} for cell in copy["cells"]]}
     after = with_cell(after, own) if own is not None else after
-    texts = ["\n\n".join("".join(cell["source"]) for cell in notebook["cells"]).splitlines() for notebook in (before, after)]
-    changed = "\n".join(difflib.unified_diff(*texts, f"notebooks/{name}", f"outputs/{LAB}/{name}", lineterm=""))
+    old, new = ("\n\n".join("".join(cell["source"]) for cell in each["cells"]).splitlines() for each in (before, after))
+    changed = "\n".join(difflib.unified_diff(old, new, f"notebooks/{name}", f"outputs/{LAB}/{name}", lineterm=""))
     if changed and yes:
         atomic_write_text(source, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
         copy["metadata"] = {**copy.get("metadata", {}), MADE_FROM: _cells(copy)}
