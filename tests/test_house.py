@@ -51,7 +51,7 @@ PLUG_INS = {
 TOOLS = {"pytest-xdist", "ruff", "mypy", "pandas-stubs", "types-pyyaml", "nbstripout", "pre-commit"}
 """Development tools that are commands or plug-ins."""
 
-MOST_FILES, MOST_LINES = 175, 30_000
+MOST_FILES, MOST_LINES = 195, 34_000
 
 
 def sources() -> dict[str, Path]:

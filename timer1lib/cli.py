@@ -210,6 +210,7 @@ def params(
     json: Json = False,
 ) -> Outcome:
     """List every parameter with type, default, range and meaning."""
+    from timer1lib.evaluation.answers import find_run
     from timer1lib.evaluation.tables import table_of, text_table
     from timer1lib.files import resolve
     from timer1lib.params import listing
@@ -219,8 +220,7 @@ def params(
         return Outcome(json_text.dumps(listing.schema(), indent=1), listing.schema())
     values = None
     if diff is not None:
-        places = [resolve(diff), resolve(diff) / "params.yaml", resolve(f"outputs/{diff}") / "params.yaml"]
-        values = load_params(next((place for place in places if place.is_file()), places[0]))
+        values = load_params(file if (file := resolve(diff)).is_file() else find_run(diff) / "params.yaml")
     rows = listing.rows(section, values, differing=diff is not None)
     return Outcome(text_table(table_of(rows)) if rows else "all as in the defaults", rows)
 
@@ -315,13 +315,12 @@ def preview(
     json: Json = False,
 ) -> Outcome:
     """Try a reward on a run's stored rollouts, before anything is trained."""
-    from timer1lib.files import resolve
+    from timer1lib.evaluation.answers import find_run
     from timer1lib.rewards import parse_rewards
     from timer1lib.runfolder import RunFolder
     from timer1lib.runs.preview import preview
 
-    root = next((place for place in (resolve(run), resolve(f"outputs/{run}")) if place.is_dir()), resolve(run))
-    value = preview(RunFolder(root), parse_rewards(rewards), rewards)
+    value = preview(RunFolder(find_run(run)), parse_rewards(rewards), rewards)
     return Outcome(str(value), dataclasses.asdict(value))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import difflib
 import dis
 import hashlib
 import inspect
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from timer1lib.errors import Timer1Error, shown
+from timer1lib.errors import Timer1Error, did_you_mean, shown
 from timer1lib.files import resolve
 
 
@@ -40,8 +39,8 @@ def is_reference(text: str) -> bool:
     return ".py:" in text
 
 
-def load(reference: str, what: str, arguments: int = 1) -> Idea:
-    """The function that `path.py:name` names, as a `what` with so many arguments.
+def load(reference: str, what: str) -> Idea:
+    """The function of one argument that `path.py:name` names, as a `what`.
 
     The file's top level is run, once for its content; it is the user's own and named by the user.
 
@@ -57,10 +56,13 @@ def load(reference: str, what: str, arguments: int = 1) -> Idea:
         raise Timer1Error(f"{what} {shown(reference)}: {shown(place)}: {why}") from None
     names = _run(path, source, what)
     if name not in names:
-        near = difflib.get_close_matches(name, [key for key, value in names.items() if callable(value)], n=1)
-        raise Timer1Error(f"{what} {reference}: {place} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        hint = did_you_mean(name, [key for key, value in names.items() if callable(value)])
+        raise Timer1Error(f"{what} {reference}: {place} has no {name!r}{f'; {hint}' if hint else ''}")
     function = names[name]
-    _check_signature(function, reference, what, arguments)
+    try:
+        inspect.signature(function).bind(None)
+    except (TypeError, ValueError):
+        raise Timer1Error(f"{what} {reference}: must be a function that takes one argument; see docs/ideas.md") from None
     return Idea(reference, name, function, meaning(needed(source, name)))
 
 
@@ -71,14 +73,6 @@ def identity(reference: str) -> str:
         return meaning(needed(resolve(place).read_text(), name))
     except (OSError, ValueError, SyntaxError):
         return reference
-
-
-def _check_signature(function: Any, reference: str, what: str, arguments: int) -> None:
-    try:
-        inspect.signature(function).bind(*range(arguments))
-    except (TypeError, ValueError):
-        taken = "one argument" if arguments == 1 else f"{arguments} arguments"
-        raise Timer1Error(f"{what} {reference}: must be a function that takes {taken}; see docs/ideas.md") from None
 
 
 _FILES: dict[tuple[Path, str], dict[str, Any]] = {}
@@ -111,11 +105,15 @@ def _line_of(error: BaseException, path: Path) -> str:
     return f", line {lines[-1]}" if lines else ""
 
 
-def failure(error: BaseException, idea: Idea) -> str:
-    """One line on an error that an idea's function raised, with the line of its file."""
-    code = getattr(idea.function, "__code__", None)
-    line = _line_of(error, Path(code.co_filename)) if code else ""
-    return f"{idea.reference}{line}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+def call(idea: Idea, argument: Any, what: str, where: str) -> Any:
+    """What an idea's function gives; where it raises a Timer1Error names it as a `what`, the line of its file, and `where`."""
+    try:
+        return idea.function(argument)
+    except Exception as error:
+        code = getattr(idea.function, "__code__", None)
+        line = _line_of(error, Path(code.co_filename)) if code else ""
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise Timer1Error(f"{what} {idea.reference}{line}: {said}; {where}") from error
 
 
 def number(value: Any, who: str, where: str) -> float:

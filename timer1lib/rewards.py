@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from timer1lib import ideas
-from timer1lib.errors import Timer1Error, shown
+from timer1lib.errors import Timer1Error, did_you_mean, shown
 from timer1lib.forms import FORMS, AnswerForm
 from timer1lib.forms.reading import boxed_letter
-from timer1lib.schema import Window
+from timer1lib.schema import Sample, Window
 from timer1lib.spans import best_iou, best_window, iou
 
 
@@ -28,6 +27,14 @@ class RewardInput:
     answer: int | None = None
     query: str = ""
 
+    @classmethod
+    def of(cls, completion: str, sample: Sample, form: AnswerForm) -> RewardInput:
+        """What training's rewards see of a completion; questions that are trained on are asked for their time span too."""
+        options = tuple(sample.options) if sample.options is not None else None
+        asked = form.of_sample(sample, grounded=True)
+        windows, duration = tuple(sample.windows), sample.duration or 0.0
+        return cls(completion, windows, duration, asked, options, sample.answer, sample.query)
+
     @property
     def span(self) -> Window | None:
         return self.form.span(self.completion)
@@ -39,6 +46,9 @@ class RewardInput:
 
 
 Reward = Callable[[RewardInput], float]
+
+FLAT = 1e-6
+"""A group whose rewards differ by less has no advantage, and so no gradient."""
 
 
 def iou_reward(x: RewardInput) -> float:
@@ -117,8 +127,7 @@ def parse_rewards(text: str) -> dict[str, tuple[Reward, float]]:
             name, given = part, "1.0"
         name, reward = _own(name) if ideas.is_reference(name) else (name, REWARDS.get(name))
         if reward is None:
-            near = difflib.get_close_matches(name, REWARDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(REWARDS)}, or a file's: ideas/my.py:name"
+            hint = did_you_mean(name, REWARDS) or f"there are {', '.join(REWARDS)}, or a file's: ideas/my.py:name"
             raise Timer1Error(f"rewards {text!r}: unknown reward {name!r}; {hint}")
         if name in found:
             raise Timer1Error(f"rewards {text!r}: {name!r} stands twice")
@@ -147,8 +156,5 @@ TRIED = ("<think>a</think><answer>2.00 to 5.00</answer>", "")
 
 def value_of(idea: ideas.Idea, x: RewardInput) -> float:
     """What a reward of one's own gives; a Timer1Error with the completion where it raises or gives no number."""
-    try:
-        value = idea.function(x)
-    except Exception as error:
-        raise Timer1Error(f"reward {ideas.failure(error, idea)}; on {shown(x.completion)}") from error
-    return ideas.number(value, f"reward {idea.reference}", f"on {shown(x.completion)}")
+    where = f"on {shown(x.completion)}"
+    return ideas.number(ideas.call(idea, x, "reward", where), f"reward {idea.reference}", where)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from timer1lib import ideas
-from timer1lib.errors import Timer1Error, shown
+from timer1lib.errors import Timer1Error, did_you_mean, shown
 from timer1lib.schema import Sample, Window
 
 SELECTION_RULES = ("gaussian", "uniform", "band", "random", "top_variance", "all")
@@ -48,10 +47,7 @@ def own_weight(reference: str) -> Callable[[Judged], float]:
     idea = ideas.load(reference, "selection rule")
 
     def weight(judged: Judged) -> float:
-        try:
-            value = idea.function(judged)
-        except Exception as error:
-            raise Timer1Error(f"selection rule {ideas.failure(error, idea)}; on sample {judged.id!r}") from error
+        value = ideas.call(idea, judged, "selection rule", f"on sample {judged.id!r}")
         found = ideas.number(value, f"selection rule {reference}", f"for sample {judged.id!r}")
         if found < 0:
             raise Timer1Error(f"selection rule {reference} gives {found:g}, below 0, for sample {judged.id!r}")
@@ -67,10 +63,7 @@ def own_keep(reference: str) -> Callable[[Judged], bool]:
     idea = ideas.load(reference, "keep rule")
 
     def keep(judged: Judged) -> bool:
-        try:
-            value = idea.function(judged)
-        except Exception as error:
-            raise Timer1Error(f"keep rule {ideas.failure(error, idea)}; on sample {judged.id!r}") from error
+        value = ideas.call(idea, judged, "keep rule", f"on sample {judged.id!r}")
         if type(value).__name__ not in ("bool", "bool_"):
             raise Timer1Error(f"keep rule {reference} gives {shown(value)}, not True or False, for sample {judged.id!r}")
         return bool(value)
@@ -85,6 +78,5 @@ def check_rule(text: str) -> None:
     if ideas.is_reference(text):
         own_weight(text)
     elif text not in SELECTION_RULES:
-        near = difflib.get_close_matches(text, SELECTION_RULES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(SELECTION_RULES)}, or a file's: ideas/my.py:name"
-        raise Timer1Error(f"selection rule {shown(text)}: {hint}")
+        known = f"one of {', '.join(SELECTION_RULES)}, or a file's: ideas/my.py:name"
+        raise Timer1Error(f"selection rule {shown(text)}: {did_you_mean(text, SELECTION_RULES) or known}")

@@ -6,14 +6,13 @@ brings a published checkpoint's own prompt; our named forms have our own wording
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from timer1lib.errors import Timer1Error, shown
+from timer1lib.errors import Timer1Error, did_you_mean, shown
 from timer1lib.files import read_yaml, resolve
 from timer1lib.forms.reading import READINGS, Counts, Reading, list_options
 from timer1lib.schema import Sample, Window
@@ -212,9 +211,8 @@ def load(name: str) -> AnswerForm:
     except (OSError, ValueError) as error:
         raise Timer1Error(f"form {shown(name)}: cannot be read: {error}") from error
     if not known:
-        near = difflib.get_close_matches(name, FORMS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise Timer1Error(f"form {shown(name)}: neither a file nor one of {', '.join(FORMS)}{hint}")
+        hint = did_you_mean(name, FORMS)
+        raise Timer1Error(f"form {shown(name)}: neither a file nor one of {', '.join(FORMS)}{f'; {hint}' if hint else ''}")
     if path.suffix in (".yaml", ".yml"):
         return _from_fields(name, read_yaml(path, "form"), path)
     return _from_fields(name, {"ask": text}, path)
@@ -241,8 +239,7 @@ def _from_fields(name: str, fields: Any, path: Path) -> AnswerForm:
         raise Timer1Error(f"{path}: a form file is a mapping with fields such as ask and read")
     for field, value in fields.items():
         if field not in _FIELDS:
-            near = difflib.get_close_matches(str(field), _FIELDS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(_FIELDS)}"
+            hint = did_you_mean(str(field), _FIELDS, cutoff=0.4) or f"the fields are {', '.join(_FIELDS)}"
             raise Timer1Error(f"{path}: unknown field {field!r}; {hint}")
         _check_type(path, field, value)
     base = FORMS[fields.get("read", "timer1")]

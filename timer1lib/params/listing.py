@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from timer1lib.errors import Timer1Error, shown
+from timer1lib.errors import Timer1Error, did_you_mean, shown
 from timer1lib.params import SHARED_READ, Section
 from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params, SharedParams
 
@@ -26,8 +25,7 @@ def rows(section: str = "", values: Params | None = None, differing: bool = Fals
         differing: only those whose value is not the default.
     """
     if section and section not in ALL:
-        near = difflib.get_close_matches(section, ALL, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ALL)}"
+        hint = did_you_mean(section, ALL) or f"there are {', '.join(ALL)}"
         raise Timer1Error(f"no section {shown(section)} of parameters; {hint}")
     found = []
     for name, model in ALL.items():

@@ -78,6 +78,27 @@ def _known_parallel(text: str) -> None:
 
 Named = Annotated[str, _read_by(_not_empty)]
 HubSets = Annotated[str, _read_by(_hub_sets)]
+# What SFT and GRPO train alike.
+TrainedWeights = Annotated[
+    Weights,
+    Field(
+        description="type of the trained weights: auto (float32 under shared.dtype; under LoRA shared.dtype) or a type; "
+        "8bit and 4bit quantise the base under LoRA"
+    ),
+]
+Optimizer = Annotated[str, _read_by(check_optimizer), Field(description="optimizer, as transformers names it")]
+OptimizerArguments = Annotated[
+    str,
+    _read_by(optimizer_arguments),
+    Field(description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"),
+]
+LoraRank = Annotated[int, Field(ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")]
+FreezeVision = Annotated[bool, Field(description="keep the vision tower (not its merger) as it is")]
+FreezeEarly = Annotated[
+    bool,
+    Field(description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"),
+]
+GradientCheckpointing = Annotated[bool, Field(description="recompute activations in the backward pass to save memory")]
 KeepDrop = Literal["keep", "drop"]
 KeepClipDrop = Literal["keep", "clip", "drop"]
 
@@ -232,24 +253,14 @@ class SftParams(Section):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    weights: Weights = Field(
-        "auto",
-        description="type of the trained weights: auto (float32 under shared.dtype; under LoRA shared.dtype) or a type; "
-        "8bit and 4bit quantise the base under LoRA",
-    )
-    optim: Annotated[str, _read_by(check_optimizer)] = Field(
-        "adamw_torch_fused", description="optimizer, as transformers names it"
-    )
-    optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
-        "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
-    )
+    weights: TrainedWeights = "auto"
+    optim: Optimizer = "adamw_torch_fused"
+    optim_args: OptimizerArguments = ""
     trl: str = Field("", description="further arguments of trl's SFTConfig, each a key and a value with an equals sign between")
-    lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
-    freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    freeze_early: bool = Field(
-        False, description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"
-    )
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    lora_rank: LoraRank = 0
+    freeze_vision: FreezeVision = True
+    freeze_early: FreezeEarly = False
+    gradient_checkpointing: GradientCheckpointing = False
     save_every: int = Field(20, ge=1, description="steps between checkpoints, from which a killed run goes on")
 
     @model_validator(mode="after")
@@ -364,24 +375,14 @@ class GrpoParams(Section):
     )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of an entropy bonus (TVG-R1 uses 1e-3)")
     dynamic_sampling: int = Field(0, ge=0, description="times that a group of equal rewards is drawn anew (DAPO)")
-    weights: Weights = Field(
-        "auto",
-        description="type of the trained weights: auto (float32 under shared.dtype; under LoRA shared.dtype) or a type; "
-        "8bit and 4bit quantise the base under LoRA",
-    )
-    optim: Annotated[str, _read_by(check_optimizer)] = Field(
-        "adamw_torch_fused", description="optimizer, as transformers names it"
-    )
-    optim_args: Annotated[str, _read_by(optimizer_arguments)] = Field(
-        "", description="arguments of that optimizer, as trl's are written (torchao's has bf16_stochastic_round)"
-    )
+    weights: TrainedWeights = "auto"
+    optim: Optimizer = "adamw_torch_fused"
+    optim_args: OptimizerArguments = ""
     trl: str = Field("", description="further arguments of trl's GRPOConfig, each a key and a value with an equals sign between")
-    lora_rank: int = Field(0, ge=0, le=512, description="rank of LoRA adapters on the text model; 0 trains the weights")
-    freeze_vision: bool = Field(True, description="keep the vision tower (not its merger) as it is")
-    freeze_early: bool = Field(
-        False, description="with freeze_vision: keep the mergers of earlier layers (Qwen3-VL's deepstack) too, as TimeLens does"
-    )
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    lora_rank: LoraRank = 0
+    freeze_vision: FreezeVision = True
+    freeze_early: FreezeEarly = False
+    gradient_checkpointing: GradientCheckpointing = False
     scoring: Literal["shared_prefix", "packed_mask", "repeated"] = Field(
         "shared_prefix", description="fast scoring of a group, or the plain repeated forward"
     )

@@ -8,7 +8,6 @@ weights must be able to move.
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.util
 import re
 from collections.abc import Collection
@@ -16,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from timer1lib.errors import Timer1Error, shown
+from timer1lib.errors import Timer1Error, did_you_mean, shown
 from timer1lib.params import split_list
 
 Weights = Literal["auto", "float32", "bfloat16", "8bit", "4bit"]
@@ -103,9 +102,8 @@ def parse_trl(text: str, section: Literal["sft", "grpo"], own: Collection[str]) 
         if instead and (key in fields or key in ("no_cuda", "warmup_ratio")):
             raise Timer1Error(f"{section}.trl: {key} is the workbook's; in its place: {instead.replace('SECTION', section)}")
         if key not in fields:
-            near = difflib.get_close_matches(key[:100], fields, n=1, cutoff=0.6)
-            also = f"; did you mean {near[0]!r}?" if near else ""
-            raise Timer1Error(f"{section}.trl: trl's {CONFIGS[section][1]} has no {shown(key)}{also}")
+            hint = did_you_mean(key, fields)
+            raise Timer1Error(f"{section}.trl: trl's {CONFIGS[section][1]} has no {shown(key)}{f'; {hint}' if hint else ''}")
         found[key] = _value(f"{section}.trl: {key}", value, fields[key])
         if key in _CHOICES and found[key] not in _CHOICES[key]:
             raise Timer1Error(f"{section}.trl: {key} {shown(value)}: one of {', '.join(_CHOICES[key])}")
@@ -176,8 +174,8 @@ def _file(path: str) -> Path:
 def check_optimizer(name: str) -> None:
     """A Timer1Error for a name that transformers does not know."""
     if name not in ("adamw_torch", "adamw_torch_fused") and name not in optimizer_names():
-        near = difflib.get_close_matches(name[:100], optimizer_names(), n=1, cutoff=0.5)
-        raise Timer1Error(f"transformers has no optimizer {shown(name)}{f'; did you mean {near[0]!r}?' if near else ''}")
+        hint = did_you_mean(name, optimizer_names(), cutoff=0.5)
+        raise Timer1Error(f"transformers has no optimizer {shown(name)}{f'; {hint}' if hint else ''}")
 
 
 def optimizer_arguments(text: str) -> dict[str, str]:

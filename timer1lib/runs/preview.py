@@ -12,14 +12,12 @@ from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.tables import Table, html_table, table_of, text_table
 from timer1lib.files import read_jsonl, read_yaml
-from timer1lib.rewards import Reward, RewardInput
+from timer1lib.rewards import FLAT, Reward, RewardInput
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
-from timer1lib.view.items import Item, Lane, Style
+from timer1lib.view.items import Item, Lane, Style, sample_of, trained_on
 from timer1lib.view.static_view import item_html, items_html
 
-FLAT = 1e-6
-"""A group whose rewards differ by less gives no gradient (as the trainer counts)."""
 CHANGES = 10
 
 
@@ -99,7 +97,7 @@ def preview(run: RunFolder, rewards: Mapping[str, tuple[Reward, float]], name: s
     rows = list(read_jsonl(path, torn_tail=True)) if path.is_file() else []
     if not rows:
         raise Timer1Error(f"{path}: no stored rollouts to try a reward on; run 04_grpo first")
-    known = {s.id: s for split in ("selected", "train") if run.data(split).is_file() for s in run.read_samples(split)}
+    known = trained_on(run)
     tree = read_yaml(run.params) if run.params.is_file() else {}
     form = forms.load(str(tree.get("shared", {}).get("form", "brief")))
     groups = [_group(row, known, rewards, form) for row in rows]
@@ -142,16 +140,10 @@ class _Group:
 
 
 def _group(row: Mapping[str, Any], known: Mapping[str, Sample], rewards: Mapping[str, tuple[Reward, float]], form: Any) -> _Group:
-    sample = known.get(row["id"])
-    if sample is None:
-        windows = [(float(s), float(e)) for s, e in row.get("windows") or [row["gt"]]]
-        sample = Sample(row["id"], "", row.get("query", ""), windows=windows)
-    asked = form.of_sample(sample, grounded=True)
-    options = tuple(sample.options) if sample.options is not None else None
+    sample = sample_of(row, known)
     after = []
     for text in row["completions"]:
-        duration = sample.duration or 0.0
-        x = RewardInput(text, tuple(sample.windows), duration, asked, options, sample.answer, sample.query)
+        x = RewardInput.of(text, sample, form)
         try:
             after.append(sum(weight * reward(x) for reward, weight in rewards.values()))
         except Timer1Error as error:

@@ -166,10 +166,7 @@ def choose(
 
     `weight` stands in the place of the rule: a function of a sample and its difficulty, larger is likelier to be drawn.
     """
-    if weight is not None:
-        stage.adopt(rule=cells.reference(stage, weight, "weight", "selection rule"))
-    else:
-        stage.adopt()
+    stage.adopt(**({} if weight is None else {"rule": cells.reference(stage, weight, "weight", "selection rule")}))
     p = stage.params
     bounds = {
         "gaussian": {"mean": p.mean, "std": p.std, "low": p.low, "even": float(p.even)},

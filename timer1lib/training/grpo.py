@@ -65,17 +65,10 @@ class RewardFunction:
 
     def _value(self, text: str, key: str) -> float:
         try:
-            return self._reward(reward_input(text, self._samples[key], self._form))
+            return self._reward(RewardInput.of(text, self._samples[key], self._form))
         except Timer1Error as error:
             self.failures.append(f"sample {key!r}: {error}")
             return math.nan
-
-
-def reward_input(text: str, sample: Sample, form: AnswerForm) -> RewardInput:
-    """What the rewards of a completion look at; questions that are trained on are asked for their time span too."""
-    options = tuple(sample.options) if sample.options is not None else None
-    asked = form.of_sample(sample, grounded=True)
-    return RewardInput(text, tuple(sample.windows), sample.duration or 0.0, asked, options, sample.answer, sample.query)
 
 
 @common.frees_memory

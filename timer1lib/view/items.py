@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from statistics import fmean, pstdev
@@ -210,8 +211,7 @@ def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000
     path = run.log("rollouts")
     if not path.is_file():
         raise Timer1Error(f"{path}: no rollouts yet; run 04_grpo first")
-    names = [name for name in (samples_name, "selected") if run.data(name).is_file()]
-    known = {sample.id: sample for name in names for sample in run.read_samples(name)}
+    known = trained_on(run, samples_name)
     items = []
     rows = list(read_jsonl(path, torn_tail=True))[-limit:]
     for number, row in enumerate(rows, 1):
@@ -222,10 +222,21 @@ def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000
     return items
 
 
-def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
-    sample = known.get(row["id"]) or Sample(
+def trained_on(run: RunFolder, samples_name: str = "train") -> dict[str, Sample]:
+    """The samples that a run's rollouts may be about, by id."""
+    names = [name for name in (samples_name, "selected") if run.data(name).is_file()]
+    return {sample.id: sample for name in names for sample in run.read_samples(name)}
+
+
+def sample_of(row: Mapping[str, Any], known: Mapping[str, Sample]) -> Sample:
+    """The sample of a row of rollouts; what the row itself says of it where it is not known."""
+    return known.get(row["id"]) or Sample(
         row["id"], "", row.get("query", ""), windows=[(float(s), float(e)) for s, e in row.get("windows") or [row["gt"]]]
     )
+
+
+def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
+    sample = sample_of(row, known)
     order = sorted(range(len(row["rewards"])), key=lambda i: -float(row["rewards"][i]))
     rollouts = []
     for rank, i in enumerate(order):

@@ -166,14 +166,18 @@ class _Mirror:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._bar: Progress | None = None
-        self._id, self._read = -1, {}  # type: ignore[var-annotated]
+        self._id = -1
+        self._read: dict[str, tuple[int, int]] = {}  # bytes and rows of each rank's log that were shown
 
     def update(self) -> None:
         for path in sorted(self._folder.glob("log.*.jsonl")):
+            size, (seen, shown) = path.stat().st_size, self._read.get(path.name, (0, 0))
+            if size == seen:
+                continue
             rows = list(read_jsonl(path, torn_tail=True))
-            for row in rows[self._read.get(path.name, 0) :]:
+            for row in rows[shown:]:
                 logging.getLogger(row["name"]).log(row["level"], "%s", row["text"])
-            self._read[path.name] = len(rows)
+            self._read[path.name] = size, len(rows)
         with contextlib.suppress(Timer1Error, OSError):
             state = read_json(self._folder / "progress.json")
             if state["id"] != self._id:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from timer1lib.data.readers.plain import PLAIN
 from timer1lib.data.readers.questions import QUESTIONS
 from timer1lib.data.readers.scan import Broken, Item
 from timer1lib.data.readers.source import Source, csv_header, open_source
-from timer1lib.errors import Timer1Error
+from timer1lib.errors import Timer1Error, did_you_mean
 
 __all__ = ["FORMATS", "ReadResult", "Reader", "hub_samples", "read_annotations", "recognise"]
 
@@ -31,10 +30,8 @@ def read_annotations(path: str | Path, format: str | None = None) -> ReadResult:
         Timer1Error: no such file, empty, binary, no such format, or none that fits.
     """
     if format is not None and format not in FORMATS:
-        near = difflib.get_close_matches(format, FORMATS, n=1)
-        raise Timer1Error(
-            f"format {format!r}: not known{f'; did you mean {near[0]!r}?' if near else ''} One of {', '.join(FORMATS)}"
-        )
+        hint = did_you_mean(format, FORMATS)
+        raise Timer1Error(f"format {format!r}: not known{f'; {hint}' if hint else ''} One of {', '.join(FORMATS)}")
     source = open_source(path)
     name = format or recognise(source)
     reader = FORMATS[name]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from timer1lib.rewards import FLAT
 from timer1lib.workers.team import team
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def padded(texts: Sequence[tuple[Tensor, Tensor]], pad_token_id: int) -> tuple[T
 
 def flat_groups(rewards: Tensor) -> Tensor:
     """Which groups have equal rewards, and so no advantage and no gradient. (groups, G) -> (groups,) bool."""
-    return (rewards.amax(-1) - rewards.amin(-1)) < 1e-6
+    return (rewards.amax(-1) - rewards.amin(-1)) < FLAT
 
 
 def group_order(groups: int, updates: int) -> list[int]:
