@@ -37,7 +37,7 @@ class Progress:
         self._numbers = ""
         self._beacon, self._last_beacon = os.environ.get(BEACON_VARIABLE), float("-inf")
         self._last_line = float("-inf")
-        kernel = stream is None and _in_kernel()
+        kernel = stream is None and in_kernel()
         # stdout in a kernel: notebooks show stderr in red, as if something were wrong
         self._stream = stream or (sys.stdout if kernel else sys.stderr)
         self._id = next(_NUMBERS)
@@ -124,7 +124,7 @@ class _Cell:
             self._handle.update(content, raw=True)
 
 
-def _in_kernel() -> bool:
+def in_kernel() -> bool:
     """Whether this process runs a notebook's cells."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
