@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -134,11 +135,20 @@ def in_kernel() -> bool:
 def quiet_libraries() -> None:
     """Switch off the bars of the hub, transformers and datasets, and what they tell about us, as they are imported.
 
+    In a notebook what is logged stands below the cell in plain text: stderr is shown in red, as if something were wrong.
+
     A person who wants them sets HF_HUB_DISABLE_PROGRESS_BARS=0.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # torch remarks on torchao's classes as it is imported, in red
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    if in_kernel() and not (root := logging.getLogger()).handlers:
+        logging.captureWarnings(True)
+        plain = logging.StreamHandler(sys.stdout)
+        plain.setFormatter(logging.Formatter("note: %(message)s"))
+        root.addHandler(plain)
 
 
 def clock(seconds: float) -> str:
