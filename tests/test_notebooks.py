@@ -81,6 +81,53 @@ def _rewards() -> dict[str, Any]:
     return dict(REWARDS)
 
 
+def test_the_live_curve_grows_with_the_log_and_is_silent_under_a_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import IPython.display
+
+    from timer1lib.progress import RUNNER_VARIABLE
+    from timer1lib.view import lesson
+
+    drawn: list[str] = []
+
+    class Handle:
+        def update(self, shown: Any) -> None:
+            drawn.append(shown._repr_html_())
+
+    log = tmp_path / "grpo.jsonl"
+    monkeypatch.setattr(lesson, "in_kernel", lambda: True)
+    monkeypatch.setattr(lesson, "LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(IPython.display, "display", lambda **_: Handle())
+    monkeypatch.setenv(RUNNER_VARIABLE, "1")
+    assert lesson.live_curve(log) is None
+    monkeypatch.delenv(RUNNER_VARIABLE)
+    draw = lesson.live_curve(log)
+    assert draw is not None
+    draw()
+    log.write_text('{"step": 1, "reward": 0.5}\n')
+    draw()
+    assert drawn == []
+    with log.open("a") as stream:
+        stream.write('{"step": 2, "reward": 1.5}\n')
+    draw()
+    draw()
+    assert len(drawn) == 1, "a log that has not grown is not drawn again"
+    assert "reward, now 1.000" in drawn[0]  # the running mean of both
+    assert 'points="54.0,142.0 694.0,22.0"' in drawn[0], "from the lower left corner to the upper right one"
+
+
+def test_times_are_marked_and_nothing_becomes_markup() -> None:
+    from timer1lib.view import lesson
+
+    html = lesson.written("a", "<3.2 seconds>seen from 1.50 to 12 seconds & 7 birds")._repr_html_()
+    assert [part.partition("</mark>")[0].partition(">")[2] for part in html.split("<mark")[1:]] == [
+        "3.2 seconds",
+        "1.50",
+        "12 seconds",
+    ]
+    assert "&lt;<mark" in html
+    assert "&amp; 7 birds" in html
+
+
 def test_the_default_run_leaves_08_alone() -> None:
     from timer1lib.runs.graph import STAGES
 
