@@ -186,20 +186,25 @@ def _trained(
     made_of = _digest(trial, shared, params, samples, order)
     at = trial.folder.root / "trainings" / f"{label}-{made_of[:12]}"
     stage = trial.grpo(at, shared, params)
-    known, answers = read_json(trial.folder.root / MARK), trial.folder.predictions(label, trial.own.split)
-    model = stage.run.checkpoint("grpo")
-    if known.get(label, {}).get("made_of") != made_of or not answers.is_file():
+    mark, answers = trial.folder.root / MARK, trial.folder.predictions(label, trial.own.split)
+    known, model, log = read_json(mark), stage.run.checkpoint("grpo"), stage.run.log("grpo")
+    before = known.pop(label, {})
+    if before.get("made_of") != made_of or not answers.is_file() or not log.is_file():
         stage.run.write_samples("selected", list(samples.values()))
         shutil.copyfile(trial.run.data("videos.json"), stage.run.data("videos.json"))
         if not model.is_dir():
             plan = PhasePlan(0, order, "", trial.start, trial.start, steps, steps, model.resolve(), None)
             do(stage, "epoch", ("grpo.prompts_per_step", params.prompts_per_step), plan=plan.to_json())
+        atomic_write_json(mark, known)  # from here on the answers may be of neither
         asked = trial.params.evaluate
-        how = {"tokens": asked.max_new_tokens, "batch_size": asked.batch_size, "label": f"{label} on {trial.own.split}"}
+        how: dict[str, Any] = {"tokens": asked.max_new_tokens, "repetition_penalty": asked.repetition_penalty}
+        how |= {"batch_size": asked.batch_size, "label": f"{label} on {trial.own.split}"}
         ask_now(trial.grpo(trial.folder.root, shared, params), str(model.resolve()), trial.samples, out=answers, **how)
-    atomic_write_json(trial.folder.root / MARK, {**known, label: {"made_of": made_of, "named": dict(named)}})
-    log = list(read_jsonl(stage.run.log("grpo")))
-    rewards = [row["reward"] for row in log if "reward" in row]
+    atomic_write_json(mark, {**known, label: {"made_of": made_of, "named": dict(named)}})
+    for other in at.parent.glob(f"{label}-*"):  # what the name meant before
+        if other != at:
+            shutil.rmtree(other)
+    rewards = [row["reward"] for row in read_jsonl(log) if "reward" in row]
     few = max(1, len(rewards) // 4)
     begun, ended = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
     return f"{label}: {steps} steps, reward {begun:.2f} → {ended:.2f} (first and last quarter)"
