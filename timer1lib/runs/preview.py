@@ -81,7 +81,7 @@ class Preview:
     def _repr_html_(self) -> str:
         shown = []
         for change in self.changes:
-            label = f"{change.before:+.2f} → {change.after:+.2f}"
+            label = f"{change.before:+.1f} → {change.after:+.1f}"
             lane = Lane("r", label, change.span, change.completion, Style("#0072b2", "diagonal"))
             shown.append(item_html(Item("", change.sample, [lane], f"step {change.step}", change.step)))
         return f"{html_table(self.table())}{items_html(shown, 0)}"
