@@ -49,9 +49,9 @@ def gather(stage: CurateStage) -> Sources:
 
 
 def world_folder(stage: CurateStage) -> Path:
-    """Where the world's videos lie, by what they depend on: runs with the same seed and sizes share them."""
+    """Where the world's videos lie, by what they depend on: runs of any size and wording share those of one seed and look."""
     p = stage.params
-    asked = [p.train_videos, p.test_videos, p.ood_videos, p.questions, p.train_questions, p.queries_a_video, p.world_seed]
+    asked = [p.world_seed, p.look_alikes, p.pairs]
     name = hashlib.sha256(json.dumps([asked, world_version()]).encode()).hexdigest()[:12]
     return resolve(stage.shared.cache_dir) / f"world-{name}"
 
@@ -62,12 +62,14 @@ def world_version() -> str:
 
 
 def _world(stage: CurateStage) -> Sources:
-    from timer1lib.world.splits import build_splits
+    from timer1lib.world.scene import Look
+    from timer1lib.world.splits import Variety, build_splits
 
     p, root = stage.params, world_folder(stage)
     splits = build_splits(
         root, train_videos=p.train_videos, test_videos=p.test_videos, ood_videos=p.ood_videos, questions=p.questions,
         train_questions=p.train_questions, queries_a_video=p.queries_a_video, seed=p.world_seed, workers=stage.shared.workers,
+        more_tests=split_list(p.more_tests), variety=Variety(p.phrasings, Look(p.look_alikes, p.pairs)),
     )  # fmt: skip
     results = []
     for name, samples in splits.items():
