@@ -187,7 +187,7 @@ def test_kept_answers_are_taken_by_the_same_weights_films_and_settings_alone(
     assert not folder.exists()
     assert again("first") == len(samples)
     assert again("second", settings=shared.model_copy(update={"seed": 9})) == 0
-    assert (tmp_path / "second.jsonl").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
+    assert (tmp_path / "second.jsonl").read_bytes() == (tmp_path / "first.jsonl").read_bytes()
     assert read_json(tmp_path / "second.meta.json") == read_json(tmp_path / "plain.meta.json")
     assert again("fewer", samples[:-1]) == len(samples) - 1, "a file is taken whole or not at all"
     assert again("longer", max_new_tokens=9) == len(samples)

@@ -166,7 +166,9 @@ class CurateParams(Section):
     )
     phrasings: int = Field(2, ge=1, le=12, description="world: phrasings of each form of query in pool and test_id")
     look_alikes: float = Field(1.0, ge=0, le=6, description="world: factor on the share of look-alikes in the pool and its tests")
-    pairs: int = Field(18, ge=6, le=18, description="world: colour-shape pairs in the pool and its tests; six more are test_ood's")
+    pairs: int = Field(
+        18, ge=6, le=18, description="world: colour-shape pairs in the pool and its tests; six more are test_ood's"
+    )
     questions: int = Field(60, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
     train_questions: int = Field(0, ge=0, description="world: questions in train_qa, to train on with difficulty.pool")
     queries_a_video: int = Field(4, ge=1, le=20, description="world: at most this many queries a video")

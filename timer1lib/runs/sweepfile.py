@@ -44,7 +44,7 @@ class SweepSpec(Section):
     seeds: list[int] = Field(default_factory=list, description="run everything once for each of these seeds")
     pairs: list[tuple[str, str]] = Field(
         default_factory=list,
-        description="rows (or row/checkpoint) to compare over seeds, [from, to], at each point of a grid; empty: all with the first",
+        description="rows (or row/checkpoint) to compare, [from, to], at each point of the grid; empty: all with the first",
     )
     minutes: float | None = Field(
         None, gt=0, description="minutes that a row took when this was written, by which the sweep says how long it will take"
