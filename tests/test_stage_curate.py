@@ -18,7 +18,7 @@ from timer1lib.params.load import validated
 from timer1lib.params.sections import CurateParams, SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
-from timer1lib.stages import Stage, curate
+from timer1lib.stages import Stage, curate, evaluate, open_stage
 
 
 def film(path: Path, seconds: float, shade: int) -> None:
@@ -91,6 +91,21 @@ def test_files_are_audited_repaired_and_written(tmp_path: Path, data: Path) -> N
     assert told["rows"] == 2
     rows = list(read_jsonl(run.data("cold_start")))
     assert rows[1]["completion"] == "<think>seen from 6.0 to 10.0</think><answer>6.0 to 10.0</answer>"
+
+
+def test_a_part_of_what_is_trained_on_can_be_asked_about_too(tmp_path: Path, data: Path) -> None:
+    opened = stage(tmp_path, **files(data, seen_videos=1))
+    sources = curate.gather(opened)
+    splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
+    assert list(splits) == ["train", "charades"]
+    assert [s.id for s in opened.run.read_samples("seen")] == ["a"]
+    assert [s.id for s in opened.run.read_samples("train")] == ["a", "b"], "it is taken from nothing"
+    assert opened.run.splits()["seen"] == {"kind": "grounding", "n": 1}
+    assert list(evaluate.splits(open_stage("evaluate", {"run_dir": str(opened.run.root)}))) == ["charades", "seen"]
+    clash = stage(tmp_path / "b", **files(data, seen_videos=1, test_files=f"seen={data / 'bench.jsonl'}"))
+    sources = curate.gather(clash)
+    with pytest.raises(Timer1Error, match="a test set has that name"):
+        curate.write_splits(clash, sources, curate.audit(clash, sources))
 
 
 def test_a_run_that_only_tests_has_no_training_pool(tmp_path: Path, data: Path) -> None:

@@ -171,6 +171,11 @@ class CurateParams(Section):
     )
     questions: int = Field(60, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
     train_questions: int = Field(0, ge=0, description="world: questions in train_qa, to train on with difficulty.pool")
+    seen_videos: int = Field(
+        0,
+        ge=0,
+        description="videos of the training pool that 05 asks about too, as split seen, to tell learning from memory; 0: none",
+    )
     queries_a_video: int = Field(4, ge=1, le=20, description="world: at most this many queries a video")
     train_files: str = Field(
         "", description="files: annotation files of the training pool, comma-separated; none in a run that only tests"
