@@ -1,9 +1,9 @@
 """A sweep with a grid, read as a map: what one way of training gains over another at every point, on every split.
 
-Differences are paired by seed and query, and their intervals are over seeds and videos at once (`evaluation.pooled`). Many are
-asked at the same time, so that some would exclude 0 by luck: p-values are corrected by Holm's procedure (1979, Scand. J. Statist. 6),
-which bounds the chance of even one false claim, since every point is read as a claim of its own, and which holds however the
-comparisons depend on each other, as they do here: points share videos, seeds and the base.
+Differences are paired by seed and query, and their intervals are over seeds and videos at once (`evaluation.pooled`). Many
+are asked at the same time, and some would exclude 0 by luck: p-values are corrected by Holm's procedure (1979, Scand. J.
+Statist. 6). It bounds the chance of even one false claim, as every point is read as a claim of its own, and holds however the
+comparisons depend on each other: points share videos, seeds and the base.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _parts(by_seed: Mapping[int, Rows], split: str, part_of: Callable[[str, str]
 
 
 def p_value(means: Floats) -> float:
-    """Two-sided p of a mean of 0, by the share of resampled means (B,) beyond it; it is below 0.05 where the interval leaves 0 out."""
+    """Two-sided p of a mean of 0, by the share of resampled means (B,) beyond it: small where the interval leaves 0 out."""
     beyond = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
     return min(1.0, 2 * beyond / (1 + len(means)))
 

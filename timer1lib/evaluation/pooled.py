@@ -74,11 +74,13 @@ def crossed_interval(sums: Floats, counts: Floats, resamples: int = RESAMPLES, s
     return float(sums.sum() / counts.sum()), float(low[0]), float(high[0])
 
 
-def crossed_means(sums: Floats, counts: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """(resamples,) means of a seeds x videos table, both resampled."""
+def crossed_means(sums: Floats, counts: Floats, resamples: int = RESAMPLES, seed: int = 0, apart: int | None = None) -> Floats:
+    """(resamples,) means of a seeds x videos table, both resampled; tables with numbers `apart` share seeds alone."""
     rng = np.random.default_rng(seed)
     seeds, videos = sums.shape
     picked = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).astype(np.float64)
+    if apart is not None:
+        rng = np.random.default_rng([seed, apart])
     drawn = rng.multinomial(videos, np.full(videos, 1 / videos), resamples).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         means: Floats = ((picked @ sums) * drawn).sum(1) / ((picked @ counts) * drawn).sum(1)

@@ -473,6 +473,10 @@ class CompareParams(Section):
     """07_compare: which runs stand side by side."""
 
     runs: str = Field("", description="runs to compare, folders or names under outputs/, comma-separated; empty: this run alone")
+    sweep: str = Field("", description="a finished sweep with a grid, its folder or name, whose map is drawn; empty: none")
+    sweep_pairs: str = Field(
+        "sft:rl, rl/base:rl", description="the sweep's listed rows (or row/checkpoint) whose differences are drawn, each from:to"
+    )
     checkpoint: str = Field("", description="checkpoint of every run that is compared; empty: the last that each has")
     comparison: Literal["reaches", "exceeds"] = Field(
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
