@@ -2,8 +2,8 @@
 
     python scripts/map.py SWEEP_FOLDER PICTURES_FOLDER [FROM:TO ...]
 
-Writes `map-<to>-minus-<from>.svg` for each pair of listed rows (sft:rl, rl/base:rl and sft/base:sft where none are named) and prints
-the tables as Markdown: effects, seconds of training, memory, types of query, failure signatures, samples to look at.
+Writes `map-<to>-minus-<from>.svg` for each pair of listed rows (sft:rl, rl/base:rl and sft/base:sft where none are named) and
+prints the tables as Markdown: effects, seconds, memory, types of query, failure signatures, samples to look at.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def picture(grid: Grid, found: Sequence[Effect]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<text x="{GAP}" y="26" font-size="17" font-weight="bold">{escape(title_of(found[0]))}, mIoU in points</text>',
-        f'<text x="{GAP}" y="46" fill="#555">{escape(" by ".join(keys))}; white: the interval holds 0; dashed: not after correction '
+        f'<text x="{GAP}" y="46" fill="#555">{escape(" by ".join(keys))}; white: interval holds 0; dashed: not after correction '
         "for the number of comparisons</text>",
     ]
     for panel, split in enumerate(splits):
