@@ -99,6 +99,7 @@ def main() -> None:
         raise SystemExit(__doc__)
     grid, folder = read_grid(sys.argv[1]), Path(sys.argv[2])
     answers = read_answers(grid)
+    sys.stdout.write("".join(f"note: {note}\n" for note in grid.notes))
     named = [(one, two) for one, _, two in (text.partition(":") for text in sys.argv[3:])]
     pairs = named or [pair for pair in PAIRS if all(any(name == way for way, _ in answers) for name in pair)]
     found = effects(grid, pairs, answers)

@@ -245,6 +245,7 @@ def test_a_sweep_that_is_no_map_says_why(tmp_path: Path) -> None:
     ]
     atomic_write_json(tmp_path / "sweep.json", {"name": "s", "rows": rows})
     read = read_grid(tmp_path)
-    assert (list(read.axes), read.points, read.failed) == (["x", "y"], [(0, 0)], ["1", "2", "3"])
+    assert (list(read.axes), read.points) == (["x", "y"], [(0, 0)])
+    assert read.notes == ["rows that failed are left out: 1, 2, 3"]
     assert json.loads((tmp_path / "sweep.json").read_text())["rows"][0] == rows[0]
     assert math.isclose(maps.seconds(replace(read.rows[0]).run), 0.0)

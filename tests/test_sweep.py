@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from stub_project import BODIES, make_project
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.pooled import means_table
+from timer1lib.files import atomic_write_json
 from timer1lib.params.sections import Params
 from timer1lib.runs import sweep as sweep_module
 from timer1lib.runs.graph import find_stage
@@ -157,8 +159,15 @@ def test_shared_stages_run_once_and_a_failed_row_leaves_the_others(tmp_path: Pat
     # Rows a and b are the same but for their name; c fails in 02.
     rows = [{"name": "a"}, {"name": "c", "set": {"shared.frames": 5}}, {"name": "b"}]
     path = write_sweep(tmp_path, rows=rows, until="02")
-    stream = io.StringIO()
-    result = sweep(path, out=tmp_path / "out", project=project, stream=stream)
+    stream, noted = io.StringIO(), []
+
+    def note(path: Path, value: dict[str, Any]) -> None:
+        if "unfinished" in value:
+            noted.append((sorted((row["name"] for row in value["rows"]), key="acb".index), value["unfinished"]))
+        atomic_write_json(path, value)
+
+    monkeypatch.setattr(sweep_module, "atomic_write_json", note)
+    result = sweep(path, out=tmp_path / "out", project=project, stream=stream, jobs=1)
     assert [row["error"] is None for row in result.rows] == [True, False, True]
     assert "02_sft, cell 3: ValueError: five frames" in result.rows[1]["error"]
     assert result.failed[0]["name"] == "c"
@@ -170,6 +179,8 @@ def test_shared_stages_run_once_and_a_failed_row_leaves_the_others(tmp_path: Pat
         assert (tmp_path / "out" / row / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 0\n"
     written = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert written["rows"][1]["error"]
+    assert noted == [(["a"], 2), (["a", "c"], 1), (["a", "c", "b"], 0)], "what has ended can be read while the rest runs"
+    assert "unfinished" not in written
     assert [row["run"] for row in written["rows"]] == ["a", "c", "b"], "a moved sweep names its rows rightly"
     # Again: nothing that finished runs again, and the failed row is tried again.
     again = sweep(path, out=tmp_path / "out", project=project, stream=io.StringIO(), jobs=3)

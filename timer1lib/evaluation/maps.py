@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.columns import column_of
 from timer1lib.evaluation.intervals import percentile
 from timer1lib.evaluation.pooled import Rows, answered_rows, crossed_means, crossed_sums
 from timer1lib.evaluation.scored import Floats
@@ -54,7 +53,8 @@ class Grid:
     name: str
     axes: dict[str, list[Any]]
     rows: list[Trained]
-    failed: list[str]
+    notes: list[str]
+    """What is missing from it, and why."""
 
     @property
     def ways(self) -> list[str]:
@@ -71,15 +71,17 @@ class Grid:
 
 
 def read_grid(sweep: str | Path) -> Grid:
-    """A finished sweep with a grid, given as a folder or as a name under `outputs/sweeps/`.
+    """A sweep with a grid, given as a folder or as a name under `outputs/sweeps/`; of one that is under way, what has ended.
 
     Raises:
-        Timer1Error: no such sweep, one that has not ended yet, or one without a grid of one or two axes.
+        Timer1Error: no such sweep, one of which no row has ended yet, or one without a grid of one or two axes.
     """
     folders = [Path(sweep).expanduser(), project_root() / sweep, project_root() / "outputs" / "sweeps" / sweep]
     folder = next((folder for folder in folders if (folder / "sweep.json").is_file()), None)
     if folder is None:
-        raise Timer1Error(f"sweep {str(sweep)!r}: no sweep.json there, nor under outputs/sweeps/; a sweep writes it when it ends")
+        raise Timer1Error(
+            f"sweep {str(sweep)!r}: no sweep.json there, nor under outputs/sweeps/; a sweep writes it when rows end"
+        )
     written = read_json(folder / "sweep.json")
     listed = [row for row in written["rows"] if row.get("at")]
     keys = list(listed[0]["at"]) if listed else []
@@ -92,7 +94,11 @@ def read_grid(sweep: str | Path) -> Grid:
         for row in listed
         if not row["error"]
     ]
-    return Grid(written["name"], axes, rows, [row["name"] for row in written["rows"] if row["error"]])
+    failed = [row["name"] for row in written["rows"] if row["error"]]
+    notes = [f"rows that failed are left out: {', '.join(failed)}"] if failed else []
+    if left := written.get("unfinished"):
+        notes.append(f"{left} rows have not ended yet")
+    return Grid(written["name"], axes, rows, notes)
 
 
 def _order(value: Any) -> tuple[bool, Any]:
@@ -254,15 +260,3 @@ def seconds_table(grid: Grid, title: str = "") -> Table:
             )
         rows.append(row)
     return table_of(rows, title)
-
-
-def map_text(grid: Grid, found: Sequence[Effect], metric: str = "mIoU") -> str:
-    """The map as text: effects, what training took, and how to read both."""
-    count, title = len(found), column_of(metric).title
-    told = [
-        f"{title}, paired by seed and query, 95% intervals over seeds and videos; Holm's correction for {count} comparisons",
-        str(effect_table(grid, found)),
-        "seconds of training",
-        str(seconds_table(grid)),
-    ]
-    return "\n\n".join([*told, *([f"failed rows, left out: {', '.join(grid.failed)}"] if grid.failed else [])])

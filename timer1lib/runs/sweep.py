@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_text
+from timer1lib.files import atomic_write_json, atomic_write_text, read_json
 from timer1lib.progress import clock
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.engines import EngineName, open_engine
@@ -140,7 +140,9 @@ def sweep(
         (stream or sys.stderr).write(f"{how_long(rows, stages, root, project, machines.places(), spec.minutes)}\n")
         told = partial(job_of, root=root, project=project, sweep=spec.name, storage=storage)
         try:
-            result.rows = Rows(rows, stages, machines, root, stream or sys.stderr, told, store).run()
+            result.rows = Rows(
+                rows, stages, machines, root, stream or sys.stderr, told, store, partial(_note, spec.name, root)
+            ).run()
         finally:
             machines.close()
         held.check()
@@ -178,6 +180,13 @@ def _signals_end_it() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _note(name: str, root: Path, rows: list[dict[str, Any]], unfinished: int) -> None:
+    """Have `sweep.json` hold what has ended so far, where no finished sweep stands in it."""
+    path = root / "sweep.json"
+    if not path.is_file() or read_json(path).get("unfinished"):
+        atomic_write_json(path, {**SweepResult(name, root, 0.0, rows).to_json(), "unfinished": unfinished})
 
 
 def how_long(
@@ -239,7 +248,10 @@ class Rows:
         stream: TextIO,
         job_of: Callable[[Row, StageRef], dict[str, Any]],
         store: StoredStages | None = None,
+        note: Callable[[list[dict[str, Any]], int], None] | None = None,
     ) -> None:
+        """`note` is told the rows that have ended, and how many have not, whenever one does."""
+        self.note = note
         self.rows, self.stages, self.engine, self.root, self.stream = rows, stages, engine, root, stream
         self.job_of, self.store = job_of, store
         self.names = {row.name: i for i, row in enumerate(rows)}
@@ -311,6 +323,8 @@ class Rows:
         how = error or ", ".join(f"{name[:2]} {stage['how']}" for name, stage in found.items())
         verb = "failed" if error else "done"
         self._line(f"{row.name}: {verb} in {clock(seconds)} ({len(self.done)}/{len(self.rows)}): {how}")
+        if self.note:
+            self.note([self.done[n] for n in sorted(self.done)], len(self.rows) - len(self.done))
 
     def _show(self, running: Mapping[str, object]) -> None:
         if not (self.terminal or time.monotonic() - self.last_log >= _LOG_EVERY_SECONDS):
