@@ -171,16 +171,17 @@ def effects(
         part_of: (split, sample id) -> the part of the split that a sample belongs to.
     """
     answers = read_answers(grid) if answers is None else answers
-    known = list(dict.fromkeys(split for by_split in answers.values() for split in by_split if split != "seen"))
+    given = [(split, rows) for by_split in answers.values() for split, rows in by_split.items() if _has(rows, metric)]
+    known = list(dict.fromkeys(split for split, _ in given if (split in splits if splits else split != "seen")))
     made: list[Effect] = []
     for one, two in pairs:
         both = [at for at in grid.points if (one, at) in answers and (two, at) in answers]
-        for split in splits or known:
+        for split in known:
             tables: dict[tuple[str, Point | None], list[tuple[Mapping[int, Rows], Mapping[int, Rows]]]] = {}
             for at in both:
                 first, second = answers[one, at].get(split, {}), answers[two, at].get(split, {})
-                for part, given in _parts(first, split, part_of).items():
-                    tables.setdefault((part, None if over_points else at), []).append((given, second))
+                for part, rows in _parts(first, split, part_of).items() if second else ():
+                    tables.setdefault((part, None if over_points else at), []).append((rows, second))
             for (part, at), pieces in tables.items():
                 sums, counts, seeds = crossed_sums(pieces, metric)
                 if len(seeds) == 0 or not counts.sum(1).all():
@@ -196,10 +197,14 @@ def effects(
     return [replace(effect, corrected=p) for effect, p in zip(made, corrected, strict=True)]
 
 
+def _has(by_seed: Mapping[int, Rows], metric: str) -> bool:
+    return any(metric in values for rows in by_seed.values() for _, values in list(rows.values())[:1])
+
+
 def _parts(by_seed: Mapping[int, Rows], split: str, part_of: Callable[[str, str], str] | None) -> dict[str, dict[int, Rows]]:
     """The rows of each part of a split, by seed."""
     if part_of is None:
-        return {"": dict(by_seed)}
+        return {"": dict(by_seed)} if by_seed else {}
     found: dict[str, dict[int, Rows]] = {}
     for seed, rows in by_seed.items():
         for key, row in rows.items():
