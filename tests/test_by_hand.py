@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import linecache
 import os
 import subprocess
 import sys
@@ -47,11 +48,13 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
 def run_all(root: Path, section: str, params: Params, **changes: Any) -> dict[str, Any]:
     """The cells of the real notebook one after the other, its parameters replaced, as a person's Run All does it."""
     path = ROOT / "notebooks" / f"{notebooks()[section]}.ipynb"
-    names: dict[str, Any] = {"display": lambda *_: None}
+    names: dict[str, Any] = {"display": lambda *_: None, "__name__": "__main__"}
     with contextlib.chdir(ROOT):
         for cell in json.loads(path.read_text())["cells"]:
             if cell["cell_type"] == "code":
-                exec("".join(cell["source"]), names)
+                source, place = "".join(cell["source"]), f"<{section}, {cell['id']}>"
+                linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)  # as IPython does
+                exec(compile(source, place, "exec"), names)
                 if "parameters" in cell["metadata"].get("tags", []):
                     given = stage_parameters(params, find_stage(section)) if section in SECTIONS else {}
                     names |= {"run_dir": str(root), **given, **changes}
