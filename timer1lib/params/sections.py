@@ -496,7 +496,7 @@ def _seeds(text: str) -> None:
 class IdeaParams(Section):
     """08_idea: how an idea is tried beside a finished run. It is no stage of a run, and no section of a params file."""
 
-    steps: int = Field(60, ge=1, description="optimizer steps of each short training")
+    steps: int = Field(40, ge=1, description="optimizer steps of each short training")
     seeds: Annotated[str, _read_by(_seeds)] = Field("0", description="seeds that every variant is trained with, comma-separated")
     split: str = Field("test_id", description="grounding split that every variant is asked")
     samples: int = Field(200, ge=0, description="questions of that split, about, all of some videos; 0: every one")

@@ -303,7 +303,7 @@ def weight_figure(table: Sequence[Mapping[str, Any]], rule: str) -> go.Figure:
 
 def spread_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Spread of the reward over sampled answers, over the greedy answer's IoU: only spread teaches GRPO."""
-    fig = figure("What GRPO could learn from", "IoU of the greedy answer", "spread of the reward over sampled answers")
+    fig = figure("What GRPO could learn from", "IoU of the greedy answer", "spread of the reward")
     known = [row for row in rows if row.get("reward_std") is not None and row["iou"] is not None]
     x, y = [row["iou"] for row in known], [row["reward_std"] for row in known]
     marker = {"color": COLOURS[0], "size": 7, "opacity": 0.6}
