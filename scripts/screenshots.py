@@ -82,8 +82,7 @@ def lab(page: Any, address: str, run: RunFolder, folder: Path, named: str) -> No
     many = 2 if run.log("rollouts").is_file() else 1
     page.wait_for_function("(many) => document.querySelectorAll('.t1-root[data-media]').length === many", arg=many)
     page.add_style_tag(content=".Toastify, .jp-toast-button, .Toastify__toast-container { display: none !important; }")
-    page.get_by_role("menuitem", name="View", exact=True).click()
-    page.get_by_text("Show Left Sidebar", exact=False).first.click()
+    page.keyboard.press("Control+b")  # without the list of files
     table, scrubber, box = page.locator(".t1t-root").first, page.locator(".t1-root").first, page.locator(".t1-inspector").first
     items = load_items(run)
     gained, wrong = telling(items)

@@ -73,7 +73,7 @@ def test_a_run_that_lacks_something_says_so(runs: list[RunFolder], tmp_path: Pat
     items = load_several([runs[0], third])
     assert [row.error for row in items[0].rows][3:] == ["not in this run"] * 3
     assert ["truth differs" in item.tags for item in items if item.split == "test_ood"] == [True, False, False]
-    with pytest.raises(Timer1Error, match="third"):
+    with pytest.raises(Timer1Error, match="first: no predictions of checkpoints grpo2"):
         load_several([runs[0], third], checkpoints=["grpo2"])
 
 

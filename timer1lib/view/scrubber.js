@@ -307,7 +307,9 @@ class Scrubber {
     cells.push(h("div", { class: "t1-name t1-quiet" }, "in the text"), this.thinking, h("div", { class: "t1-value t1-quiet" }, ""));
     cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.map.node, h("div", { class: "t1-value t1-quiet" }, ""));
     cells.forEach((cell, i) => { cell.style.gridRow = String(Math.floor(i / 3) + 1); cell.style.gridColumn = String((i % 3) + 1); });
+    const held = this.grid.contains(document.activeElement); // else the next key would be the page's own
     this.grid.replaceChildren(...cells, this.over);
+    if (held) this.root.focus({ preventScroll: true });
     this.grid.classList.toggle("t1-logged", this.item.rows.some((row) => row.reward !== null));
     this.over.style.gridRow = `1 / span ${rows.length + 3}`;
     this.map.fill(rows.map((row) => ({ spans: this.spans(row), colour: row.colour })));
