@@ -172,7 +172,7 @@ def test_a_filter_chooses_its_first_hit_and_says_where_nothing_matches(page: Any
     table(page).locator('[data-filter="text"]').fill("no such thing")
     assert "nothing matches" in table(page).locator(".t1t-none").inner_text()
     table(page).locator('.t1t-none [data-do="reset"]').click()
-    assert table(page).locator(".t1t-count").inner_text() == "800 samples"
+    page.wait_for_function("() => document.querySelector('.t1t-count').textContent === '800 samples'")
     assert table(page).locator(".t1t-none").is_hidden()
 
 

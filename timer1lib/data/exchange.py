@@ -209,5 +209,6 @@ def _of_detections(value: Mapping[str, Any], known: Mapping[str, Labelled]) -> d
         elif row.rate is None:
             raise ValueError(f"frames of {row.sample.id}, and its video cannot be read")
         else:
-            windows.append(seconds_of(*map(float, facts["support"]), row.first, row.rate))
+            first, last = map(float, facts["support"])
+            windows.append(seconds_of(first, last, row.first, row.rate))
     return found

@@ -258,13 +258,14 @@ def load_several(
         found.append((run, title, items, names))
     style = styles([f"{title}/{row.key}" for _, title, items, _ in found for row in items[0].rows])
     merged: dict[tuple[str, str], Item] = {}
+    query_of: dict[str, str] = {}
     for run, title, items, names in found:
         for item in items:
             whole = merged.setdefault((item.key, item.sample.query), item)
             rows = [row for row in item.rows if row.key in names]
             if whole is item:
                 whole.run, whole.rows = run, []
-                if any(key == item.key and query != item.sample.query for key, query in merged):
+                if query_of.setdefault(item.key, item.sample.query) != item.sample.query:
                     whole.key = f"{item.key}@{title}"
             elif whole.sample.windows != item.sample.windows and "truth differs" not in whole.tags:
                 whole.tags.append("truth differs")
@@ -273,11 +274,11 @@ def load_several(
                 row.key = row.label = f"{title}/{row.key}"
                 row.style = style[row.key]
             whole.rows += rows
-    wanted = [f"{title}/{name}" for _, title, _, names in found for name in names]
+    shown = [f"{title}/{name}" for _, title, _, names in found for name in names]
     for item in merged.values():
         by_key = {row.key: row for row in item.rows}
         absent = "not in this run"
-        item.rows = [by_key.get(key) or Lane(key, key, None, "", style[key], False, None, absent) for key in wanted]
+        item.rows = [by_key.get(key) or Lane(key, key, None, "", style[key], False, None, absent) for key in shown]
     differ = sum("truth differs" in item.tags for item in merged.values())
     if differ:
         log.warning("%d of %d samples have other windows in a later run: the first run's truth counts", differ, len(merged))

@@ -179,8 +179,8 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
                     out.width, out.height, out.pix_fmt = width, height, "yuv420p"
                     out.codec_context.time_base = Fraction(1, CLOCK)
                     out.options = {
-                        "preset": "veryfast", "crf": "26", "bf": "0", "g": "12", "sc_threshold": "0",
-                        "maxrate": str(rate), "bufsize": str(2 * rate)
+                        "preset": "ultrafast" if total > 2000 else "veryfast", "crf": "26", "bf": "0", "g": "12",
+                        "sc_threshold": "0", "maxrate": str(rate), "bufsize": str(2 * rate)
                     }  # fmt: skip
                 small = frame.reformat(width=out.width, height=out.height, format="yuv420p")
                 small.pts, small.time_base, small.pict_type = round(time * CLOCK), Fraction(1, CLOCK), 0

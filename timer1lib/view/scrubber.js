@@ -305,7 +305,8 @@ class Scrubber {
     this.thinking = h("div", { class: "t1-track t1-thinking", "data-row": "thinking" });
     this.scrubbable(this.thinking);
     cells.push(h("div", { class: "t1-name t1-quiet" }, "in the text"), this.thinking, h("div", { class: "t1-value t1-quiet" }, ""));
-    cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.map.node, h("div", { class: "t1-value t1-quiet" }, ""));
+    this.map.beside = [h("div", { class: "t1-name t1-quiet" }, ""), h("div", { class: "t1-value t1-quiet" }, "")];
+    cells.push(this.map.beside[0], this.map.node, this.map.beside[1]);
     cells.forEach((cell, i) => { cell.style.gridRow = String(Math.floor(i / 3) + 1); cell.style.gridColumn = String((i % 3) + 1); });
     const held = this.grid.contains(document.activeElement); // else the next key would be the page's own
     this.grid.replaceChildren(...cells, this.over);

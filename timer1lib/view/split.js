@@ -43,7 +43,9 @@ class Split {
     return true;
   }
 
-  get beside() { return this.state.beside ?? this.box.clientWidth >= BESIDE; }
+  /** What a person chose holds for the kind of screen that it was chosen on. */
+  get kind() { return this.box.clientWidth >= BESIDE ? "wide" : "narrow"; }
+  get beside() { return this.state[this.kind] ?? this.kind === "wide"; }
 
   fit() {
     if (!this.el.isConnected || !this.find() || !this.box.clientWidth) return;
@@ -59,8 +61,8 @@ class Split {
     const set = (name, value) => { if (box.style.getPropertyValue(name) !== value) box.style.setProperty(name, value); };
     set("--t1-share", `${this.state.share}%`);
     const most = beside ? room : room - Math.max(130, Math.min(room - 300, room * this.state.table)) - 14;
-    set("--t1-stage", `${Math.round(clamp(most - rest, beside ? 130 : 104, 420))}px`);
-    const scrubber = rest + clamp(most - rest, beside ? 130 : 104, 420);
+    set("--t1-stage", `${Math.round(clamp(most - rest, beside ? 100 : 104, 420))}px`);
+    const scrubber = rest + clamp(most - rest, beside ? 100 : 104, 420);
     set("--t1t-height", `${Math.round(beside ? Math.max(scrubber - 2, 300) : Math.max(150, room - scrubber - 14))}px`);
   }
 
@@ -99,7 +101,7 @@ class Split {
 
   turn() {
     if (!this.find()) return;
-    this.state.beside = !this.beside;
+    this.state[this.kind] = !this.beside;
     this.fit();
     this.keep();
   }

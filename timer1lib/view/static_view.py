@@ -44,7 +44,7 @@ def timeline_svg(item: Item, strip: str = "", shown: Window | None = None) -> Ma
         lanes.append(_lane("named in text", y, THINKING_COLOUR, "solid", named, part, opacity=0.35))
     said = "; ".join(f"{row.label} {_span(row.span)}" for row in rows)
     label = f"{item.sample.query}: truth {_spans(truth)}; {said}"
-    box = {"width": WIDTH, "height": height, "left": LEFT, "right": WIDTH - RIGHT, "wide": WIDE, "lane": LANE}
+    box: dict[str, float] = {"width": WIDTH, "height": height, "left": LEFT, "right": WIDTH - RIGHT, "wide": WIDE, "lane": LANE}
     box |= {"strip": STRIP_HEIGHT, "axis": top - 4}
     scale = WIDE / (last - first)
     box |= {"strip_x": round(LEFT - scale * first, 1), "strip_wide": round(scale * item.duration, 1)}

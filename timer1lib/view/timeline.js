@@ -100,6 +100,6 @@ class MiniMap {
     this.window.style.width = `${percent(this.view.span)}%`;
     this.window.setAttribute("aria-valuetext", `${stamp(this.view.start, this.view.whole)} to ${stamp(this.view.end, this.view.whole)}`);
     this.head.style.left = `${percent(time)}%`;
-    this.node.hidden = !this.view.zoomed && this.view.whole < LONG;
+    for (const node of [this.node, ...(this.beside ?? [])]) node.hidden = !this.view.zoomed && this.view.whole < LONG;
   }
 }
