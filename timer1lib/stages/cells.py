@@ -10,10 +10,25 @@ from timer1lib import ideas
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import atomic_write_text
 from timer1lib.rewards import REWARDS, Reward, parse_rewards, value_of
+from timer1lib.rules import Audited
 from timer1lib.stages import Stage
 
 GivenRewards = Mapping[str, "tuple[Reward, float] | Reward | float"]
 """{name: weight} for the library's rewards, {name: (function, weight)} or {name: function} for one's own."""
+
+GivenChecks = Mapping[str, "Callable[[Audited], str | None] | tuple[Callable[[Audited], str | None], str]"]
+"""{name: function} to report what a check of one's own finds, {name: (function, "drop")} to drop it."""
+
+
+def checks_text(stage: Stage[Any], checks: str | GivenChecks) -> str:
+    """What `curate.checks` would say for checks given in a cell."""
+    if isinstance(checks, str):
+        return checks
+    parts = []
+    for name, value in checks.items():
+        function, treatment = value if isinstance(value, tuple) else (value, "keep")
+        parts.append(f"{reference(stage, function, name, 'check')}:{treatment}")
+    return ", ".join(parts)
 
 
 def rewards_text(stage: Stage[Any], rewards: str | GivenRewards) -> str:

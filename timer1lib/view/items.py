@@ -187,7 +187,7 @@ def load_items(
         for sample in run.read_samples(split):
             if sample.is_question and not sample.windows:
                 continue
-            rows = [_lane(name, answers[name].get(sample.id), style[name], form) for name in answers]
+            rows = [_lane(name, answers[name].get(sample.id), style[name], form, sample) for name in answers]
             found = sorted(tags.get((split, sample.id), set()))
             if any(row.span is None for row in rows):
                 found.append("no answer")
@@ -195,11 +195,11 @@ def load_items(
     return items
 
 
-def _lane(name: str, prediction: Prediction | None, style: Style, form: AnswerForm) -> Lane:
+def _lane(name: str, prediction: Prediction | None, style: Style, form: AnswerForm, sample: Sample) -> Lane:
     if prediction is None:
         return Lane(name, name, None, "", style, False, None, "not in the predictions")
     asked = form if prediction.parser == form.reading.way else FORMS.get(prediction.parser, form)
-    fits = asked.fits(prediction.completion)
+    fits = asked.of_sample(sample, grounded=False).fits(prediction.completion)
     return Lane(name, name, prediction.span, prediction.completion, style, fits, None, prediction.error)
 
 
