@@ -457,7 +457,9 @@ class InspectParams(Section):
     checkpoints: str = Field("", description="checkpoints to look at, comma-separated; empty: every one that has predictions")
     compare_from: str = Field("base", description="checkpoint that IoU differences start from; the first where it is missing")
     compare_to: str = Field("grpo", description="checkpoint that IoU differences go to; the last where it is missing")
-    reward: Literal["tiou", "iou", "tiou_centered", "format", "tvg_r1"] = Field("tiou", description="shown as an edge is dragged")
+    reward: Annotated[str, _read_by(lambda text: text and parse_rewards(text))] = Field(
+        "", description="shown as an edge is dragged, written as grpo.rewards is; empty: what the run was trained with, without format"
+    )
     rollout_groups: int = Field(400, ge=1, le=100_000, description="groups of rollouts to look at, the last ones of training")
     video_mb: float = Field(12.0, gt=0.1, le=200, description="MB of a video in the browser at most; larger ones are re-encoded")
     static_samples: int = Field(6, ge=0, le=100, description="samples drawn without a kernel: the executed notebook and its HTML")

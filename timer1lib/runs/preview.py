@@ -15,7 +15,7 @@ from timer1lib.files import read_jsonl, read_yaml
 from timer1lib.rewards import FLAT, Reward, RewardInput
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
-from timer1lib.view.items import Item, Lane, Style, sample_of, trained_on
+from timer1lib.view.items import Item, Lane, Style, sample_of, trained_on, trained_with
 from timer1lib.view.static_view import item_html, items_html
 
 CHANGES = 10
@@ -108,7 +108,7 @@ def preview(run: RunFolder, rewards: Mapping[str, tuple[Reward, float]], name: s
     changes = sorted((group.change() for group in groups), key=lambda c: -abs(c.after - c.before))[:CHANGES]
     return Preview(
         name=name,
-        used=str(tree.get("grpo", {}).get("rewards", "the reward that was used")),
+        used=", ".join(text.rpartition("/")[2].strip() for text in trained_with(run).split(",")),
         groups=len(groups),
         completions=len(every),
         flat_before=share * sum(_flat(group.before) for group in groups),

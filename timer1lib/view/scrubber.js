@@ -113,6 +113,7 @@ class Scrubber {
     this.listen("change:item", () => this.showItem());
     this.listen("change:media", () => this.showMedia());
     this.listen("change:saved", () => this.showSaved());
+    this.listen("msg:custom", (message) => this.showAnswer(message));
     this.showItem();
     this.showMedia();
     model.send({ type: "ready" });
@@ -189,6 +190,7 @@ class Scrubber {
     if (fresh) {
       this.video.pause();
       this.edits.clear();
+      this.answer = null;
       this.stopAt = null;
       this.time = 0;
       const keep = item.rows.some((row) => row.key === this.chosen) && !item.rows.some((row) => row.reward !== null);
@@ -269,7 +271,7 @@ class Scrubber {
     const cells = [];
     cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.thumbs, h("div", { class: "t1-value t1-quiet" }, ""));
     cells.push(h("div", { class: "t1-name t1-quiet" }, "seconds"), this.axis,
-      h("div", { class: "t1-value t1-quiet" }, h("b", {}, "IoU"), h("span", { title: "the reward that is computed while an edge is dragged" }, REWARD_NAMES[this.item.reward]),
+      h("div", { class: "t1-value t1-quiet" }, h("b", {}, "IoU"), h("span", { title: "the reward that is computed while an edge is dragged" }, REWARD_NAMES[this.item.reward] ?? this.item.reward),
         this.item.rows.some((row) => row.reward !== null) ? h("span", { title: "the reward that training gave, all its parts together" }, "logged") : null));
     for (const row of rows) {
       const swatch = h("i", { class: "t1-swatch", style: this.paint(row) });
@@ -330,11 +332,37 @@ class Scrubber {
     const truths = this.spans({ truth: true, key: "truth" });
     if (!truths.length) return { iou: 0, reward: 0 };
     const best = truths.reduce((most, truth) => (iou(span, truth) > iou(span, most) ? truth : most));  // as spans.best_window
-    const reward = REWARDS[this.item.reward] ?? REWARDS.tiou;
-    return { iou: iou(span, best), reward: reward(span, best, this.item.duration, row.form) };
+    const reward = REWARDS[this.item.reward];
+    return { iou: iou(span, best), reward: reward ? reward(span, best, this.item.duration, row.form) : this.told(row) };
   }
 
-  values() {
+  /** Value of a reward that only the kernel can compute: a number, "…" while it is asked, a word where it cannot say. */
+  told(row) {
+    const said = this.edits.size ? this.answer : this.item;
+    if (said?.fails) return "fails";
+    return said?.values?.[row.key] ?? (this.silent ? "kernel?" : "…");
+  }
+
+  /** Ask the kernel what the edited segments are worth; one question at a time, and then the newest. */
+  ask() {
+    this.again = this.asking;
+    if (this.asking) return;
+    this.asking = true;
+    const spans = Object.fromEntries(this.item.rows.filter((row) => this.edits.has(`${row.key}:0`)).map((row) => [row.key, this.edits.get(`${row.key}:0`)]));
+    this.model.send({ type: "values", key: this.item.key, spans, truth: this.spans({ truth: true, key: "truth" }) });
+    this.patience = setTimeout(() => { this.silent = true; this.values(false); }, 3000);
+  }
+
+  showAnswer(message) {
+    if (message?.type !== "values") return;
+    clearTimeout(this.patience);
+    this.asking = this.silent = false;
+    if (message.key === this.item?.key) this.answer = message;
+    this.values(this.again);
+  }
+
+  values(ask = true) {
+    if (ask && this.edits.size && !REWARDS[this.item.reward]) this.ask();
     const touched = this.edits.size > 0;
     for (const row of this.rowsShown()) {
       const cell = this.grid.querySelector(`[data-value="${CSS.escape(row.key)}"]`);
@@ -344,7 +372,7 @@ class Scrubber {
       }
       const [span] = this.spans(row);
       const now = this.score(row, span ?? null);
-      const parts = [h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key }, now.reward.toFixed(3))];
+      const parts = [h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key, title: this.explain(now.reward) }, now.reward.toFixed?.(3) ?? now.reward)];
       if (row.reward !== null) parts.push(h("span", { "data-logged": row.key }, row.reward.toFixed(3)));
       if (touched) {
         const before = row.span ? Math.max(0, ...this.item.truth.map((truth) => iou(row.span, truth))) : 0;
@@ -356,6 +384,11 @@ class Scrubber {
     }
     this.proposal();
     this.root.classList.toggle("t1-edited", touched);
+  }
+
+  explain(value) {
+    if (value === "kernel?") return `${this.item.reward} is computed in Python: it needs a running kernel`;
+    return value === "fails" ? (this.answer?.fails ?? this.item.fails) : null;
   }
 
   drawAxis() {
@@ -387,7 +420,8 @@ class Scrubber {
     if (!row) { this.text.textContent = ""; return; }
     this.text.setAttribute("aria-label", `text of ${row.label}`);
     if (!row.pieces.length) { this.text.replaceChildren(h("em", {}, row.error ?? "no text was kept")); return; }
-    this.text.replaceChildren(...row.pieces.flatMap((piece) => this.piece(piece, row)));
+    const parts = Object.entries(row.parts ?? {}).map(([name, value]) => `${name} ${value === null ? "none" : value.toFixed(3)}`);
+    this.text.replaceChildren(...row.pieces.flatMap((piece) => this.piece(piece, row)), parts.length ? h("p", { class: "t1-parts" }, parts.join(" · ")) : "");
   }
 
   piece(piece, row) {
@@ -665,6 +699,7 @@ class Scrubber {
 
   remove() {
     this.off.forEach((off) => off());
+    clearTimeout(this.patience);
     this.resize.disconnect();
     this.video.pause();
     this.urls.forEach((url) => URL.revokeObjectURL(url));

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,18 @@ from markupsafe import Markup
 
 from timer1lib.data.notes import LABELS, Note, notes_by_sample, save_note
 from timer1lib.errors import Timer1Error
+from timer1lib.forms import FORMS, AnswerForm
+from timer1lib.rewards import Moved, RewardInput, parse_rewards
 from timer1lib.runfolder import RunFolder
+from timer1lib.schema import Window
 from timer1lib.view.items import Item, payload
 from timer1lib.view.playable import pictures
 from timer1lib.view.static_view import item_html
 
 HERE = Path(__file__).parent
 KEPT_IN_MEMORY = 8
+IN_JAVASCRIPT = ("tiou", "iou", "tiou_centered", "format", "tvg_r1")
+"""Rewards that `scrubber.js` computes itself."""
 
 
 class SegmentScrubber(anywidget.AnyWidget):
@@ -36,8 +41,9 @@ class SegmentScrubber(anywidget.AnyWidget):
     Args:
         run: the run whose videos are shown and to which notes are saved.
         cache: folder for browser-playable copies.
-        reward: the reward shown live: a name in `timer1lib.rewards` (all but `grounded_qa`).
+        reward: the reward shown live, as `grpo.rewards` says it. What JavaScript does not know the kernel computes.
         max_bytes: largest video handed to the browser.
+        form: how the rows' completions are read, for rewards that the kernel computes.
     """
 
     _esm = HERE / "scrubber.js"
@@ -50,12 +56,19 @@ class SegmentScrubber(anywidget.AnyWidget):
     saved = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, run: RunFolder, items: Sequence[Item], cache: Path, reward: str = "tiou", max_bytes: int = 12_000_000
+        self,
+        run: RunFolder,
+        items: Sequence[Item],
+        cache: Path,
+        reward: str = "tiou",
+        max_bytes: int = 12_000_000,
+        form: AnswerForm = FORMS["timer1"],
     ) -> None:
         super().__init__()
-        if reward not in ("tiou", "iou", "tiou_centered", "format", "tvg_r1"):
-            raise Timer1Error(f"reward {reward!r} cannot be shown live; one of tiou, iou, tiou_centered, format, tvg_r1")
-        self.run, self.items, self.cache, self.reward, self.max_bytes = run, list(items), cache, reward, max_bytes
+        self._rewards = parse_rewards(reward)
+        self._form = form
+        self.reward = next(iter(self._rewards)) if len(self._rewards) == 1 else " + ".join(self._rewards)
+        self.run, self.items, self.cache, self.max_bytes = run, list(items), cache, max_bytes
         self.notes = notes_by_sample(run.notes)
         self.on_note: list[Callable[[Item, Note | None], None]] = []
         self.on_select: list[Callable[[Item], None]] = []
@@ -77,11 +90,39 @@ class SegmentScrubber(anywidget.AnyWidget):
             raise Timer1Error(f"no sample {key!r} among the {len(self.items)} shown")
         entry = self._by_key[key]
         self.shown = entry
-        self.item = payload(entry, self.notes.get(entry.sample.id), self.reward) | self._place()
+        self.item = payload(entry, self.notes.get(entry.sample.id), self.reward) | self._place() | self.values(entry, {})
         if self._watched:
             self._fetch(entry)
         for callback in self.on_select:
             callback(entry)
+
+    def values(
+        self, entry: Item, spans: Mapping[str, Window], windows: Sequence[Window] | None = None
+    ) -> dict[str, dict[str, float] | str]:
+        """What the reward gives each row, {"values": {row: number}}, where JavaScript cannot say it; `spans` (seconds) were
+        dragged, and so may `windows`, the true ones, have been. {"fails": why} where it raises.
+        """
+        if self.reward in IN_JAVASCRIPT:
+            return {}
+        found = {}
+        for row in entry.rows:
+            x = RewardInput.of(row.completion, entry.sample, self._form)
+            true = x.windows if windows is None else tuple(windows)
+            moved = Moved.from_input(x, spans.get(row.key, row.span), true)
+            try:
+                found[row.key] = sum(weight * reward(moved) for reward, weight in self._rewards.values())
+            except Timer1Error as error:
+                return {"fails": str(error)}
+        return {"values": found}
+
+    def _answer(self, content: Mapping[str, Any]) -> None:
+        """Send the values for edges that a person has dragged; a message that makes no sense is not answered."""
+        if self.shown is None or content.get("key") != self.shown.key:
+            return
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            spans = {str(key): (float(start), float(end)) for key, (start, end) in content["spans"].items()}
+            windows = [(float(start), float(end)) for start, end in content["truth"]]
+            self.send({"type": "values", "key": self.shown.key} | self.values(self.shown, spans, windows))
 
     def move(self, delta: int) -> None:
         """Next (1) or previous (-1) item in `order`; stops at the ends."""
@@ -132,6 +173,8 @@ class SegmentScrubber(anywidget.AnyWidget):
                 self._fetch(self.shown)
         elif kind == "move":
             self.move(1 if content.get("delta", 1) > 0 else -1)
+        elif kind == "values":
+            self._answer(content)
         elif kind == "note" and self.shown is not None and content.get("key") == self.shown.key:
             label = content.get("label")
             self.save(label if label in LABELS else "", str(content.get("text", ""))[:4000], content.get("window"))
