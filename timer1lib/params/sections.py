@@ -479,6 +479,21 @@ class CompareParams(Section):
     ] = Field("all", description="published results shown")
 
 
+def _seeds(text: str) -> None:
+    numbers = split_list(text)
+    if not numbers or len(set(numbers)) < len(numbers) or not all(n.isdecimal() and int(n) <= LARGEST_SEED for n in numbers):
+        raise Timer1Error(f"seeds {shown(text)}: whole numbers, each once, such as 0, 1, 2")
+
+
+class IdeaParams(Section):
+    """08_idea: how an idea is tried beside a finished run. It is no stage of a run, and no section of a params file."""
+
+    steps: int = Field(24, ge=1, description="optimizer steps of each short training")
+    seeds: Annotated[str, _read_by(_seeds)] = Field("0", description="seeds that every variant is trained with, comma-separated")
+    split: str = Field("test_id", description="grounding split that every variant is asked")
+    samples: int = Field(200, ge=0, description="questions of that split, about, all of some videos; 0: every one")
+
+
 class Params(Section):
     """`params/<name>.yaml`."""
 
@@ -512,3 +527,6 @@ SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Param
 """Section of each notebook, in the order in which they run: 01_curate, 02_sft, ..."""
 
 NOTEBOOKS: tuple[str, ...] = tuple(f"{i:02d}_{name}" for i, name in enumerate(SECTIONS, 1))
+
+BESIDE: dict[str, tuple[str, Section]] = {"idea": ("08_idea", IdeaParams())}
+"""Notebooks that are no stage of a run: {section: (name, its parameters)}."""

@@ -18,7 +18,7 @@ from timer1lib.rules import Judged, own_keep
 from timer1lib.runs.keys import folder_hash, input_files
 from timer1lib.schema import Prediction, Sample
 from timer1lib.spans import best_iou
-from timer1lib.stages import Stage, cells
+from timer1lib.stages import Stage, asking, cells
 from timer1lib.stages.work import do
 from timer1lib.training.outer_loop import PhasePlan, run_epochs
 from timer1lib.workers.team import team
@@ -156,7 +156,7 @@ def ask(stage: Stage[GrpoParams], folder: str, ids: Sequence[str], epoch: int) -
     )  # fmt: skip
 
 
-PHASES: dict[str, Callable[..., None]] = {"epoch": epoch, "ask": ask}
+PHASES: dict[str, Callable[..., None]] = {"epoch": epoch, "ask": ask, "say": asking.say}
 
 
 def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: str) -> dict[str, Any]:
