@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from make_videos import write_video
 
 from timer1lib import forms
+from timer1lib.cli import main
 from timer1lib.data.audit import audit_files
 from timer1lib.data.coldstart import from_form
 from timer1lib.errors import Timer1Error
@@ -260,3 +260,10 @@ def test_split_needs_two_videos_and_files(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     with pytest.raises(Timer1Error, match="divides videos, and there is 1"):
         curate.gather(stage(tmp_path, tmp_path, split=0.5))
+
+
+def test_the_command_takes_checks_too(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(clips / "mine.csv"), "--checks", "ideas/my_check.py:two_events:drop"]) == 0
+    assert "two_events: 1  (drop 1)" in capsys.readouterr().out
+    assert main(["audit", str(clips / "mine.csv"), "--checks", "ideas/my_check.py:none"]) == 2
+    assert "has no 'none'" in capsys.readouterr().err

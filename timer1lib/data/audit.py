@@ -215,9 +215,7 @@ def _pictures(path: Path, clip: tuple[float | None, float | None], count: int) -
     return np.asarray(pixels.take(np.linspace(0, len(pixels) - 1, count).round().astype(int), axis=0), dtype=np.uint8)
 
 
-def _records(
-    result: ReadResult, treated: Callable[[str, str], Mapping[str, Treatment]], own: Mapping[str, Code]
-) -> list[Record]:
+def _records(result: ReadResult, treated: Callable[[str, str], Mapping[str, Treatment]], own: Mapping[str, Code]) -> list[Record]:
     records = [
         Record(sample, copy.copy(sample), result.file, row, line, treated(result.file, sample.split), own=own)
         for sample, row, line in zip(result.samples, result.rows, result.lines, strict=True)

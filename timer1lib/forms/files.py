@@ -143,7 +143,7 @@ def _from_python(name: str) -> AnswerForm:
     form = _PythonForm(
         name=name,
         asked="",
-        reading=Reading(name),
+        reading=Reading(name.replace("\\", "/").rpartition("/")[2]),
         system=own.system,
         text_first=own.text_first,
         written="in Python" if own.write else "",

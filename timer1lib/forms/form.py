@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from timer1lib.errors import Timer1Error
-from timer1lib.forms.reading import READINGS, Counts, Reading, list_options
+from timer1lib.forms.reading import READINGS, Reading, list_options
 from timer1lib.schema import Sample, Window
 
 FullStop = Literal["keep", "last", "all"]

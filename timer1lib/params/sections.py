@@ -110,7 +110,8 @@ class SharedParams(Section):
     model: Named = Field("assets/tiny-qwen3-vl", description="base model: a folder or a hub id (Qwen2.5-VL or Qwen3-VL)")
     revision: str = Field("", description="commit, tag or branch of a hub id; empty: its main branch")
     form: Annotated[str, _read_by(forms.load)] = Field(
-        "brief", description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt, mine.py:name)"
+        "brief",
+        description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt, mine.py:name)",
     )
     sampling: Literal["fps", "frames", "published"] = Field(
         "frames", description="by rate (fps), a fixed number of frames, or by rate with the counts and times of Qwen's pipeline"
@@ -458,7 +459,8 @@ class InspectParams(Section):
     compare_from: str = Field("base", description="checkpoint that IoU differences start from; the first where it is missing")
     compare_to: str = Field("grpo", description="checkpoint that IoU differences go to; the last where it is missing")
     reward: Annotated[str, _read_by(lambda text: text and parse_rewards(text))] = Field(
-        "", description="shown as an edge is dragged, written as grpo.rewards is; empty: what the run was trained with, without format"
+        "",
+        description="shown as an edge is dragged, written as grpo.rewards is; empty: the first that the run was trained with",
     )
     rollout_groups: int = Field(400, ge=1, le=100_000, description="groups of rollouts to look at, the last ones of training")
     video_mb: float = Field(12.0, gt=0.1, le=200, description="MB of a video in the browser at most; larger ones are re-encoded")

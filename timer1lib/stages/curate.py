@@ -22,8 +22,8 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
 from timer1lib.models.config import base_name, sampling_for
 from timer1lib.params import split_list
 from timer1lib.params.sections import CurateParams
-from timer1lib.runs.closure import code_hash
 from timer1lib.rules import parse_checks
+from timer1lib.runs.closure import code_hash
 from timer1lib.schema import Sample
 from timer1lib.stages import Stage, cells
 from timer1lib.video.store import FrameStore

@@ -103,7 +103,7 @@ def _inspector(stage: Stage[InspectParams], items: list[Item], mode: Any) -> Ins
 
 
 def live_reward(stage: Stage[InspectParams]) -> str:
-    """What is shown as an edge is dragged: `inspect.reward`, else the first reward of the run's training that is not the form's."""
+    """What is shown as an edge is dragged: `inspect.reward`, else the first reward of training but for the form's."""
     if stage.params.reward:
         return stage.params.reward
     named = [text.strip() for text in trained_with(stage.run).split(",")]

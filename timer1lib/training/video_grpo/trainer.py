@@ -333,9 +333,10 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         """A group's completions, their `rewards` (weighted sums), and `parts`: what each reward gave by its name (B, G, F)."""
         texts = self.processing_class.batch_decode(batch.completions, skip_special_tokens=True)
         groups = [texts[i : i + batch.group] for i in range(0, len(texts), batch.group)]
+        names = self.reward_func_names
         return [
             {"step": self.state.global_step, "id": prompt.sample_id, "completions": group, "rewards": rewards}
-            | {"parts": {name: [None if v != v else v for v in part[:, i].tolist()] for i, name in enumerate(self.reward_func_names)}}
+            | {"parts": {name: [None if v != v else v for v in part[:, i].tolist()] for i, name in enumerate(names)}}
             for prompt, group, rewards, part in zip(batch.prompts, groups, weighted.tolist(), each, strict=True)
         ]
 
