@@ -246,6 +246,25 @@ def offsets(stage: EvaluateStage, split: str) -> dict[str, list[float]]:
     return result
 
 
+def answers_to(stage: EvaluateStage, split: str, name: str) -> tuple[Sample, dict[str, Prediction]]:
+    """A sample of a split by its id, and every checkpoint's answer to it."""
+    sample = next(sample for sample in stage.run.read_samples(split) if sample.id == name)
+    found = {task.checkpoint: _read(stage, task) for task in tasks(stage) if task.split == split and task.kind == "grounding"}
+    return sample, {checkpoint: answer for checkpoint, rows in found.items() for answer in rows if answer.id == name}
+
+
+def worst(metrics: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    """The last checkpoint's failure signatures on a split that list samples, those flagged first: {name, flagged, id}."""
+    found = list(metrics["signatures"].get(split, {}).items())[-1:]
+    rows = [
+        {"name": name, "flagged": bool(row["flagged"]), "id": row["samples"][0]}
+        for _, signatures in found
+        for name, row in signatures.items()
+        if row["samples"] and name != "reward_without_iou"  # whose samples are of training
+    ]
+    return sorted(rows, key=lambda row: not row["flagged"])
+
+
 def _scored(stage: EvaluateStage, split: str) -> dict[str, Scored]:
     return {
         task.checkpoint: join(task.samples, _read(stage, task), forms.load(stage.shared.form))
