@@ -127,11 +127,11 @@ def test_the_kernel_gives_the_values_that_javascript_does_not_know(run: RunFolde
     sent: list[dict[str, object]] = []
     made.send = lambda content, buffers=None: sent.append(content)  # type: ignore[method-assign]
     key = entry.rows[0].key
-    asked = {"type": "values", "key": entry.key, "spans": {key: [1.0, 2.0]}, "truth": [[4.0, 9.0]]}
+    asked = {"type": "values", "key": entry.key, "spans": {key: [[1.0, 2.0]]}, "truth": [[4.0, 9.0]]}
     made._message(made, asked, [])
     moved = {row.key: 2 * abs(row.span[0] - 4.0) if row.span else -2.0 for row in entry.rows} | {key: 6.0}
     assert sent[0]["values"] == pytest.approx(moved)
-    made._message(made, {**asked, "spans": {key: [60.0, 61.0]}}, [])
+    made._message(made, {**asked, "spans": {key: [[60.0, 61.0]]}}, [])
     assert "line 2: ValueError: far" in str(sent[1]["fails"])
     for nonsense in ({"spans": 3}, {"spans": {key: "ab"}}, {"truth": [[1]]}, {"key": "other"}):
         made._message(made, asked | nonsense, [])

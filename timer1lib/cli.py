@@ -46,7 +46,8 @@ EXAMPLES = {
     ),
     "synth": ("world --videos 20", "world --videos 5 --seed 7"),
     "sweep": ("params/sweeps/five_seeds.yaml", "params/sweeps/rewards.yaml --jobs 2"),
-    "inspect": ("tiny", "--predictions answers.jsonl --annotations test.jsonl"),
+    "inspect": ("tiny", "tiny other", "--predictions a.jsonl b.jsonl --annotations test.jsonl --videos videos"),
+    "labels": ("tiny --to tasks.json", "tiny --from export.json"),
     "lab": ("--port 8899 --no-browser", "--diff 04_grpo"),
     "pretrain": ("base", "base --steps 200 --seed 1"),
     "compare": ("tiny other", "outputs/a outputs/b --json"),
@@ -449,18 +450,33 @@ def lab(
 
 @command
 def inspect(
-    run: Annotated[str | None, RunArgument] = None,
-    predictions: Annotated[Path | None, typer.Option(metavar="P", help="Predictions from elsewhere.")] = None,
+    runs: Annotated[list[str] | None, RunArgument] = None,
+    predictions: Annotated[list[Path] | None, typer.Option(metavar="P...", help="Files of predictions from elsewhere.")] = None,
     annotations: Annotated[
         Path | None, typer.Option(metavar="A", help="Their annotations, in any format that the readers know.")
     ] = None,
     videos: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of their videos.")] = None,
 ) -> Outcome:
-    """Look at a run, or at predictions from elsewhere, in JupyterLab."""
+    """Look at runs side by side, or at predictions from elsewhere, in JupyterLab."""
     from timer1lib.view.open import inspect as open_lab
 
-    status = open_lab(run, predictions=predictions, annotations=annotations, videos=videos)
+    given = [*(predictions or ()), *map(Path, runs or ())] if predictions else []  # what stands behind the option's first file
+    status = open_lab([] if given else runs or [], predictions=given, annotations=annotations, videos=videos)
     return Outcome("", status=FAILED if status else 0)
+
+
+@command
+def labels(
+    run: Annotated[str, RunArgument],
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write the windows for the other tool.")] = None,
+    read: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="Take what was changed there as notes.")] = None,
+    tool: Annotated[str, typer.Option("--tool", metavar="NAME", help="For --to: label-studio or fiftyone.")] = "label-studio",
+    splits: Annotated[str, typer.Option(metavar="NAMES", help="Splits, comma-separated; train alone if not given.")] = "train",
+) -> Outcome:
+    """Hand windows to Label Studio or FiftyOne, and bring back what was mended there, as notes."""
+    from timer1lib.view.exports import exchange
+
+    return Outcome(exchange(run, to, read, tool, splits))
 
 
 @command

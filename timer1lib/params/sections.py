@@ -454,6 +454,7 @@ class EvaluateParams(Section):
 class InspectParams(Section):
     """06_inspect: what is looked at."""
 
+    runs: str = Field("", description="other runs to look at beside this one, folders or names under outputs/, comma-separated")
     splits: str = Field("", description="splits to look at, comma-separated; empty: every grounding split that has predictions")
     checkpoints: str = Field("", description="checkpoints to look at, comma-separated; empty: every one that has predictions")
     compare_from: str = Field("base", description="checkpoint that IoU differences start from; the first where it is missing")
@@ -462,7 +463,7 @@ class InspectParams(Section):
         "",
         description="shown as an edge is dragged, written as grpo.rewards is; empty: the first that the run was trained with",
     )
-    rollout_groups: int = Field(400, ge=1, le=100_000, description="groups of rollouts to look at, the last ones of training")
+    rollout_groups: int = Field(5000, ge=1, le=100_000, description="groups of rollouts in the table at most, the last ones")
     video_mb: float = Field(12.0, gt=0.1, le=200, description="MB of a video in the browser at most; larger ones are re-encoded")
     static_samples: int = Field(6, ge=0, le=100, description="samples drawn without a kernel: the executed notebook and its HTML")
 
