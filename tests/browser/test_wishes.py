@@ -190,25 +190,27 @@ def test_06_shows_the_runs_own_reward_while_an_edge_is_dragged(browser: Any, add
     )
     root = watched.page.locator(".t1-root").first
     root.scroll_into_view_if_needed()
-    first = rollouts(0, run.read_samples("selected")[0])
     sample = run.read_samples("selected")[0]
     assert any("edge" in text for text in root.locator(".t1-quiet").all_inner_texts())
-    by_row = {
-        f"r{i}": float(text)
-        for i, text in [(int(n.get_attribute("data-reward")[1:]), n.inner_text()) for n in root.locator("[data-reward]").all()]
-    }
-    assert by_row == {"r0": 0.5, "r1": 0.5, "r2": 1.0, "r3": 0.0}
+    values = {node.get_attribute("data-reward"): node.inner_text() for node in root.locator("[data-reward]").all()}
+    assert values == {"r0": "0.500", "r1": "0.500", "r2": "1.000", "r3": "0.000"}
     assert "tiou 1.000 · format 1.000" in root.locator(".t1-parts").inner_text()
     handle = root.locator('[data-edge="r2:0:1"]')
-    box = handle.bounding_box()
-    mouse = watched.page.mouse
-    mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    mouse.down()
-    mouse.move(box["x"] + 150, box["y"] + 5, steps=6)
-    mouse.up()
+
+    def drag(pixels: int) -> None:
+        box = handle.bounding_box()
+        mouse = watched.page.mouse
+        mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        mouse.down()
+        mouse.move(box["x"] + pixels, box["y"] + 5, steps=6)
+        mouse.up()
+
+    drag(150)
     watched.page.wait_for_function("() => document.querySelector('[data-reward=r2]').textContent === '0.500'", timeout=10_000)
-    moved = float(handle.get_attribute("aria-valuenow"))
-    assert abs(moved - sample.window[1]) > 0.25
+    assert abs(float(handle.get_attribute("aria-valuenow")) - sample.window[1]) > 0.25
     root.screenshot(path=str(shots / "wish-live-reward.png"))
-    assert first["parts"]["format"][3] == 0.0
+    watched.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    drag(-90)
+    watched.page.wait_for_function("() => document.querySelector('[data-reward=r2]').textContent === 'kernel?'", timeout=10_000)
+    assert root.locator('[data-iou="r2"]').inner_text() != "1.000", "what JavaScript knows goes on"
     watched.page.close()

@@ -387,7 +387,7 @@ class Scrubber {
     this.waiting = true;
     const edited = this.item.rows.filter((row) => this.spans(row).some((_, i) => this.edits.has(`${row.key}:${i}`)));
     const spans = Object.fromEntries(edited.map((row) => [row.key, this.spans(row)]));
-    this.model.send({ type: "values", key: this.item.key, spans, truth: this.spans({ truth: true, key: "truth" }) });
+    try { this.model.send({ type: "values", key: this.item.key, spans, truth: this.spans({ truth: true, key: "truth" }) }); } catch { this.silent = true; }
     this.patience = setTimeout(() => { this.silent = true; this.values(false); }, 3000);
   }
 
