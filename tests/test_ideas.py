@@ -17,7 +17,7 @@ import pytest
 import typer
 from stub_project import make_project
 
-from timer1lib import ideas
+from timer1lib import forms, ideas
 from timer1lib.cli import EXAMPLES, app
 from timer1lib.data.schedules import filter_epoch
 from timer1lib.data.selection import select
@@ -228,6 +228,22 @@ def test_a_cells_function_is_written_down_with_all_that_it_uses(cell: Any, tmp_p
     again = ideas.written_out(cell(CELL.replace("K = 0.7", "K = 0.8"))["edge"], "mine", "reward")
     assert ideas.meaning(again) != ideas.meaning(path.read_text())
     assert ideas.meaning(ideas.written_out(cell("\n\n" + CELL)["edge"], "mine", "reward")) == ideas.meaning(path.read_text())
+
+
+def test_a_cells_form_is_written_down_too(cell: Any, tmp_path: Path) -> None:
+    names = cell(
+        "from timer1lib.forms import OwnForm\nSHARE = 100\n"
+        "def ask(query, duration): return f'percent: {query}'\n"
+        "def read(text, duration): return [(0.0, float(text) / SHARE * duration)] if text.isdigit() and duration else []\n"
+        "mine = OwnForm(ask, read, fits=lambda text: text.isdigit(), system='short')\n"
+        "worse = OwnForm(ask, read, system=object())\n"
+    )
+    path = file(tmp_path, ideas.written_out(names["mine"], "tried", "form"))
+    form = forms.load(f"{path}:tried")
+    assert (form.ask("a", 1.0).text, form.ask("a", 1.0).system, form.fits("25")) == ("percent: a", "short", True)
+    assert form.of_sample(Sample("a", "a", "a", 20.0), grounded=True).span("25") == (0.0, 5.0)
+    with pytest.raises(Timer1Error, match="form 'worse': its system"):
+        ideas.written_out(names["worse"], "worse", "form")
 
 
 @pytest.mark.parametrize(("name", "words"), [("uses_a_table", ["'table'", "cannot be written"]), ("closed", ["inside another"])])

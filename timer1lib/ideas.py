@@ -14,7 +14,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -207,13 +207,17 @@ def _used(node: ast.AST) -> list[str]:
 
 
 def written_out(function: Callable[..., Any], name: str, what: str) -> str:
-    """A file's text in which `name` is a notebook's function, with everything that it uses of the notebook.
+    """A file's text in which `name` is a notebook's function, or a form of such, with everything that it uses of the notebook.
 
     Raises:
         Timer1Error: no source is known, or it uses something of the notebook that cannot be written down (a model, a table).
     """
     parts: dict[str, str] = {}
-    own = _write(function, name, what, parts)
+    if _is_ours(function):
+        own = name
+        _keep(name, function, name, what, parts)
+    else:
+        own = _write(function, name, what, parts)
     text = "\n\n\n".join(["from __future__ import annotations", *parts.values()])
     return text + ("\n" if own == name else f"\n\n\n{name} = {own}\n")
 
@@ -242,8 +246,32 @@ def _write(function: Any, name: str, what: str, parts: dict[str, str]) -> str:
     return own
 
 
+def _is_ours(value: Any) -> bool:
+    """Whether it is made of a class of this package that holds functions: an `OwnForm`."""
+    return is_dataclass(value) and not isinstance(value, type) and type(value).__module__.startswith("timer1lib.")
+
+
+def _made(used: str, value: Any, what: str, parts: dict[str, str]) -> str:
+    """The call that makes such a value anew; the functions in it go into `parts`."""
+    given = []
+    for each in fields(value):
+        part = getattr(value, each.name)
+        if isinstance(part, FunctionType):
+            name = f"{used}_{each.name}" if part.__name__ == "<lambda>" else part.__name__
+            given.append(f"{each.name}={_write(part, name, what, parts)}")
+        elif not _is_plain(part):
+            raise Timer1Error(f"{what} {used!r}: its {each.name} cannot be written into a file; give it as a function or text")
+        elif part != each.default:
+            given.append(f"{each.name}={part!r}")
+    kind = type(value)
+    parts[kind.__name__] = f"from {kind.__module__} import {kind.__name__}"
+    return f"{kind.__name__}({', '.join(given)})"
+
+
 def _keep(used: str, value: Any, name: str, what: str, parts: dict[str, str]) -> None:
-    if isinstance(value, ModuleType):
+    if _is_ours(value):
+        parts[used] = f"{used} = {_made(used, value, what, parts)}"
+    elif isinstance(value, ModuleType):
         parts[used] = f"import {value.__name__}" + ("" if value.__name__ == used else f" as {used}")
     elif getattr(value, "__module__", "__main__") not in ("__main__", None) and hasattr(value, "__name__"):
         renamed = "" if value.__name__ == used else f" as {used}"

@@ -9,6 +9,7 @@ from typing import Any
 from timer1lib import ideas
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import atomic_write_text
+from timer1lib.forms import OwnForm
 from timer1lib.rewards import REWARDS, Reward, parse_rewards, value_of
 from timer1lib.rules import Audited
 from timer1lib.stages import Stage
@@ -60,8 +61,8 @@ def _pair(name: str, value: tuple[Reward, float] | Reward | float) -> tuple[Rewa
     return function, float(weight)
 
 
-def reference(stage: Stage[Any], function: Callable[..., Any] | str, name: str, what: str) -> str:
-    """Write a cell's function into `ideas/` of the run and name it as a params file would; text is such a name already."""
+def reference(stage: Stage[Any], function: Callable[..., Any] | OwnForm | str, name: str, what: str) -> str:
+    """Write a cell's function or form into `ideas/` of the run and name it as a params file would; text is such a name."""
     if isinstance(function, str):
         return function
     if not name.isidentifier():
