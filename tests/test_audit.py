@@ -235,6 +235,7 @@ def test_video_files_are_looked_up_probed_and_compared(tmp_path: Path) -> None:
         ("5", "missing_video"),
         ("6", "outside_root"),
         ("7", "outside_root"),
+        ("8", "no_duration"),
     }
     (samples,) = report.samples.values()
     assert [(s.id, s.video, s.duration) for s in samples] == [

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from make_videos import write_video
 
@@ -117,6 +119,16 @@ def test_an_edit_of_a_form_is_known_to_what_reads_it(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ audit checks
 
 
+def still(path: Path, seconds: int = 4) -> None:
+    """A grey picture for all the time."""
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 256, 64, "yuv420p"
+        for _ in range(10 * seconds):
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 256, 3), 90, np.uint8), format="rgb24")))
+        sink.mux(stream.encode())
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight videos of 4 to 4.7 s whose pictures change, one whose pictures do not, and a CSV that names no durations."""
@@ -124,7 +136,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "clips").mkdir()
     for i in range(8):
         write_video(folder / "clips" / f"bars{i}.mp4", [100 * k for k in range(40 + i)], size=(64, 256))
-    write_video(folder / "clips" / "still.mp4", [0], size=(64, 256), last_duration=4000)
+    still(folder / "clips" / "still.mp4")
     rows = [f"bars{i}.mp4,{0.2 * i:.1f},{0.2 * i + 2:.1f},bars {i} flash" for i in range(8)]
     rows += [f"bars{i}.mp4,1.0,3.0,the stripes change for the {i} time" for i in range(8)]
     rows[3] = "bars3.mp4,3.0,1.0,bars three and then four flash"

@@ -161,8 +161,8 @@ def test_fifty_videos_of_ones_own(page: Notebook, run: RunFolder) -> None:
     clips = run.root.parent / "lab" / "clips"
     clips.mkdir()
     for i in range(50):
-        write_video(clips / f"take{i:02d}.mp4", [250 * k for k in range(20 + i % 5)], size=(64, 128))
-    rows = [f"take{i:02d}.mp4,{0.5 + i % 3:.1f},{2 + i % 3:.1f},bars flash for the {i} time" for i in range(50)]
+        write_video(clips / f"take{i:02d}.mp4", [150 * k for k in range(20 + i)], size=(64, 128))
+    rows = [f"take{i:02d}.mp4,{0.5 * (i % 3):.1f},{1 + 0.5 * (i % 3):.1f},bars flash for the {i} time" for i in range(50)]
     rows[4] = "take04.mp4,3.0,1.0,bars run back"
     rows[9] = "take09.mp4,1.0,60.0,bars run out"
     (clips.parent / "mine.csv").write_text("\n".join([header, *rows]) + "\n")

@@ -376,8 +376,8 @@ class Scrubber {
   /** Value of a reward that only the kernel can compute: a number, "…" while it is asked, a word where it cannot say. */
   valueOf(row) {
     const said = this.edits.size ? this.valued : this.item;
-    if (said?.fails) return "fails";
-    return said?.values?.[row.key] ?? (this.silent ? "kernel?" : "…");
+    if (this.edits.size && this.silent) return "kernel?";
+    return said?.fails ? "fails" : said?.values?.[row.key] ?? "…";
   }
 
   /** Ask the kernel what the edited segments are worth; one question at a time, and then the newest. */
