@@ -206,7 +206,7 @@ def _used(node: ast.AST) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ from a cell
 
 
-def written_out(function: Callable[..., Any], name: str, what: str) -> str:
+def written_out(function: Any, name: str, what: str) -> str:
     """A file's text in which `name` is a notebook's function, or a form of such, with everything that it uses of the notebook.
 
     Raises:

@@ -114,7 +114,8 @@ class SegmentScrubber(anywidget.AnyWidget):
         for row in entry.rows:
             x = RewardInput.of(row.completion, entry.sample, self._form)
             true = x.windows if windows is None else tuple(windows)
-            moved = [Moved.from_input(x, span, true) for span in spans.get(row.key, row.spans) or [None]]
+            listed: Sequence[Window | None] = spans.get(row.key, row.spans) or [None]
+            moved = [Moved.from_input(x, span, true) for span in listed]
             try:
                 found[row.key] = max(sum(weight * reward(one) for reward, weight in self._rewards.values()) for one in moved)
             except Timer1Error as error:
