@@ -252,7 +252,7 @@ MEANING = {
     "scale_bias": "answers are longer or shorter than the true windows: the cheapest way to gain IoU without placing edges",
     "semantic_misalignment": "the segment fits another event of the video: it was seen, but the query was misunderstood",
     "prior_following_swap": "the answer stays although another video is shown: it comes from the query, not from the picture",
-    "prior_following_shuffle": "the answer stays although the frames are in random order: it does not come from the order of events",
+    "prior_following_shuffle": "the answer stays although the frames are in random order: not taken from the order of events",
     "form_without_content": "the form is right and nothing usable is in it: the form's reward is earned for nothing",
     "one_answer": "the same answer to everything",
     "parse_failures": "the text holds no segment that can be read",

@@ -21,6 +21,7 @@ def ask_now(
     tokens: int,
     copies: int = 1,
     temperature: float = 0.0,
+    repetition_penalty: float = 1.0,
     batch_size: int = 64,
     out: Path | None = None,
     label: str = "answers",
@@ -32,27 +33,16 @@ def ask_now(
     with tempfile.TemporaryDirectory(prefix="timer1-") as folder:
         path = out or Path(folder) / "answers.jsonl"
         asked = [sample.to_json() for sample in samples]
-        how = {"tokens": tokens, "copies": copies, "temperature": temperature, "batch_size": batch_size, "label": label}
-        do(stage, "say", model=model, samples=asked, out=str(path.resolve()), **how)
+        how: dict[str, Any] = {"num_samples": copies, "temperature": temperature, "repetition_penalty": repetition_penalty}
+        how |= {"max_new_tokens": tokens, "batch_size": batch_size, "label": label}
+        do(stage, "say", model=model, samples=asked, out=str(path.resolve()), how=how)
         return [Prediction.from_json(row) for row in read_jsonl(path)]
 
 
-def say(
-    stage: Stage[Any],
-    model: str,
-    samples: Sequence[dict[str, Any]],
-    out: str,
-    tokens: int,
-    copies: int,
-    temperature: float,
-    batch_size: int,
-    label: str,
-) -> None:
-    """What each rank does of `ask_now`."""
+def say(stage: Stage[Any], model: str, samples: Sequence[dict[str, Any]], out: str, how: dict[str, Any]) -> None:
+    """What each rank does of `ask_now`; `how` are arguments of `inference.generate.predict`."""
     from timer1lib.inference.generate import predict
     from timer1lib.models.load import load_shared
 
-    predict(
-        load_shared(model, stage.shared), [Sample.from_json(row) for row in samples], stage.run.video, stage.shared, out,
-        max_new_tokens=tokens, batch_size=batch_size, num_samples=copies, temperature=temperature, label=label,
-    )  # fmt: skip
+    asked = [Sample.from_json(row) for row in samples]
+    predict(load_shared(model, stage.shared), asked, stage.run.video, stage.shared, out, **how)

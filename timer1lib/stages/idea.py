@@ -72,9 +72,9 @@ class Trial:
         """What a variant's answers are called."""
         return variant if len(self.seeds) == 1 else f"{variant}_s{seed}"
 
-    def grpo(self, shared: SharedParams | None = None, params: GrpoParams | None = None, at: Path | None = None) -> Stage[GrpoParams]:
-        """04 as a trial has it, in the trial's folder or in one below it."""
-        return Stage("grpo", RunFolder(at or self.folder.root), shared or self.params.shared, params or self.params.grpo)
+    def grpo(self, at: Path, shared: SharedParams | None = None, params: GrpoParams | None = None) -> Stage[GrpoParams]:
+        """04 as a trial has it, in a folder."""
+        return Stage("grpo", RunFolder(at), shared or self.params.shared, params or self.params.grpo)
 
 
 def open_trial(parameters: Mapping[str, Any]) -> Trial:
@@ -86,8 +86,12 @@ def open_trial(parameters: Mapping[str, Any]) -> Trial:
     quiet_libraries()
     own = validated(IdeaParams, {k: parameters[k] for k in IdeaParams.model_fields if k in parameters}, "notebook idea")
     run = RunFolder(resolve(Path(str(parameters.get("run_dir", "outputs/tiny")))))
-    if not run.params.is_file() or not run.data("selected").is_file():
-        raise Timer1Error(f"{run.root}: no finished run to start from; first: timer1 run params/tiny.yaml")
+    if not run.data("selected").is_file():
+        raise Timer1Error(f"{run.root}: no run there that has finished 03; first: timer1 run params/tiny.yaml")
+    if not run.params.is_file():  # notebooks that a person ran
+        raise Timer1Error(
+            f"{run.params}: not there; timer1 run PARAMS.yaml --out {run.root} writes it, and skips what is finished"
+        )
     params = load_params(run.params)
     kinds = {name: entry["kind"] for name, entry in run.splits().items()}
     if kinds.get(own.split) != "grounding":
@@ -112,7 +116,7 @@ def open_trial(parameters: Mapping[str, Any]) -> Trial:
 
 def preview(trial: Trial, rewards: cells.GivenRewards | Reward | str) -> Preview:
     """`grpo.preview` on the run's stored rollouts."""
-    return grpo.preview(Stage("grpo", trial.run, trial.params.shared, trial.params.grpo), rewards)
+    return grpo.preview(trial.grpo(trial.run.root), rewards)
 
 
 def train(
@@ -136,14 +140,14 @@ def train(
     """
     if not variant.isidentifier():
         raise Timer1Error(f"variant {variant!r}: a name of letters, digits and underscores is needed")
-    p, home = trial.params, trial.grpo()
+    p, home = trial.params, trial.grpo(trial.folder.root)
     changes: dict[str, Any] = {"epochs": 1, "schedule": "multi_epoch", "steps_per_epoch": trial.own.steps, "keep": ""}
     changes |= {} if rewards is None else {"rewards": cells.rewards_text(home, rewards)}
     form = cells.reference(home, form, f"{variant}_form", "form") if form else ""
     changes |= {} if keep is None else {"keep": cells.reference(home, keep, f"{variant}_keep", "keep rule")}
     params = validated(GrpoParams, p.grpo.model_dump() | changes, f"variant {variant}")
     samples, rule_named = _samples(trial, variant, weight)
-    ids, known = list(samples), grpo.known_difficulty(trial.grpo(at=trial.run.root))
+    ids, known = list(samples), grpo.known_difficulty(trial.grpo(trial.run.root))
     if params.keep:
         rule = own_keep(params.keep)
         rows = filter_epoch(ids, known, keep=lambda name, iou: rule(Judged.of(samples[name], iou)))
@@ -164,7 +168,7 @@ def _samples(trial: Trial, variant: str, weight: Callable[[Judged], float] | Non
     """What RL may train on, by id: what the run selected, or as many drawn by another weight; and that rule's name."""
     selected, rule = trial.run.read_samples("selected"), ""
     if weight is not None:
-        rule = cells.reference(trial.grpo(), weight, f"{variant}_weight", "selection rule")
+        rule = cells.reference(trial.grpo(trial.folder.root), weight, f"{variant}_weight", "selection rule")
         params = trial.params.difficulty.model_copy(update={"n": len(selected), "rule": rule})
         stage = Stage("difficulty", trial.folder, trial.params.shared, params)
         known = {row["id"]: row for row in read_jsonl(trial.run.data("difficulty"))}
@@ -182,29 +186,32 @@ def _trained(
     steps = trial.own.steps
     made_of = _digest(trial, shared, params, samples, order)
     at = trial.folder.root / "trainings" / f"{label}-{made_of[:12]}"
-    stage = trial.grpo(shared, params, at)
-    known, answers = read_json(trial.folder.root / MARK), trial.folder.predictions(label, trial.own.split)
-    model = stage.run.checkpoint("grpo")
-    if known.get(label, {}).get("made_of") != made_of or not answers.is_file():
+    stage = trial.grpo(at, shared, params)
+    mark, answers = trial.folder.root / MARK, trial.folder.predictions(label, trial.own.split)
+    known, model, log = read_json(mark), stage.run.checkpoint("grpo"), stage.run.log("grpo")
+    before = known.pop(label, {})
+    if before.get("made_of") != made_of or not answers.is_file() or not log.is_file():
         stage.run.write_samples("selected", list(samples.values()))
         shutil.copyfile(trial.run.data("videos.json"), stage.run.data("videos.json"))
         if not model.is_dir():
             plan = PhasePlan(0, order, "", trial.start, trial.start, steps, steps, model.resolve(), None)
             do(stage, "epoch", ("grpo.prompts_per_step", params.prompts_per_step), plan=plan.to_json())
+        atomic_write_json(mark, known)  # from here on the answers may be of neither
         asked = trial.params.evaluate
-        how = {"tokens": asked.max_new_tokens, "batch_size": asked.batch_size, "label": f"{label} on {trial.own.split}"}
-        ask_now(trial.grpo(shared, params), str(model.resolve()), trial.samples, out=answers, **how)
-    atomic_write_json(trial.folder.root / MARK, {**known, label: {"made_of": made_of, "named": dict(named)}})
-    log = list(read_jsonl(stage.run.log("grpo")))
-    rewards = [row["reward"] for row in log if "reward" in row]
+        how: dict[str, Any] = {"tokens": asked.max_new_tokens, "repetition_penalty": asked.repetition_penalty}
+        how |= {"batch_size": asked.batch_size, "label": f"{label} on {trial.own.split}"}
+        ask_now(trial.grpo(trial.folder.root, shared, params), str(model.resolve()), trial.samples, out=answers, **how)
+    atomic_write_json(mark, {**known, label: {"made_of": made_of, "named": dict(named)}})
+    for other in at.parent.glob(f"{label}-*"):  # what the name meant before
+        if other != at:
+            shutil.rmtree(other)
+    rewards = [row["reward"] for row in read_jsonl(log) if "reward" in row]
     few = max(1, len(rewards) // 4)
     begun, ended = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
     return f"{label}: {steps} steps, reward {begun:.2f} → {ended:.2f} (first and last quarter)"
 
 
-def _digest(
-    trial: Trial, shared: SharedParams, params: GrpoParams, samples: Mapping[str, Sample], order: list[str]
-) -> str:
+def _digest(trial: Trial, shared: SharedParams, params: GrpoParams, samples: Mapping[str, Sample], order: list[str]) -> str:
     """Of everything that a variant's answers depend on."""
     parts = {
         "params": result_parameters(params, but=("rewards", "keep")),
@@ -224,7 +231,7 @@ def _digest(
 def _variant(trial: Trial, label: str) -> dict[str, Any]:
     found = read_json(trial.folder.root / MARK).get(label)
     if not isinstance(found, dict):
-        raise Timer1Error(f"variant {label!r} has not been trained in {trial.folder.root}; first idea.train(trial, {label!r}, ...)")
+        raise Timer1Error(f"variant {label!r} has not been trained in {trial.folder.root}; first: idea.train")
     return found
 
 
@@ -294,7 +301,8 @@ def write_params(trial: Trial, variant: str) -> str:
         section, _, field = key.partition(".")
         tree[section] = {**tree.get(section, {}), field: value}
     rows = [{"name": "default"}, {"name": variant, "set": named}]
-    sweep = {"name": name, "base": shown_path(trial.folder.params), "rows": rows, "seeds": [0, 1, 2], "pairs": [["default", variant]]}
+    sweep = {"name": name, "base": shown_path(trial.folder.params), "rows": rows, "seeds": [0, 1, 2]}
+    sweep |= {"pairs": [["default", variant]]}
     said = []
     for file, command, content in (
         (root / f"{variant}.yaml", "run", {"name": name, **tree}),

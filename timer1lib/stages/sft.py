@@ -93,9 +93,7 @@ def shown(stage: Stage[SftParams], checkpoint: str) -> dict[str, Any]:
     return found
 
 
-def show(
-    stage: Stage[SftParams], model: str, row: dict[str, Any], asked: dict[str, Any], answers: str, out: str
-) -> None:
+def show(stage: Stage[SftParams], model: str, row: dict[str, Any], asked: dict[str, Any], answers: str, out: str) -> None:
     """What each rank does of `shown`."""
     from timer1lib.inference.generate import predict
     from timer1lib.models.inputs import IGNORED

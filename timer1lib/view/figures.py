@@ -173,9 +173,7 @@ def _filled(colour: str | Sequence[str], shape: str) -> dict[str, Any]:
     return {"color": colour, "line": {"width": 0}, "pattern": pattern}
 
 
-def difficulty_histogram(
-    ious: Sequence[float], chosen: Sequence[float] = (), judge: str = "the model"
-) -> go.Figure:
+def difficulty_histogram(ious: Sequence[float], chosen: Sequence[float] = (), judge: str = "the model") -> go.Figure:
     """Samples by the IoU of a judge's answer, and those that were chosen over them."""
     fig = figure(f"Difficulty: what {judge} finds in the pool", f"IoU of the answer of {judge} (1 is easy)", "samples")
     bins = {"start": 0, "end": 1.0001, "size": 0.05}

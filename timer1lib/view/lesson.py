@@ -67,6 +67,14 @@ def picture(
     return still(run if videos is None else _Videos(videos), item_of(sample, answers), cache)
 
 
+def say(text: str) -> None:
+    """Show a sentence below the cell, or lines as they stand."""
+    from IPython.display import display
+
+    shown: Any = display
+    shown(Html(str(_macros().said(text)), text))
+
+
 def still(run: RunFolder, item: Item, cache: str) -> Html:
     """An item as 06 has it, without a widget."""
     return Html(str(static_item(run, item, resolve(cache))), f"{item.sample.query} {item.sample.windows}")
@@ -135,7 +143,9 @@ def curve_svg(points: Sequence[tuple[float, float]], name: str, smooth: int = 5)
 
     def path(line: Sequence[float]) -> str:
         across, up = wide / max(1e-9, steps[-1] - steps[0]), tall / max(1e-9, high - low)
-        return " ".join(f"{left + (s - steps[0]) * across:.1f},{top + tall - (v - low) * up:.1f}" for s, v in zip(steps, line, strict=True))
+        return " ".join(
+            f"{left + (s - steps[0]) * across:.1f},{top + tall - (v - low) * up:.1f}" for s, v in zip(steps, line, strict=True)
+        )
 
     ends = {"low": f"{low:.2f}", "high": f"{high:.2f}", "first": f"{steps[0]:.0f}", "last": f"{steps[-1]:.0f}"}
     return Markup(_macros().curve(name, f"{mean[-1]:.3f}", path(values), path(mean), ends))
