@@ -103,6 +103,24 @@ def test_bad_videos_among_good_ones_are_said_and_their_timelines_stay(bad_run: R
     assert html.count("no pictures: ") == html.count("<svg") - html.count("data:image/jpeg") > 3
 
 
+def test_a_short_part_of_a_long_video_comes_in_full_and_goes_again(scrubber: SegmentScrubber) -> None:
+    tell(scrubber, type="ready")
+    scrubber.wait()
+    key, whole = scrubber.item["key"], scrubber.media["frames"]
+    assert (scrubber.media["part"], scrubber.media["coarse"]) == (None, False)
+    tell(scrubber, type="look", key=key, start=2.5, end=5.0)
+    scrubber.wait()
+    assert scrubber.media["part"] == [0.0, 10.0]  # from one multiple of ten seconds to another
+    assert scrubber.media["frames"] == 100
+    tell(scrubber, type="look", key=key, start=12.5, end=15.0)
+    scrubber.wait()
+    assert scrubber.media["part"] == [10.0, 16.0]
+    assert array.array("d", scrubber.frames)[0] == 0.0  # times of the part: the page adds its start
+    tell(scrubber, type="look", key=key)
+    scrubber.wait()
+    assert (scrubber.media["part"], scrubber.media["frames"]) == (None, whole)
+
+
 def test_unknown_keys_and_rewards_are_refused(scrubber: SegmentScrubber, run: RunFolder) -> None:
     with pytest.raises(Timer1Error, match="no sample"):
         scrubber.select("nope")

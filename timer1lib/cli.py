@@ -46,7 +46,7 @@ EXAMPLES = {
     ),
     "synth": ("world --videos 20", "world --videos 5 --seed 7"),
     "sweep": ("params/sweeps/five_seeds.yaml", "params/sweeps/rewards.yaml --jobs 2"),
-    "inspect": ("tiny", "tiny other", "--predictions a.jsonl b.jsonl --annotations test.jsonl --videos videos"),
+    "inspect": ("tiny other", "--predictions a.jsonl b.jsonl --annotations test.jsonl --videos videos"),
     "labels": ("tiny --to tasks.json", "tiny --from export.json"),
     "lab": ("--port 8899 --no-browser", "--diff 04_grpo"),
     "pretrain": ("base", "base --steps 200 --seed 1"),

@@ -92,7 +92,7 @@ def pictures(
     with _told(sample):
         copy = playable(run.video(sample), cache, (sample.video_start, sample.video_end), max_bytes)
         return copy, strip(copy, duration, thumbnails)
-    raise AssertionError
+    raise AssertionError  # for the type checker: `_told` lets no error pass unsaid
 
 
 def segment(run: RunFolder, sample: Sample, cache: Path, start: float, end: float, max_bytes: int = 12_000_000) -> Playable:
@@ -101,7 +101,7 @@ def segment(run: RunFolder, sample: Sample, cache: Path, start: float, end: floa
     last = first + end if sample.video_end is None else min(first + end, sample.video_end)
     with _told(sample):
         return playable(run.video(sample), cache, (first + start, last), max_bytes)
-    raise AssertionError
+    raise AssertionError  # for the type checker: `_told` lets no error pass unsaid
 
 
 @contextlib.contextmanager

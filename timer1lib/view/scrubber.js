@@ -169,7 +169,7 @@ class Scrubber {
     this.video.addEventListener("pause", () => this.playing(false));
     this.video.addEventListener("ended", () => { this.playing(false); this.again(); });
     this.video.addEventListener("error", () => this.video.src && this.say("the browser cannot play this copy"));
-    this.resize = new ResizeObserver(() => this.drawAxis());
+    this.resize = new ResizeObserver(() => { this.drawAxis(); this.align(); });
     this.resize.observe(this.root);
     this.grid.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.pinch();
@@ -220,6 +220,7 @@ class Scrubber {
     this.showNote();
     this.showTime(this.time);
     this.history.show(item.history, item.truth);
+    this.align();
     const known = [...(item.walks ?? [])].join();
     if (this.keys.dataset.walks !== known) {
       this.keys.dataset.walks = known;
@@ -308,7 +309,9 @@ class Scrubber {
     cells.push(h("div", { class: "t1-name t1-quiet" }, "in the text"), this.thinking, h("div", { class: "t1-value t1-quiet" }, ""));
     cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.map.node, h("div", { class: "t1-value t1-quiet" }, ""));
     cells.forEach((cell, i) => { cell.style.gridRow = String(Math.floor(i / 3) + 1); cell.style.gridColumn = String((i % 3) + 1); });
+    const held = this.grid.contains(document.activeElement); // else the next key would be the page's own
     this.grid.replaceChildren(...cells, this.over);
+    if (held) this.root.focus({ preventScroll: true });
     this.grid.classList.toggle("t1-logged", this.item.rows.some((row) => row.reward !== null));
     this.over.style.gridRow = `1 / span ${rows.length + 3}`;
     this.map.fill(rows.map((row) => ({ spans: this.spans(row), colour: row.colour })));
@@ -449,11 +452,20 @@ class Scrubber {
     this.thumbs.style.backgroundPositionX = view.zoomed ? `${(100 * view.start) / (view.whole - view.span)}%` : "0";
     this.part.textContent = view.zoomed ? `${stamp(view.start, view.whole)} – ${stamp(view.end, view.whole)}` : "";
     this.drawAxis();
+    this.align();
     this.history.place();
     this.showTime(this.time);
     [this.root.dataset.viewStart, this.root.dataset.viewEnd] = [view.start.toFixed(4), view.end.toFixed(4)];
     clearTimeout(this.asking);
     this.asking = setTimeout(() => this.askForPart(), 250);
+  }
+
+  /** The history's tracks stand below those of the rows. */
+  align() {
+    const [track, root] = [this.axis, this.history.node].map((node) => node.getBoundingClientRect());
+    if (!track.width || this.history.node.hidden) return;
+    this.history.node.style.setProperty("--t1-left", `${track.left - root.left}px`);
+    this.history.node.style.setProperty("--t1-wide", `${track.width}px`);
   }
 
   /** A long video's copy has few frames: of a short part of it the kernel makes one with all of them. */

@@ -235,7 +235,12 @@ class SegmentScrubber(anywidget.AnyWidget):
         elif kind == "clip" and start is not None and end is not None:
             row = re.sub(r"[^\w.-]+", "-", str(content.get("row", "")))
             run = entry.run or self.run
-            cut = lambda: segment(run, entry.sample, self.cache, float(start), float(end), self.max_bytes).content  # noqa: E731
+
+            def cut() -> bytes:
+                if not 0 <= start < end or start >= entry.duration:
+                    raise Timer1Error(f"no segment from {start:.2f} to {end:.2f} s in {entry.duration:.2f} s of video")
+                return segment(run, entry.sample, self.cache, float(start), float(end), self.max_bytes).content
+
             self._file(f"{name}-{row}-{start:.2f}-{end:.2f}.mp4", "video/mp4", cut)
 
     def _fetch(self, entry: Item, part: Window | None = None) -> None:

@@ -1,7 +1,7 @@
 // The handle between table and scrubber: side by side or stacked, and both always in sight. Its neighbours are what the inspector's
 // box holds: table, handle, scrubber and, where there is one, the scatter.
 
-const BESIDE = 940; // pixels of width from which on they stand side by side
+const BESIDE = 860; // pixels of width from which on they stand side by side
 const KEPT = "timer1-inspector";
 
 function kept() {

@@ -130,7 +130,7 @@ class Table {
     const { a, b } = this.state;
     const named = (i) => this.names[i]?.label ?? "";
     return [...head, column("duration", "video s", "54px", 54, 7), column("length", "window s", "64px", 64, 6), column("line", "timeline", "minmax(90px, 1fr)", 90, 1, "sort by the truth's start"),
-      ...this.names.map((name, i) => ({ ...column(`iou:${i}`, name.label, "52px", 52, i === a || i === b ? 0 : 2, `IoU of ${name.label}`), iou: i })),
+      ...this.names.map((name, i) => ({ ...column(`iou:${i}`, name.label, "48px", 48, i === a || i === b ? 0 : 2, `IoU of ${name.label}`), iou: i })),
       ...(this.names.length > 1 ? [column("difference", "Δ", "54px", 54, 0, `IoU of ${named(b)} minus that of ${named(a)}`)] : []),
       ...this.state.deltas.map(([x, y]) => ({ ...column(`delta:${x}:${y}`, "Δ", "66px", 66, 0, `IoU of ${named(y)} minus that of ${named(x)}`), pair: [x, y] })),
       column("tags", "signature", "minmax(70px, .6fr)", 70, 8)];
@@ -184,7 +184,7 @@ class Table {
 
   /** Columns that have room; the others are left out in an order, so that nothing has to be scrolled sideways. */
   layout() {
-    const width = (this.root.clientWidth || 900) - 36;
+    const width = (this.root.clientWidth || 900) - 34;
     const all = this.columns();
     const room = () => fits.reduce((sum, column) => sum + column.min + 6, 0);
     let fits = all;
@@ -214,7 +214,7 @@ class Table {
     const numeric = /^(iou|delta|difference|length|duration|mean|spread|best|step)/.test(column.key);
     const node = h("button", { type: "button", role: "columnheader", class: numeric ? "t1t-right" : null, title: column.title ?? `sort by ${column.label}`, "data-sort": column.key, onclick: () => this.sortBy(column.key) }, dots, ...parts, text);
     if (!column.pair) return node;
-    const drop = () => { this.state.deltas = this.state.deltas.filter((pair) => pair !== column.pair); if (this.state.sort === column.key) this.state.sort = ""; this.showState(); };
+    const drop = () => { this.state.deltas = this.state.deltas.filter((pair) => pair.join() !== column.pair.join()); if (this.state.sort === column.key) this.state.sort = ""; this.showState(); };
     return h("span", { class: "t1t-delta" }, node, h("button", { type: "button", class: "t1t-drop", title: "take this column away", "aria-label": `take away ${column.title}`, onclick: drop }, "×"));
   }
 
