@@ -289,12 +289,16 @@ def audit(
         Path | None, typer.Option(metavar="DIR", help="Where --deep keeps its verdicts; outputs/.cache where left out.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Processes that look at videos; every core.")] = None,
+    checks: Annotated[str, typer.Option(metavar="FILE.py:NAME", help="Checks of your own, as in curate.checks.")] = "",
     json: Json = False,
 ) -> Outcome:
     """Find the flaws of annotation files."""
     from timer1lib.data.audit import audit_files
     from timer1lib.params.sections import SharedParams
+    from timer1lib.rules import parse_checks
     from timer1lib.video.store import open_store
+
+    mine = parse_checks(checks)
 
     if deep and videos is None:
         raise Timer1Error("--deep decodes videos: name their folder with --videos")
@@ -303,7 +307,7 @@ def audit(
     many = (os.cpu_count() or 1) if workers is None else workers
     known = {"cache_dir": str(cache)} if cache is not None else {}
     store = open_store(SharedParams(workers=min(64, many), **known)) if deep else None  # type: ignore[arg-type]
-    report = audit_files(annotations, format=format, videos=videos, deep=store, workers=many)
+    report = audit_files(annotations, format=format, videos=videos, deep=store, workers=many, checks=mine)
     return Outcome(str(report), report.to_json())
 
 

@@ -13,7 +13,7 @@ from timer1lib.params import split_list
 from timer1lib.params.sections import InspectParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.stages import Stage
-from timer1lib.view.items import Item, load_rollouts, load_several
+from timer1lib.view.items import Item, load_rollouts, load_several, trained_with
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,16 @@ def _inspector(stage: Stage[InspectParams], items: list[Item], mode: Any) -> Ins
         raise Timer1Error(f"{stage.run.root}: nothing to look at for {mode}")
     ends = compared(stage, items) if mode == "checkpoints" else None
     size = int(params.video_mb * 1e6)
-    return Inspector(stage.run, items, resolve(stage.shared.cache_dir), params.reward, ends, size, mode, params.static_samples)
+    cache, reward, form = resolve(stage.shared.cache_dir), live_reward(stage), forms.load(stage.shared.form)
+    return Inspector(stage.run, items, cache, reward, ends, size, mode, params.static_samples, form)
+
+
+def live_reward(stage: Stage[InspectParams]) -> str:
+    """What is shown as an edge is dragged: `inspect.reward`, else the first reward of training but for the form's."""
+    if stage.params.reward:
+        return stage.params.reward
+    named = [text.strip() for text in trained_with(stage.run).split(",")]
+    return next((text for text in named if text.partition(":")[0] != "format"), "tiou")
 
 
 def notes(run: RunFolder) -> pd.DataFrame:

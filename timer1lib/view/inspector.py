@@ -13,6 +13,7 @@ import traitlets
 from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, read_json
+from timer1lib.forms import FORMS, AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.aside import HERE, Aside, script
 from timer1lib.view.exports import FORMATS, export
@@ -151,6 +152,7 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         max_bytes: int = 12_000_000,
         mode: Literal["checkpoints", "rollouts"] = "checkpoints",
         static_samples: int = 6,
+        form: AnswerForm = FORMS["timer1"],
     ) -> None:
         if not items:
             raise Timer1Error(f"{run.root}: nothing to look at")
@@ -158,7 +160,7 @@ class Inspector(ipywidgets.VBox):  # type: ignore[misc]
         self.static_samples = static_samples
         labels = [row.label for row in self.items[0].rows]
         ends = compare if compare and set(compare) <= set(labels) else (labels[0], labels[-1])
-        self.scrubber = SegmentScrubber(run, self.items, cache, reward, max_bytes)
+        self.scrubber = SegmentScrubber(run, self.items, cache, reward, max_bytes, form)
         self.table = SampleTable(self.items, self.scrubber.notes, mode, ends)
         self.table.views = _views(run)
         self.scatter: SampleScatter | None = None

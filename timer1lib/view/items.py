@@ -10,11 +10,12 @@ from functools import reduce
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
+from timer1lib import ideas
 from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.answers import answered, predicted
 from timer1lib.evaluation.columns import in_order
-from timer1lib.files import read_json, read_jsonl
+from timer1lib.files import read_json, read_jsonl, read_yaml
 from timer1lib.forms import FORMS, MAX_CHARACTERS, AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample, Window
@@ -128,6 +129,8 @@ class Lane:
     form: bool = True
     reward: float | None = None
     error: str | None = None
+    parts: dict[str, float | None] = field(default_factory=dict)
+    """Of a rollout: what each reward gave, by its name."""
 
     @property
     def spans(self) -> list[Window]:
@@ -215,7 +218,7 @@ def load_items(
         for sample in run.read_samples(split):
             if sample.is_question and not sample.windows:
                 continue
-            rows = [_lane(name, answers[name].get(sample.id), style[name], form) for name in answers]
+            rows = [_lane(name, answers[name].get(sample.id), style[name], form, sample) for name in answers]
             found = sorted(tags.get((split, sample.id), set()))
             if any(row.span is None for row in rows):
                 found.append("no answer")
@@ -223,11 +226,11 @@ def load_items(
     return items
 
 
-def _lane(name: str, prediction: Prediction | None, style: Style, form: AnswerForm) -> Lane:
+def _lane(name: str, prediction: Prediction | None, style: Style, form: AnswerForm, sample: Sample) -> Lane:
     if prediction is None:
         return Lane(name, name, None, "", style, False, None, "not in the predictions")
     asked = form if prediction.parser == form.reading.way else FORMS.get(prediction.parser, form)
-    fits = asked.fits(prediction.completion)
+    fits = asked.of_sample(sample, grounded=False).fits(prediction.completion)
     return Lane(name, name, prediction.span, prediction.completion, style, fits, None, prediction.error)
 
 
@@ -321,6 +324,28 @@ def trained_on(run: RunFolder, samples_name: str = "train") -> dict[str, Sample]
     return {sample.id: sample for name in names for sample in run.read_samples(name)}
 
 
+def trained_with(run: RunFolder) -> str:
+    """The rewards that 04_grpo was given, as `grpo.rewards` says them, those from a notebook's cell too.
+
+    One of one's own whose file says something else by now is left out; the library's default where nothing is known.
+    """
+    tree = read_yaml(run.params) if run.params.is_file() else {}
+    named = str((tree.get("grpo") or {}).get("rewards", "tiou, format"))
+    stamp = read_json(run.stamp("04_grpo")) if run.stamp("04_grpo").is_file() else {}
+    parts = stamp.get("parts", {})
+    if "rewards" not in parts.get("inputs", {}):
+        return str(parts.get("params", {}).get("rewards", named))
+    texts = []
+    for mark in parts["inputs"]["rewards"]:
+        about, _, digest = mark.partition(" ")
+        name, _, weight = about.partition(":")
+        files = [text.strip().partition(".py:")[0] + ".py" for text in named.split(",") if ideas.is_reference(text)]
+        places = [f"{file}:{name}" for file in (*files, str(run.root / "ideas" / f"{name}.py"))]
+        places = [place for place in places if ideas.identity(place) == digest] if digest else [name]
+        texts += [f"{place}:{weight or 1}" for place in places[:1]]
+    return ", ".join(texts) or "tiou, format"
+
+
 def sample_of(row: Mapping[str, Any], known: Mapping[str, Sample]) -> Sample:
     """The sample of a row of rollouts; what the row itself says of it where it is not known."""
     return known.get(row["id"]) or Sample(
@@ -337,7 +362,8 @@ def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
         completion = row["completions"][i] if row.get("completions") else ""
         style = Style("#009e73", "solid") if rank == 0 else Style("#0072b2", "diagonal")
         parsed = (float(span[0]), float(span[1])) if span and None not in span else FORMS["timer1"].span(completion)
-        rollouts.append(Lane(f"r{i}", f"rollout {i + 1}", parsed, completion, style, True, float(row["rewards"][i])))
+        parts = {name: values[i] for name, values in row.get("parts", {}).items()}
+        rollouts.append(Lane(f"r{i}", f"rollout {i + 1}", parsed, completion, style, True, float(row["rewards"][i]), parts=parts))
     return Item(f"{row['step']}/{row['id']}/{number}", sample, rollouts, f"step {row['step']}", int(row["step"]))
 
 
@@ -376,7 +402,7 @@ def payload(item: Item, note: Note | None, reward: str) -> dict[str, Any]:
         "reward": reward,
         "note": note.to_json() if note else None,
         "rows": [
-            {name: getattr(row, name) for name in ("key", "label", "form", "reward", "error")}
+            {name: getattr(row, name) for name in ("key", "label", "form", "reward", "error", "parts")}
             | asdict(row.style)
             | {"spans": [list(span) for span in row.spans], "pieces": linked_text(row.completion)}
             for row in item.rows

@@ -106,6 +106,7 @@ class Scrubber {
     this.listen("change:item", () => this.showItem());
     this.listen("change:media", () => this.showMedia());
     this.listen("change:saved", () => this.showSaved());
+    this.listen("msg:custom", (message) => this.showValues(message));
     this.off.push(listenForFiles(model, (text) => { this.told.textContent = text; }));
     this.showItem();
     this.showMedia();
@@ -199,6 +200,7 @@ class Scrubber {
     if (fresh) {
       this.video.pause();
       this.edits.clear();
+      this.valued = null;
       this.stopAt = this.loop = null;
       this.loopButton.setAttribute("aria-pressed", "false");
       this.told.textContent = "";
@@ -294,7 +296,7 @@ class Scrubber {
     const cells = [];
     cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.thumbs, h("div", { class: "t1-value t1-quiet" }, this.part));
     cells.push(h("div", { class: "t1-name t1-quiet" }, this.zoomTools), this.axis,
-      h("div", { class: "t1-value t1-quiet" }, h("span", { class: "t1-times" }, this.item.duration < LONG ? "start – end, s" : "start – end"), h("b", {}, "IoU"), h("span", { title: "the reward that is computed while an edge is dragged" }, REWARD_NAMES[this.item.reward]),
+      h("div", { class: "t1-value t1-quiet" }, h("span", { class: "t1-times" }, this.item.duration < LONG ? "start – end, s" : "start – end"), h("b", {}, "IoU"), h("span", { title: "the reward that is computed while an edge is dragged" }, REWARD_NAMES[this.item.reward] ?? this.item.reward),
         this.item.rows.some((row) => row.reward !== null) ? h("span", { title: "the reward that training gave, all its parts together" }, "logged") : null));
     for (const row of rows) {
       const swatch = h("i", { class: "t1-swatch", style: this.paint(row) });
@@ -371,11 +373,38 @@ class Scrubber {
     const truths = this.spans({ truth: true, key: "truth" });
     if (!truths.length) return { iou: 0, reward: 0 };
     const best = truths.reduce((most, truth) => (iou(span, truth) > iou(span, most) ? truth : most));  // as spans.best_window
-    const reward = REWARDS[this.item.reward] ?? REWARDS.tiou;
-    return { iou: iou(span, best), reward: reward(span, best, this.item.duration, row.form) };
+    const reward = REWARDS[this.item.reward];
+    return { iou: iou(span, best), reward: reward ? reward(span, best, this.item.duration, row.form) : this.valueOf(row) };
   }
 
-  values() {
+  /** Value of a reward that only the kernel can compute: a number, "…" while it is asked, a word where it cannot say. */
+  valueOf(row) {
+    const said = this.edits.size ? this.valued : this.item;
+    if (this.edits.size && this.silent) return "kernel?";
+    return said?.fails ? "fails" : said?.values?.[row.key] ?? "…";
+  }
+
+  /** Ask the kernel what the edited segments are worth; one question at a time, and then the newest. */
+  askForValues() {
+    this.moved = this.waiting;
+    if (this.waiting) return;
+    this.waiting = true;
+    const edited = this.item.rows.filter((row) => this.spans(row).some((_, i) => this.edits.has(`${row.key}:${i}`)));
+    const spans = Object.fromEntries(edited.map((row) => [row.key, this.spans(row)]));
+    try { this.model.send({ type: "values", key: this.item.key, spans, truth: this.spans({ truth: true, key: "truth" }) }); } catch { this.silent = true; }
+    this.patience = setTimeout(() => { this.silent = true; this.values(false); }, 3000);
+  }
+
+  showValues(message) {
+    if (message?.type !== "values") return;
+    clearTimeout(this.patience);
+    this.waiting = this.silent = false;
+    if (message.key === this.item?.key) this.valued = message;
+    this.values(this.moved);
+  }
+
+  values(ask = true) {
+    if (ask && this.edits.size && !REWARDS[this.item.reward]) this.askForValues();
     const touched = this.edits.size > 0;
     for (const row of this.rowsShown()) {
       const cell = this.grid.querySelector(`[data-value="${CSS.escape(row.key)}"]`);
@@ -384,7 +413,7 @@ class Scrubber {
         continue;
       }
       const now = this.scores(row);
-      const parts = [this.times(row), h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key }, now.reward.toFixed(3))];
+      const parts = [this.times(row), h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key, title: this.explain(now.reward) }, now.reward.toFixed?.(3) ?? now.reward)];
       if (row.reward !== null) parts.push(h("span", { "data-logged": row.key }, row.reward.toFixed(3)));
       if (touched) {
         const before = row.spans.length > 1 ? setIou(row.spans, this.item.truth) : row.spans.length ? Math.max(0, ...this.item.truth.map((truth) => iou(row.spans[0], truth))) : 0;
@@ -396,6 +425,11 @@ class Scrubber {
     }
     this.proposal();
     this.root.classList.toggle("t1-edited", touched);
+  }
+
+  explain(value) {
+    if (value === "kernel?") return `${this.item.reward} is computed in Python: it needs a running kernel`;
+    return value === "fails" ? (this.valued?.fails ?? this.item.fails) : null;
   }
 
   /** Start and end of a row's segments, as they are now. */
@@ -516,7 +550,8 @@ class Scrubber {
     if (!row) { this.text.textContent = ""; return; }
     this.text.setAttribute("aria-label", `text of ${row.label}`);
     if (!row.pieces.length) { this.text.replaceChildren(h("em", {}, row.error ?? "no text was kept")); return; }
-    this.text.replaceChildren(...row.pieces.flatMap((piece) => this.piece(piece, row)));
+    const parts = Object.entries(row.parts ?? {}).map(([name, value]) => `${name} ${value === null ? "none" : value.toFixed(3)}`);
+    this.text.replaceChildren(...row.pieces.flatMap((piece) => this.piece(piece, row)), parts.length ? h("p", { class: "t1-parts" }, parts.join(" · ")) : "");
   }
 
   piece(piece, row) {
@@ -864,6 +899,7 @@ class Scrubber {
 
   remove() {
     this.off.forEach((off) => off());
+    clearTimeout(this.patience);
     clearTimeout(this.asking);
     this.resize.disconnect();
     this.video.pause();

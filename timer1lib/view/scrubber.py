@@ -20,6 +20,8 @@ from markupsafe import Markup
 
 from timer1lib.data.notes import LABELS, Note, notes_by_sample, save_note
 from timer1lib.errors import Timer1Error
+from timer1lib.forms import FORMS, AnswerForm
+from timer1lib.rewards import Moved, RewardInput, parse_rewards
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Window
 from timer1lib.view.aside import HERE, Aside, script
@@ -28,6 +30,8 @@ from timer1lib.view.playable import pictures, segment
 from timer1lib.view.static_view import item_html, timeline_svg
 
 KEPT_IN_MEMORY = 8
+IN_JAVASCRIPT = ("tiou", "iou", "tiou_centered", "format", "tvg_r1")
+"""Rewards that `scrubber.js` computes itself."""
 FINE_BELOW, PART = 40.0, 10.0
 """Seconds: a shorter part of a long video gets a copy with all its frames, from one multiple of the second to another."""
 MOVED = 0.1
@@ -42,8 +46,9 @@ class SegmentScrubber(anywidget.AnyWidget):
     Args:
         run: the run whose videos are shown and to which notes are saved.
         cache: folder for browser-playable copies.
-        reward: the reward shown live: a name in `timer1lib.rewards` (all but `grounded_qa`).
+        reward: the reward shown live, as `grpo.rewards` says it. What JavaScript does not know the kernel computes.
         max_bytes: largest video handed to the browser.
+        form: how the rows' completions are read, for rewards that the kernel computes.
     """
 
     _esm = script("dom", "timeline", "history", "scrubber")
@@ -56,12 +61,19 @@ class SegmentScrubber(anywidget.AnyWidget):
     saved = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, run: RunFolder, items: Sequence[Item], cache: Path, reward: str = "tiou", max_bytes: int = 12_000_000
+        self,
+        run: RunFolder,
+        items: Sequence[Item],
+        cache: Path,
+        reward: str = "tiou",
+        max_bytes: int = 12_000_000,
+        form: AnswerForm = FORMS["timer1"],
     ) -> None:
         super().__init__()
-        if reward not in ("tiou", "iou", "tiou_centered", "format", "tvg_r1"):
-            raise Timer1Error(f"reward {reward!r} cannot be shown live; one of tiou, iou, tiou_centered, format, tvg_r1")
-        self.run, self.items, self.cache, self.reward, self.max_bytes = run, list(items), cache, reward, max_bytes
+        self._rewards = parse_rewards(reward)
+        self._form = form
+        self.reward = next(iter(self._rewards)) if len(self._rewards) == 1 else " + ".join(self._rewards)
+        self.run, self.items, self.cache, self.max_bytes = run, list(items), cache, max_bytes
         self.notes = notes_by_sample(run.notes)
         self.on_note: list[Callable[[Item, Note | None], None]] = []
         self.on_select: list[Callable[[Item], None]] = []
@@ -83,11 +95,40 @@ class SegmentScrubber(anywidget.AnyWidget):
             raise Timer1Error(f"no sample {key!r} among the {len(self.items)} shown")
         entry = self._by_key[key]
         self.shown = entry
-        self.item = payload(entry, self.notes.get(entry.sample.id), self.reward) | self._place()
+        self.item = payload(entry, self.notes.get(entry.sample.id), self.reward) | self._place() | self.values(entry, {})
         if self._watched:
             self._fetch(entry)
         for callback in self.on_select:
             callback(entry)
+
+    def values(
+        self, entry: Item, spans: Mapping[str, Sequence[Window]], windows: Sequence[Window] | None = None
+    ) -> dict[str, dict[str, float] | str]:
+        """What the reward gives each row, {"values": {row: number}}, where JavaScript cannot say it; {"fails": why} where it
+        raises. `spans` (seconds) were dragged, and so may `windows`, the true ones, have been. Of several segments the best
+        counts.
+        """
+        if self.reward in IN_JAVASCRIPT:
+            return {}
+        found = {}
+        for row in entry.rows:
+            x = RewardInput.of(row.completion, entry.sample, self._form)
+            true = x.windows if windows is None else tuple(windows)
+            listed: Sequence[Window | None] = spans.get(row.key, row.spans) or [None]
+            moved = [Moved.from_input(x, span, true) for span in listed]
+            try:
+                found[row.key] = max(sum(weight * reward(one) for reward, weight in self._rewards.values()) for one in moved)
+            except Timer1Error as error:
+                return {"fails": str(error)}
+        return {"values": found}
+
+    def _answer(self, content: Mapping[str, Any]) -> None:
+        """Send the values for edges that a person has dragged; a message that makes no sense is not answered."""
+        if self.shown is None or content.get("key") != self.shown.key:
+            return
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            spans = {str(key): _windows(listed) for key, listed in content["spans"].items()}
+            self.send({"type": "values", "key": self.shown.key} | self.values(self.shown, spans, _windows(content["truth"])))
 
     def move(self, delta: int, how: str = "next") -> None:
         """Next (1) or previous (-1) item in `order`; stops at the ends.
@@ -173,6 +214,8 @@ class SegmentScrubber(anywidget.AnyWidget):
                 self._fetch(self.shown)
         elif kind == "move":
             self.move(1 if content.get("delta", 1) > 0 else -1, str(content.get("how", "next")))
+        elif kind == "values":
+            self._answer(content)
         elif kind == "select" and content.get("key") in self._by_key:
             self.select(content["key"])
         elif kind == "note" and self.shown is not None and content.get("key") == self.shown.key:
@@ -289,3 +332,7 @@ def static_item(run: RunFolder, entry: Item, cache: Path, max_bytes: int = 12_00
     except Timer1Error as error:
         return item_html(entry, without=str(error))
     return item_html(entry, "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode())
+
+
+def _windows(listed: Any) -> list[Window]:
+    return [(float(start), float(end)) for start, end in listed]
