@@ -228,11 +228,14 @@ def _shown(line: Timeline, start: float, keys_only: bool = False) -> Iterator[An
     with open_container(line.path) as source:
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"
-        if keys_only:
-            stream.codec_context.skip_frame = "NONKEY"
         if start > float(line.pts[0]) * line.time_base:
             source.seek(max(0, int(start / float(stream.time_base or 1))), stream=stream)
-        yield from source.decode(stream)
+        if not keys_only:
+            yield from source.decode(stream)
+            return
+        for packet in source.demux(stream):
+            if packet.is_keyframe or packet.dts is None:  # the last packet, which is none, asks for what is left
+                yield from packet.decode()
 
 
 def _size(width: int, height: int) -> tuple[int, int]:
