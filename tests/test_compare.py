@@ -17,15 +17,23 @@ from timer1lib.evaluation.compare import (
     PUBLISHED,
     SCORES,
     beside_published,
-    compare_html,
+    compare_document,
     compare_runs,
-    compare_text,
     published_rows,
 )
 from timer1lib.evaluation.measure import Evidence, measure_run, pairs
-from timer1lib.evaluation.pooled import pool, pooled_text
+from timer1lib.evaluation.pooled import pool, pooled_tables
 from timer1lib.evaluation.scored import Floats, Scored
-from timer1lib.evaluation.tables import Cell, brief_table, html_table, markdown_table, results_table, table_of, text_table
+from timer1lib.evaluation.tables import (
+    Cell,
+    brief_table,
+    document,
+    html_table,
+    markdown_table,
+    results_table,
+    table_of,
+    text_table,
+)
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
 from timer1lib.forms import FORMS
 from timer1lib.params.sections import CompareParams
@@ -51,6 +59,8 @@ def make_run(
 ) -> RunFolder:
     """A run whose answer to sample i is its window moved by `off(i)` seconds, with `right` questions right."""
     run = RunFolder(folder)
+    folder.mkdir(parents=True)
+    run.params.write_text(f"name: {folder.name}\n")
     run.write_samples("test_id", samples)
     run.write_samples("qa_short", QUESTIONS)
     run.write_samples("train", world(20))
@@ -90,11 +100,11 @@ def test_two_runs(tmp_path: Path) -> None:
     assert low <= row["difference"] <= high
     assert value["splits"]["qa_short"]["paired"]["one → two"]["accuracy"]["difference"] == -50
     assert value["notes"] == []
-    text = compare_text(value)
+    text = compare_document(value)
     assert "IoU >= m" in text
     assert "33.3" in text
     assert "55.6" in text
-    assert compare_html(value).count("<table>") == 4
+    assert compare_document(value, "html").count("<table>") == 4
     json.dumps(value, allow_nan=False)
     base = compare_runs([tmp_path / "one"], checkpoint="base", resamples=100)["splits"]["test_id"]["rows"][0]
     assert base["mIoU"] == pytest.approx(100 * 8 / 30)
@@ -192,23 +202,23 @@ def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert low < row["early"] < high
     table = results_table(metrics, "test_id")
     comparison = compare_runs([run.root, two.root], resamples=100)
-    pooled = pooled_text(pool([("a", 0, run.root), ("b", 0, two.root)], resamples=100))
+    pooled = document(pooled_tables(pool([("a", 0, run.root), ("b", 0, two.root)], resamples=100)))
     report = write_report(run, tmp_path / "cache").read_text()
     for text in (
         text_table(table),
         html_table(table),
         markdown_table(table),
         report,
-        compare_text(comparison),
-        compare_html(comparison),
+        compare_document(comparison),
+        compare_document(comparison, "html"),
         pooled,
     ):
         assert "early starts" in text
         assert "66.667" in text
     assert f"66.667 [{low:.3f}, {high:.3f}]" in markdown_table(table)
-    for html in (html_table(table), report, compare_html(comparison)):
+    for html in (html_table(table), report, compare_document(comparison, "html")):
         assert 'title="answers that start too early; less is better"' in html
-    assert "50.000" in compare_text(comparison)  # every second answer of the other run
+    assert "50.000" in compare_document(comparison)  # every second answer of the other run
     monkeypatch.undo()
     assert "early starts" not in text_table(results_table(metrics, "test_id"))
 

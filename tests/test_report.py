@@ -13,7 +13,7 @@ from view_run import make_run, spoiled
 
 from timer1lib.data.notes import save_note
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.compare import compare_html
+from timer1lib.evaluation.compare import compare_document
 from timer1lib.evaluation.tables import html_table, results_table, signature_table, signatures_table
 from timer1lib.files import atomic_write_jsonl, read_jsonl
 from timer1lib.runfolder import RunFolder
@@ -160,7 +160,7 @@ def test_planted_scripts_are_text_everywhere(run: RunFolder) -> None:
     pages = {
         "report": write_report(run).read_text(),
         "inspector": view.static_html(),
-        "comparison": compare_html({**value, "reference": PLANTED, "notes": [PLANTED]}),
+        "comparison": compare_document({**value, "comparison": ">=", "reference": PLANTED, "notes": [PLANTED]}, "html"),
         "tables": "".join(map(html_table, tables)),
         "warnings": figures.warnings_html({PLANTED: {"warnings": [PLANTED]}}),
         "figure": str(figures.figure_html(figures.figure(PLANTED, PLANTED, PLANTED))),

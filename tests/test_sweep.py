@@ -167,7 +167,7 @@ def test_means_over_seeds(tmp_path: Path) -> None:
         rows.append({"variant": "v", "run": str(folder), "error": None})
     rows.append({"variant": "w", "run": str(tmp_path / "none"), "error": "failed"})
     # Mean 52, sample standard deviation sqrt((2^2 + 2^2) / 1) = 2.83; the last checkpoint is SFT's.
-    assert means_table(rows).splitlines()[-1].split() == ["test_id", "v", "sft", "52.0", "+-2.8"]
+    assert str(means_table(rows)).splitlines()[-1].split() == ["test_id", "v", "sft", "52.0", "+-2.8"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

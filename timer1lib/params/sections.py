@@ -457,7 +457,9 @@ class InspectParams(Section):
 class CompareParams(Section):
     """07_compare: which runs stand side by side."""
 
-    runs: str = Field("", description="runs to compare, folders or names under outputs/, comma-separated; empty: this run alone")
+    runs: str = Field(
+        "", description="runs to compare, folders or names under outputs/, comma-separated; empty: the default one and the newest"
+    )
     checkpoint: str = Field("", description="checkpoint of every run that is compared; empty: the last that each has")
     comparison: Literal["reaches", "exceeds"] = Field(
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from timer1lib.evaluation.compare import beside_published, compare_runs
+from timer1lib.evaluation.differing import default_pair, runs_table, runs_there
 from timer1lib.evaluation.metrics import COMPARISONS
+from timer1lib.evaluation.tables import Table
 from timer1lib.params import split_list
 from timer1lib.params.sections import CompareParams
 from timer1lib.stages import Stage
@@ -13,9 +15,15 @@ from timer1lib.stages import Stage
 CompareStage = Stage[CompareParams]
 
 
+def there(stage: CompareStage) -> Table:
+    """Every evaluated run beside this one, the newest first, and what is not as in the defaults."""
+    return runs_table(runs_there(stage.run.root.resolve().parent))
+
+
 def runs(stage: CompareStage) -> list[str]:
-    """Folders or names of the runs to compare: those of the parameters, else this run alone."""
-    return split_list(stage.params.runs) or [str(stage.run.root)]
+    """Folders or names of the runs to compare: those of the parameters, else the default run and this or the newest other."""
+    root = stage.run.root.resolve()
+    return split_list(stage.params.runs) or default_pair(root.parent, root.name) or [str(stage.run.root)]
 
 
 def compare(stage: CompareStage) -> dict[str, Any]:
