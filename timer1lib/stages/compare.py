@@ -34,21 +34,6 @@ def compare(stage: CompareStage) -> dict[str, Any]:
     )
 
 
-def by_run(value: dict[str, Any], measure: str) -> dict[str, dict[str, Any]]:
-    """{run: {split: scores}} of the splits that have a measure, for `view.figures.by_group`."""
-    table: dict[str, dict[str, Any]] = {}
-    for split, part in value["splits"].items():
-        for row in part["rows"]:
-            if row.get(measure) is not None:
-                table.setdefault(f"{row['run']} ({row['checkpoint']})", {})[split] = row
-    return table
-
-
-def types(value: dict[str, Any], split: str) -> dict[str, dict[str, Any]]:
-    """{run: {query type: scores}} of one grounding split."""
-    return {row["run"]: row.get("by_type", {}) for row in value["splits"][split]["rows"]}
-
-
 def published(stage: CompareStage, value: dict[str, Any]) -> list[dict[str, Any]]:
     """Published results of one benchmark, or of all; those that the runs were tested on stand below the runs' own."""
     return beside_published(value, None if stage.params.benchmark == "all" else stage.params.benchmark)
