@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from timer1lib.evaluation.columns import Column, Place, column_of, display_name, in_order, number, shown
 
@@ -198,11 +199,16 @@ def _titled(write: Callable[[Table], str], before: str, after: str) -> Callable[
     return lambda table: f"{before}{table.title}{after}{write(table)}" if table.title else write(table)
 
 
+def unbroken(text: str) -> str:
+    """Text whose intervals stay on one line: `-1.0 to +2.5` with no-break spaces."""
+    return re.sub(r"(?<=\d) to (?=[-+]?\d)", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}", text)
+
+
 _PARTS: dict[Format, tuple[Callable[[Table], str], Callable[[str], str]]] = {
     "text": (_titled(text_table, "", "\n"), str),
     "markdown": (_titled(markdown_table, "### ", "\n\n"), str),
     "latex": (latex_table, lambda text: f"{_latex(text)}\\par"),
-    "html": (html_table, lambda text: str(environment(TEMPLATES).from_string("<p>{{ text }}</p>").render(text=text))),
+    "html": (html_table, lambda text: str(Markup("<p>{}</p>").format(unbroken(text)))),
 }
 """How a table with its title, and a paragraph, are written."""
 

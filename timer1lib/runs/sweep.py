@@ -173,7 +173,10 @@ def sweep(
 
         for format, ending in _TABLES.items():
             atomic_write_text(root / f"table.{ending}", result.document(format) + "\n")
-        write_sweep(root)
+        try:
+            write_sweep(root)
+        except (Timer1Error, OSError) as error:  # the rows stand, and `timer1 report` tries again
+            (stream or sys.stderr).write(f"the sweep's page could not be written: {error}\n")
     return result
 
 

@@ -17,7 +17,7 @@ from timer1lib.evaluation.answers import find_run
 from timer1lib.evaluation.columns import number
 from timer1lib.evaluation.compare import compare_runs, compare_table, parameters_part, sentence, verdict
 from timer1lib.evaluation.pooled import means_table, pooled_tables
-from timer1lib.evaluation.tables import Cell, Head, Line, Table, paired_table, scores_of
+from timer1lib.evaluation.tables import Cell, Head, Line, Table, paired_table, scores_of, unbroken
 from timer1lib.files import project_root, read_json, read_jsonl
 from timer1lib.progress import clock
 from timer1lib.runfolder import RunFolder
@@ -70,7 +70,7 @@ def write_comparison(folders: Sequence[Path], out: Path | None = None, samples: 
     first = RunFolder(folders[0])
     page.add("samples", "What changed", lambda: examples(first, cache_of(first), choose(shared_items(value), samples)))
     page.add("runs", "The runs", lambda: macro("wide", runs_table(value, path.parent)))
-    return page.write(path, [verdict(value)], _origin(value))
+    return page.write(path, [unbroken(verdict(value))], _origin(value))
 
 
 def write_sweep(root: Path, out: Path | None = None) -> list[Path]:
@@ -88,7 +88,8 @@ def write_sweep(root: Path, out: Path | None = None) -> list[Path]:
     page.add("rows", "Rows", lambda: macro("wide", rows_table(rows, path.parent)))
     lead = [str(given["about"])] if given.get("about") else []
     if value:
-        lead.append(sentence({s: part["paired"] for s, part in pooled.items()}, seeds=seeds) if pooled else verdict(value))
+        told = sentence({s: part["paired"] for s, part in pooled.items()}, seeds=seeds) if pooled else verdict(value)
+        lead.append(unbroken(told))
         page.missing.extend(value.get("notes", ()))
         page.add("parameters", "In what they differ", lambda: macro("text_or_table", parameters_part(value)))
         page.add("means", "Means", lambda: macro("tables", [means_table(rows), *pooled_tables(pooled)]))

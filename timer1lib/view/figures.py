@@ -44,7 +44,7 @@ def _macros() -> Any:
 
 def loader_html() -> Markup:
     """Style of figures, and a script with plotly.js (1.9 MB compressed) that later figures on the page wait for."""
-    return Markup(_macros().loader(_packed_plotly(), Markup(CSS.read_text())))
+    return Markup(_macros().loader(_packed_plotly(), Markup(json.dumps(CSS.read_text()))))
 
 
 CSS = Path(__file__).with_name("figures.css")
@@ -138,7 +138,7 @@ def show(fig: go.Figure) -> None:
     publish: Any = notebook.display
     html = figure_html(fig, tools=True)
     if needs_loader():
-        publish({"text/html": f"<style>{CSS.read_text()}</style>"}, raw=True)
+        publish({"text/html": str(_macros().style(Markup(json.dumps(CSS.read_text()))))}, raw=True)
         html = loader_html() + html
     drawn = json.loads(str(fig.to_json())) | {"config": CONFIG}
     publish({"application/vnd.plotly.v1+json": drawn, "text/html": str(html)}, raw=True)

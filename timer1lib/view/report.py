@@ -27,6 +27,7 @@ from timer1lib.evaluation.tables import (
     scores_of,
     signatures_table,
     table_of,
+    unbroken,
 )
 from timer1lib.files import read_json, read_jsonl, read_yaml, resolve
 from timer1lib.forms import AnswerForm
@@ -235,7 +236,7 @@ def results(metrics: Mapping[str, Any]) -> str:
         paired = (metrics.get("paired") or {}).get(split)
         differences = paired_table(paired if isinstance(paired, Mapping) else {})
         splits.append((split, results_table(kept, split, "report", colours), differences))
-    return macro("results", ">" if metrics.get("comparison") in (">", "exceeds") else "≥", splits, verdict(metrics))
+    return macro("results", ">" if metrics.get("comparison") in (">", "exceeds") else "≥", splits, unbroken(verdict(metrics)))
 
 
 def asked(run: RunFolder, metrics: Mapping[str, Any]) -> str:
