@@ -51,7 +51,9 @@ def differing(runs: Mapping[str, RunFolder], notes: list[str]) -> list[dict[str,
     A file or function that a parameter names counts by what it held when the run was made (`CONTENT`). Runs without a
     readable params.yaml, and other code, are said in `notes`; None where fewer than two runs have one.
     """
-    values, held, code = {}, {}, {}
+    values: dict[str, dict[str, Any]] = {}
+    held: dict[str, dict[str, tuple[str, ...]]] = {}
+    code: dict[str, str] = {}
     for name, run in runs.items():
         try:
             values[name] = parameters_of(run)
@@ -65,7 +67,8 @@ def differing(runs: Mapping[str, RunFolder], notes: list[str]) -> list[dict[str,
         notes.append(f"made by different code: {', '.join(f'{name} by {text}' for name, text in code.items() if text)}")
     if len(values) < 2:
         return None
-    usual, rows = defaults(), []
+    usual = defaults()
+    rows: list[dict[str, Any]] = []
     for key in dict.fromkeys(key for given in values.values() for key in given):
         given = {name: known.get(key) for name, known in values.items()}
         marks = {name: held[name].get(key) for name in values}

@@ -68,7 +68,7 @@ def write_comparison(folders: Sequence[Path], out: Path | None = None, samples: 
     _results(page, value)
     page.add("training", "Training", lambda: training({run["name"]: RunFolder(Path(run["path"])) for run in value["runs"]}))
     first = RunFolder(folders[0])
-    page.add("samples", "What changed", lambda: examples(first, cache_of(first), choose(shared_items(value), samples)))
+    page.add("samples", "What changed", lambda: examples(first, cache_of(first), choose(shared_items(value), samples, "run")))
     page.add("runs", "The runs", lambda: macro("wide", runs_table(value, path.parent)))
     return page.write(path, [unbroken(verdict(value))], _origin(value))
 

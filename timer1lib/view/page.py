@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 
@@ -14,6 +14,7 @@ from timer1lib.files import atomic_write_text
 from timer1lib.view import templates
 from timer1lib.view.figures import loader_html
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -33,15 +34,18 @@ class Page:
         self.sections: list[tuple[str, str, str]] = []
 
     def add(self, anchor: str, heading: str, make: Callable[[], str]) -> None:
-        """A section, unless it is empty. A broken file must not take the whole page with it: it is said instead."""
+        """A section, unless it is empty."""
+        if body := self.attempt(heading, make):
+            self.sections.append((anchor, heading, body))
+
+    def attempt(self, heading: str, make: Callable[[], T]) -> T | None:
+        """What `make` gives. A broken file must not take the whole page with it: it is said instead."""
         try:
-            body = make()
+            return make()
         except (Timer1Error, KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
             log.warning("report: %s: %s", heading, error)
             self.missing.append(f"{heading}: {error}")
-            return
-        if body:
-            self.sections.append((anchor, heading, body))
+            return None
 
     def write(self, path: Path, lead: Sequence[str], origin: str, cards: str = "") -> Path:
         """Write the page. `lead`: what it says first, a paragraph each; `origin` a line on where it comes from."""

@@ -73,7 +73,7 @@ def write_report(run: RunFolder, cache: Path | None = None, samples: int = 10) -
     metrics = _read(run.metrics, missing, "scores of the checkpoints: run 05_evaluate")
     items: list[Item] = []
     if any((run.root / "predictions").glob("*.jsonl")):
-        page.add("", "Predictions", lambda: items.extend(load_items(run)) or "")
+        page.attempt("Predictions", lambda: items.extend(load_items(run)))
     else:
         missing.append("predictions/: timelines of predictions against the truth: run 05_evaluate")
     chosen = choose(items, samples)
@@ -315,7 +315,9 @@ def training(run: RunFolder, missing: list[str]) -> str:
         if not path.is_file():
             missing.append(f"logs/{name}.jsonl: the training curve: run {'02_sft' if name == 'sft' else '04_grpo'}")
             continue
-        rows = logs.setdefault(name, []) or logs[name].extend(read_jsonl(path, torn_tail=True)) or logs[name]
+        if name not in logs:
+            logs[name] = list(read_jsonl(path, torn_tail=True))
+        rows = logs[name]
         if "reward" in keys:
             keys = keys | {key: part[1] for row in rows for key in row if (part := _PART.fullmatch(key))}
         if any(isinstance(row.get(key), (int, float)) for row in rows for key in keys):
@@ -374,8 +376,8 @@ def examples(run: RunFolder, cache: Path, groups: Sequence[tuple[str, Sequence[I
     return macro("examples", drawn) if drawn else ""
 
 
-def choose(items: Sequence[Item], count: int) -> list[tuple[str, list[Item]]]:
-    """Samples worth a look, at most `count`, none twice: (why, items)."""
+def choose(items: Sequence[Item], count: int, of: str = "checkpoint") -> list[tuple[str, list[Item]]]:
+    """Samples worth a look, at most `count`, none twice: (why, items). `of`: what each row is the answer of."""
 
     def scores(item: Item) -> tuple[float, float]:
         ious = list(item.ious().values())
@@ -387,7 +389,7 @@ def choose(items: Sequence[Item], count: int) -> list[tuple[str, list[Item]]]:
     if any(len(item.rows) > 1 for item in items):
         gains = [(scores(item)[1] - scores(item)[0], item) for item in items]
         gained = sorted(gains, key=lambda pair: -pair[0])
-        candidates.append(("Gained most from first to last checkpoint", [item for gain, item in gained if gain > 0.05]))
+        candidates.append((f"Gained most from first to last {of}", [item for gain, item in gained if gain > 0.05]))
         candidates.append(("Lost most", [item for gain, item in reversed(gained) if gain < -0.05]))
     candidates += [
         ("Answered, but about another part of the video", [item for item, row in last if row.span and item.iou(row) == 0.0]),
