@@ -119,7 +119,10 @@ def _figures(make: Callable[[Path, Mapping[str, Any]], list[go.Figure]], root: P
 
 
 def _results(page: Page, value: Mapping[str, Any]) -> None:
-    tables = [(split, compare_table(value, split), paired_table(part["paired"])) for split, part in value["splits"].items()]
+    tables = [
+        (split, replace(compare_table(value, split), title=""), paired_table(part["paired"]))
+        for split, part in value["splits"].items()
+    ]
     page.add("results", "Results", lambda: macro("results", value["comparison"].replace(">=", "≥"), tables, ""))
     page.add("errors", "Where they are right and wrong", lambda: macro("two", list(map(figure_html, by_split(value)))))
 
@@ -136,6 +139,8 @@ def by_split(value: Mapping[str, Any]) -> list[go.Figure]:
         if found:
             made.append(figures.by_group(found, metric, f"{metric} by split"))
     for split, part in value["splits"].items():
+        if part["kind"] != "grounding":
+            continue
         typed = {str(row["run"]): row["by_type"] for row in part["rows"] if len(row.get("by_type") or {}) > 1}
         if typed:
             made.append(figures.by_group(typed, HEADLINE["mIoU"], f"{split}: R1@0.5 by type of query"))
