@@ -350,7 +350,7 @@ def test_the_sentence_says_what_is_shown_and_what_is_not() -> None:
     assert "by chance" not in text
     assert "over 3 seeds" in sentence(paired, seeds=3)
     assert " c " not in sentence(paired, pair="a → b")
-    assert "about 0.3 would be shown by chance" in sentence({str(i): paired["in"] for i in range(5)})
+    assert "about 0.3 would be shown by chance" in sentence({str(i): paired["in"] for i in range(6)})
     assert sentence({"in": {"a → b": entry(0.0, 0.0, 0.0)}}).startswith("Shown: nothing. Not shown: that b differs")
     assert sentence({}) == "Nothing is compared here: it takes two that answered the same questions."
 

@@ -15,7 +15,7 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, project_root,
 from timer1lib.schema import Prediction, Sample
 
 OWNED: dict[str, tuple[str, ...]] = {
-    "sft": ("checkpoints/sft/**/*", "work/sft/**/*", "logs/sft.jsonl", "logs/sft.tensorboard/**/*"),
+    "sft": ("checkpoints/sft/**/*", "work/sft/**/*", "logs/sft.jsonl", "logs/sft_shown_*.json", "logs/sft.tensorboard/**/*"),
     "difficulty": ("data/difficulty*", "data/selected.jsonl", "data/selection*"),
     "grpo": (
         *("checkpoints/grpo/**/*", "work/grpo/**/*", "logs/grpo.jsonl", "logs/grpo.tensorboard/**/*"),
@@ -28,7 +28,7 @@ OWNED: dict[str, tuple[str, ...]] = {
 }
 """Patterns of the files that a stage writes. The first stage that matches owns a file; 01 has what is left of data/."""
 
-NEVER_OWNED = ("params.yaml", "manifest.json", "notes.jsonl", "run.log", "report.html")
+NEVER_OWNED = ("params.yaml", "manifest.json", "notes.jsonl", "views.json", "run.log", "report.html")
 """The runner's own files, and what a person wrote; so are the folders below, `ideas` with functions of notebooks' cells."""
 
 _RUNNER_FOLDERS = ("notebooks", "stages", "ideas")
@@ -75,6 +75,11 @@ class RunFolder:
     @property
     def notes(self) -> Path:
         return self.root / "notes.jsonl"
+
+    @property
+    def views(self) -> Path:
+        """Views that a person kept in 06: {name: the part of its link after #}."""
+        return self.root / "views.json"
 
     def notebook(self, name: str) -> Path:
         return self.root / "notebooks" / f"{name}.ipynb"

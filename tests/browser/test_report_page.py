@@ -118,9 +118,8 @@ def test_a_link_to_a_sample_opens_its_place(watched: Watched, pages: dict[str, P
     assert 0 <= page.locator("tr:target").bounding_box()["y"] < 900
     drawn = re.findall(r'<div class="sample" id="(sample=[^"]+)"', text)[0]
     page.evaluate("(hash) => { location.hash = hash; }", drawn)
-    page.wait_for_timeout(500)
-    assert page.locator(".sample:target").count() == 1
-    assert -60 <= page.locator(".sample:target").bounding_box()["y"] < 900
+    inside = "() => { const top = document.querySelector('.sample:target')?.getBoundingClientRect().top; return top > -60 && top < innerHeight; }"
+    page.wait_for_function(inside)
 
 
 def test_the_rows_of_a_sweep_are_a_click_away(watched: Watched, pages: dict[str, Path]) -> None:

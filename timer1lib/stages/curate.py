@@ -11,7 +11,7 @@ from typing import Any
 
 from timer1lib import forms
 from timer1lib.data.audit import AuditReport, audit_results
-from timer1lib.data.checks import Limits
+from timer1lib.data.checks import Limits, source_key
 from timer1lib.data.coldstart import Filter, exact, from_annotations, from_form, told_window
 from timer1lib.data.findings import CODES
 from timer1lib.data.notes import Note, read_notes
@@ -22,9 +22,10 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
 from timer1lib.models.config import base_name, sampling_for
 from timer1lib.params import split_list
 from timer1lib.params.sections import CurateParams
+from timer1lib.rules import parse_checks
 from timer1lib.runs.closure import code_hash
 from timer1lib.schema import Sample
-from timer1lib.stages import Stage
+from timer1lib.stages import Stage, cells
 from timer1lib.video.store import FrameStore
 
 CurateStage = Stage[CurateParams]
@@ -32,11 +33,19 @@ CurateStage = Stage[CurateParams]
 
 @dataclass(slots=True)
 class Sources:
-    """What was read: a result for each file, the split that each goes into, and the folder of the videos."""
+    """What was read: a result for each file, the split that each goes into, and the folder of the videos.
+
+    Each sample names its split, which differs from its file's where `curate.split` has divided the videos.
+    """
 
     results: list[ReadResult]
     split_of: dict[str, str]
     root: Path | None
+
+    def __post_init__(self) -> None:
+        for result in self.results:
+            for sample in result.samples:
+                sample.split = self.split_of[result.file]
 
 
 def gather(stage: CurateStage) -> Sources:
@@ -49,9 +58,9 @@ def gather(stage: CurateStage) -> Sources:
 
 
 def world_folder(stage: CurateStage) -> Path:
-    """Where the world's videos lie, by what they depend on: runs with the same seed and sizes share them."""
+    """Where the world's videos lie, by what they depend on: runs of any size and wording share those of one seed and look."""
     p = stage.params
-    asked = [p.train_videos, p.test_videos, p.ood_videos, p.questions, p.train_questions, p.queries_a_video, p.world_seed]
+    asked = [p.world_seed, p.look_alikes, p.pairs]
     name = hashlib.sha256(json.dumps([asked, world_version()]).encode()).hexdigest()[:12]
     return resolve(stage.shared.cache_dir) / f"world-{name}"
 
@@ -62,12 +71,14 @@ def world_version() -> str:
 
 
 def _world(stage: CurateStage) -> Sources:
-    from timer1lib.world.splits import build_splits
+    from timer1lib.world.scene import Look
+    from timer1lib.world.splits import Variety, build_splits
 
     p, root = stage.params, world_folder(stage)
     splits = build_splits(
         root, train_videos=p.train_videos, test_videos=p.test_videos, ood_videos=p.ood_videos, questions=p.questions,
         train_questions=p.train_questions, queries_a_video=p.queries_a_video, seed=p.world_seed, workers=stage.shared.workers,
+        more_tests=split_list(p.more_tests), variety=Variety(p.phrasings, Look(p.look_alikes, p.pairs)),
     )  # fmt: skip
     results = []
     for name, samples in splits.items():
@@ -94,7 +105,31 @@ def _files(stage: CurateStage) -> Sources:
         split_of[results[-1].file] = _split_name(entry.split(":")[0].split("/")[-1], split_of)
     if p.videos and not resolve(p.videos).is_dir():
         raise Timer1Error(f"curate.videos {p.videos!r}: no such folder")
-    return Sources(results, split_of, resolve(p.videos) if p.videos else None)
+    sources = Sources(results, split_of, resolve(p.videos) if p.videos else None)
+    if p.split < 1:
+        divide(sources, p.split, stage.shared.seed)
+    return sources
+
+
+def divide(sources: Sources, share: float, seed: int) -> None:
+    """Give the samples of all but `share` of the training videos to a split `test`.
+
+    A video, and what was cut from one video, stays together. Which it is is drawn by its name and `seed`, so that videos that
+    come later move few of the others.
+
+    Raises:
+        Timer1Error: a single video, which cannot stand on both sides.
+    """
+    samples = [sample for result in sources.results for sample in result.samples if sample.split == "train"]
+    videos = {source_key(sample.video) for sample in samples}
+    if len(videos) < 2:
+        raise Timer1Error(f"curate.split {share:g} divides videos, and there is {len(videos)}: add some, or set it to 1")
+    drawn = sorted(videos, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    kept = set(drawn[: min(len(drawn) - 1, max(1, round(share * len(drawn))))])
+    other = _split_name("test", sources.split_of)
+    for sample in samples:
+        if source_key(sample.video) not in kept:
+            sample.split = other
 
 
 def _hub(entry: str, reader: str | None) -> ReadResult:
@@ -126,19 +161,21 @@ def notes_of(stage: CurateStage) -> list[Note]:
     return [note for file in files for note in read_notes(file)]
 
 
-def audit(stage: CurateStage, sources: Sources) -> AuditReport:
+def audit(stage: CurateStage, sources: Sources, checks: cells.GivenChecks | str | None = None) -> AuditReport:
     """Audit everything together, repair copies by the treatments, and write `data/audit.json`.
+
+    `checks` stand in the place of `curate.checks`: {"too_still": my_function} to report, (my_function, "drop") to drop.
 
     Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores. That holds
     for what people noted on any test set, the world's too. Rows of test sets about damaged videos count with the others,
-    answered by an error, where `on_damaged` drops such rows.
+    answered by an error, where `on_damaged` drops such rows. The test that `curate.split` makes is nobody's benchmark: its
+    rows are repaired as those of training are, but for notes, by which one would choose what one is measured on.
     """
+    stage.adopt(**({} if checks is None else {"checks": cells.checks_text(stage, checks)}))
     p = stage.params
-    for result in sources.results:
-        for sample in result.samples:
-            sample.split = sources.split_of[result.file]
     training = ("train", "train_qa") if p.source == "world" else ("train",)
-    tests = [file for file, split in sources.split_of.items() if split not in training and not p.repair_test]
+    tests = [split for split in sources.split_of.values() if split not in training and not p.repair_test]
+    divided = {sample.split for result in sources.results for sample in result.samples} - set(sources.split_of.values())
     # The world's films were drawn just now, are different by construction, and their plain backgrounds would only cost time.
     foreign = p.source == "files"
     shared = stage.shared
@@ -153,23 +190,26 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
             limits,
             notes_of(stage),
             as_published=published,
-            only_listed=tests,
+            only_listed=tests if p.repair_test else [*tests, *divided],
             deep=deep,
             workers=shared.workers,
+            checks=parse_checks(p.checks),
         )
     _keep(stage, "audit.json", report.to_json())
     return report
 
 
 def write_splits(stage: CurateStage, sources: Sources, report: AuditReport) -> dict[str, list[Sample]]:
-    """Write `data/<split>.jsonl`, `data/splits.json` and `data/videos.json`.
+    """Write `data/<split>.jsonl`, `data/splits.json` and `data/videos.json`; `seen` is a part of `train` that 05 asks about.
 
     Raises:
-        Timer1Error: nothing is left to train on; files without a video folder.
+        Timer1Error: nothing is left to train on; files without a video folder; a test set named `seen` beside that one.
     """
-    splits: dict[str, list[Sample]] = {}
-    for file, samples in report.samples.items():
-        splits.setdefault(sources.split_of[file], []).extend(samples)
+    named = {sample.split for result in sources.results for sample in result.samples}
+    splits: dict[str, list[Sample]] = {name: [] for name in dict.fromkeys([*sources.split_of.values(), *sorted(named)])}
+    for samples in report.samples.values():
+        for sample in samples:
+            splits[sample.split].append(sample)
     for name, samples in splits.items():
         if not samples:
             raise Timer1Error(
@@ -178,12 +218,28 @@ def write_splits(stage: CurateStage, sources: Sources, report: AuditReport) -> d
         if not stage.finished:
             stage.run.write_samples(name, samples)
     table = {name: {"kind": _kind(samples), "n": len(samples)} for name, samples in splits.items()}
+    if seen := first_videos(splits.get("train", []), stage.params.seen_videos):
+        if SEEN in splits:
+            raise Timer1Error(f"curate.seen_videos makes a split {SEEN!r}, and a test set has that name; give it another one")
+        table[SEEN] = {"kind": _kind(seen), "n": len(seen)}
+        if not stage.finished:
+            stage.run.write_samples(SEEN, seen)
     _keep(stage, "splits.json", table)
     if sources.root is None:
         raise Timer1Error("curate.videos is empty: name the folder that holds the videos")
     if not stage.finished:
         stage.run.set_video_root(sources.root, report.damaged if stage.params.on_damaged == "drop" else {})
     return splits
+
+
+SEEN = "seen"
+"""The split that holds what is trained on: no test, but what a test is held against."""
+
+
+def first_videos(samples: Sequence[Sample], videos: int) -> list[Sample]:
+    """The samples of the first so many videos."""
+    kept = set(list(dict.fromkeys(sample.video for sample in samples))[:videos])
+    return [sample for sample in samples if sample.video in kept]
 
 
 def _keep(stage: CurateStage, name: str, value: Any) -> None:

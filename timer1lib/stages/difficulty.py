@@ -57,6 +57,14 @@ def checkpoint(stage: DifficultyStage) -> str:
     return str(folder)
 
 
+def judge(stage: DifficultyStage) -> str:
+    """Whose answers make a sample hard or easy, in words."""
+    named = {"published": "the published answers", "none": "nobody"}
+    if stage.params.difficulty_model in named:
+        return named[stage.params.difficulty_model]
+    return "the base model" if checkpoint(stage) == base_name(stage.shared) else "the SFT model"
+
+
 def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} a sample, `reward_std` with rollouts.
 
@@ -100,7 +108,7 @@ def rollout_rewards(sample: Sample, answers: Sequence[Prediction], stage: Diffic
     """Weighted sum of the rewards named in `rollout_reward`, an answer each."""
     rewards = parse_rewards(stage.params.rollout_reward).values()
     duration = sample.duration or max(end for _, end in sample.windows)
-    form = forms.load(stage.shared.form)
+    form = forms.load(stage.shared.form).of_sample(sample, grounded=False)
     inputs = [RewardInput(a.completion, tuple(sample.windows), duration, form, query=sample.query) for a in answers]
     return [sum(weight * reward(x) for reward, weight in rewards) for x in inputs]
 

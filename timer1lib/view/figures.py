@@ -20,7 +20,6 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.subplots import make_subplots
 
-from timer1lib.data.findings import CODES
 from timer1lib.view import templates
 from timer1lib.view.items import styles
 
@@ -104,13 +103,14 @@ TEMPLATE = go.layout.Template(
         "title": {"x": 0.004, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 8, "b": 10},
                   "automargin": True, "font": {"size": 15}},
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        "modebar": {"orientation": "v"},
         "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
         "hoverlabel": {"font": {"size": 12, "color": "#14171c"}, "bgcolor": "#ffffff"},
         "bargap": 0.25,
     }
 )  # fmt: skip
-WRAPPED = 48
-"""Letters of a title's line: it fits a figure of 400 pixels."""
+WRAPPED = 40
+"""Letters of a title's line: it fits a figure of 330 pixels."""
 
 
 def figure(title: str, x: str, y: str, height: int = 340) -> go.Figure:
@@ -236,11 +236,9 @@ def _filled(colour: str | Sequence[str], shape: str) -> dict[str, Any]:
     return {"color": colour, "line": {"width": 0}, "pattern": pattern}
 
 
-def difficulty_histogram(
-    ious: Sequence[float], chosen: Sequence[float] = (), title: str = "Difficulty: the base model's IoU on the pool"
-) -> go.Figure:
-    """Samples by IoU, and those that were chosen over them."""
-    fig = figure(title, "IoU of the base model's answer (1 is easy)", "samples")
+def difficulty_histogram(ious: Sequence[float], chosen: Sequence[float] = (), judge: str = "the model") -> go.Figure:
+    """Samples by the IoU of a judge's answer, and those that were chosen over them."""
+    fig = figure(f"Difficulty: what {judge} finds in the pool", f"IoU of the answer of {judge} (1 is easy)", "samples")
     bins = {"start": 0, "end": 1.0001, "size": 0.05}
     fig.add_histogram(x=list(ious), xbins=bins, name="pool", marker_color="rgba(128,132,140,0.45)")
     if chosen:
@@ -272,12 +270,12 @@ def audit_figure(report: AuditReport) -> go.Figure:
     """Findings by code, coloured by severity; the text says what the treatments did."""
     fig = figure("What the audit found", "findings", "", 120 + 26 * max(1, len(report.findings)))
     for severity in SEVERITIES:
-        codes = [code for code in report.findings if CODES[code].severity == severity]
+        codes = [code for code in report.findings if report.codes[code].severity == severity]
         counts = [report.findings[code] for code in codes]
         fig.add_bar(
             y=codes, x=counts, name=severity, orientation="h", marker=_filled(*SEVERITIES[severity]), textposition="outside",
             text=[f"{report.findings[code]} · {report.treatments[code]}" for code in codes], cliponaxis=False,
-            hovertext=[CODES[code].meaning for code in codes]
+            hovertext=[report.codes[code].meaning for code in codes]
         )  # fmt: skip
     return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed")
 

@@ -45,7 +45,7 @@ _LAUNCH = (
 _BEFORE_IMPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """No thread of a library that asks the network or keeps house in the background, where a person did not set them otherwise."""
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_TOP_PAD_": str(64 << 20)}
-"""glibc keeps what a rank frees (up to a GiB of it): pages that went back after every tensor would be zeroed anew for the next."""
+"""glibc keeps what a rank frees (up to a GiB of it): pages that went back after every tensor would be zeroed anew for others."""
 _START_SECONDS = 60.0
 _ENDING_SECONDS = 10.0
 """How long this machine's ranks may take to end after another machine's have."""
@@ -65,8 +65,8 @@ class Started(Protocol):
         """Kill what is left of them."""
 
 
-def carry_out(job: dict[str, Any], folder: Path, nodes: Nodes) -> None:
-    """Have a job done by `job["processes"]` ranks on each machine, and wait for it.
+def carry_out(job: dict[str, Any], folder: Path, nodes: Nodes, watch: Callable[[], None] | None = None) -> None:
+    """Have a job done by `job["processes"]` ranks on each machine, and wait for it; `watch` is called all the while.
 
     Raises:
         Timer1Error: what a rank raised as one.
@@ -77,14 +77,14 @@ def carry_out(job: dict[str, Any], folder: Path, nodes: Nodes) -> None:
     job |= {"id": secrets.token_hex(8), "nodes": nodes.count, "cwd": os.getcwd()}
     atomic_write_json(folder / "job.json", job)
     try:
-        follow(job, folder, nodes)
+        follow(job, folder, nodes, watch)
     except BaseException:
         (folder / "job.json").unlink(missing_ok=True)  # what tells other machines; what was printed stays
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
+def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes, watch: Callable[[], None] | None = None) -> None:
     """Start this machine's ranks of a job and see them through; errors as in `carry_out`."""
     group: Started = _Launched(job, folder, nodes) if job["config"] else _Forked(job, folder, nodes)
     shown = _Mirror(folder)
@@ -92,6 +92,8 @@ def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
     try:
         while (end := group.ended()) is None:
             shown.update()
+            if watch is not None:
+                watch()
             if any(folder.glob("error.*.json")):
                 end = _soon(group)  # where a rank was killed, that is why the others failed
                 break
