@@ -55,11 +55,11 @@ class SweepResult:
     name: str
     root: Path
     seconds: float
-    about: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
     comparison: dict[str, Any] | None = None
     pooled: dict[str, Any] | None = None
     """Over seeds, where there are several: `evaluation.pooled.pool`."""
+    about: str = ""
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def sweep(
     if storage:
         Storage(storage).check()
     started = time.monotonic()
-    result = SweepResult(spec.name, root, 0.0, spec.about)
+    result = SweepResult(spec.name, root, 0.0, about=spec.about)
     with _signals_end_it(), exclusive(root, "timer1 sweep") as held:
         for left in (root / ".store").glob(".new-*"):
             shutil.rmtree(left, ignore_errors=True)

@@ -136,7 +136,7 @@ def every_split(metrics: Mapping[str, Any]) -> dict[str, tuple[dict[str, Mapping
 
 def lead(metrics: Mapping[str, Any]) -> list[str]:
     """What the page says first: a sentence a split, from the first checkpoint to the last."""
-    return [macro("lead", change) for change in changes(metrics) or [None]]
+    return [macro("lead", change) for change in changes(metrics)] or [macro("lead", None)]
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
