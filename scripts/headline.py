@@ -14,7 +14,8 @@ from xml.sax.saxutils import escape
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from timer1lib.evaluation.pooled import pooled_text
+from timer1lib.evaluation.pooled import pooled_tables
+from timer1lib.evaluation.tables import document
 from timer1lib.files import atomic_write_text, read_json
 
 LABELS = {
@@ -80,7 +81,7 @@ def main() -> None:
     value = read_json(Path(sys.argv[1]) / "sweep.json")["pooled"]
     if not value:
         raise SystemExit(f"{sys.argv[1]}: a sweep of one seed has nothing pooled")
-    print(pooled_text(value))
+    print(document(pooled_tables(value)))
     atomic_write_text(Path(sys.argv[2]), picture(value))
 
 

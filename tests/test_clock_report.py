@@ -11,9 +11,10 @@ from make_videos import SHARED_VIDEOS, container_times, write_video
 from tiny_kinds import KINDS, build_kind
 
 from timer1lib.clock import Sampling
-from timer1lib.inference.clock_report import clock_figure, clock_report, format_clock, max_clock_error
+from timer1lib.inference.clock_report import clock_report, format_clock, max_clock_error
 from timer1lib.models.load import LoadedModel, load_clock
 from timer1lib.schema import Sample
+from timer1lib.view.figures import clock_figure
 
 SMALL = {"min_frame_pixels": 1, "total_pixels": 56 * 56, "factor": 56}
 

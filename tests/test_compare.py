@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
 import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -17,15 +20,26 @@ from timer1lib.evaluation.compare import (
     PUBLISHED,
     SCORES,
     beside_published,
-    compare_html,
+    compare_document,
     compare_runs,
-    compare_text,
     published_rows,
+    sentence,
 )
+from timer1lib.evaluation.differing import default_pair, runs_table, runs_there
 from timer1lib.evaluation.measure import Evidence, measure_run, pairs
-from timer1lib.evaluation.pooled import pool, pooled_text
+from timer1lib.evaluation.pooled import pool, pooled_tables
 from timer1lib.evaluation.scored import Floats, Scored
-from timer1lib.evaluation.tables import Cell, brief_table, html_table, markdown_table, results_table, table_of, text_table
+from timer1lib.evaluation.tables import (
+    Cell,
+    Format,
+    brief_table,
+    document,
+    html_table,
+    markdown_table,
+    results_table,
+    table_of,
+    text_table,
+)
 from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json
 from timer1lib.forms import FORMS
 from timer1lib.params.sections import CompareParams
@@ -51,6 +65,8 @@ def make_run(
 ) -> RunFolder:
     """A run whose answer to sample i is its window moved by `off(i)` seconds, with `right` questions right."""
     run = RunFolder(folder)
+    folder.mkdir(parents=True)
+    run.params.write_text(f"name: {folder.name}\n")
     run.write_samples("test_id", samples)
     run.write_samples("qa_short", QUESTIONS)
     run.write_samples("train", world(20))
@@ -90,11 +106,11 @@ def test_two_runs(tmp_path: Path) -> None:
     assert low <= row["difference"] <= high
     assert value["splits"]["qa_short"]["paired"]["one → two"]["accuracy"]["difference"] == -50
     assert value["notes"] == []
-    text = compare_text(value)
+    text = compare_document(value)
     assert "IoU >= m" in text
     assert "33.3" in text
     assert "55.6" in text
-    assert compare_html(value).count("<table>") == 4
+    assert compare_document(value, "html").count("<table>") == 4
     json.dumps(value, allow_nan=False)
     base = compare_runs([tmp_path / "one"], checkpoint="base", resamples=100)["splits"]["test_id"]["rows"][0]
     assert base["mIoU"] == pytest.approx(100 * 8 / 30)
@@ -192,23 +208,23 @@ def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert low < row["early"] < high
     table = results_table(metrics, "test_id")
     comparison = compare_runs([run.root, two.root], resamples=100)
-    pooled = pooled_text(pool([("a", 0, run.root), ("b", 0, two.root)], resamples=100))
+    pooled = document(pooled_tables(pool([("a", 0, run.root), ("b", 0, two.root)], resamples=100)))
     report = write_report(run, tmp_path / "cache").read_text()
     for text in (
         text_table(table),
         html_table(table),
         markdown_table(table),
         report,
-        compare_text(comparison),
-        compare_html(comparison),
+        compare_document(comparison),
+        compare_document(comparison, "html"),
         pooled,
     ):
         assert "early starts" in text
         assert "66.667" in text
     assert f"66.667 [{low:.3f}, {high:.3f}]" in markdown_table(table)
-    for html in (html_table(table), report, compare_html(comparison)):
+    for html in (html_table(table), report, compare_document(comparison, "html")):
         assert 'title="answers that start too early; less is better"' in html
-    assert "50.000" in compare_text(comparison)  # every second answer of the other run
+    assert "50.000" in compare_document(comparison)  # every second answer of the other run
     monkeypatch.undo()
     assert "early starts" not in text_table(results_table(metrics, "test_id"))
 
@@ -260,3 +276,98 @@ def test_a_run_stands_beside_what_was_published_on_its_benchmark() -> None:
     assert rows[1:] == published_rows("TVGBench")
     assert beside_published(value, "Charades-STA") == published_rows("Charades-STA")
     assert beside_published({"comparison": ">", "splits": {}}) == published_rows()
+
+
+def two_runs(tmp_path: Path) -> dict[str, Any]:
+    """Two, better on half of the questions, with beta set, at other seeds, and a reward of the same name that holds something else."""
+    samples = world()
+    one = make_run(tmp_path / "one", samples, lambda i: 4.0)
+    two = make_run(tmp_path / "two", samples, lambda i: 4.0 if i % 2 else 0.0, right=10)
+    two.params.write_text("name: two\nshared: {seed: 1, workers: 7}\ngrpo: {beta: 0.04}\ninspect: {static_samples: 3}\n")
+    for run, mark in ((one, "aaaa1111"), (two, "bbbb2222")):
+        atomic_write_json(
+            run.manifest, {"inputs": {"grpo.rewards": [f"edge: sha256:{mark}"]}, "git": {"commit": mark, "modified": False}}
+        )
+    return compare_runs([one.root, two.root], resamples=200)
+
+
+def test_a_comparison_starts_with_the_parameters_in_which_runs_differ(tmp_path: Path) -> None:
+    value = two_runs(tmp_path)
+    found = {row["parameter"]: row["values"] for row in value["parameters"]}
+    assert found == {  # not workers or static_samples, which change no result, nor the name
+        "shared.seed": {"one": 0, "two": 1},
+        "grpo.rewards, what it holds": {"one": "aaaa1111", "two": "bbbb2222"},
+        "grpo.beta": {"one": 0.0, "two": 0.04},
+    }
+    assert value["notes"] == ["made by different code: one by aaaa1111, two by bbbb2222"]
+    text = compare_document(value)
+    assert text.splitlines()[0] == "In what the runs differ"
+    assert re.search(r"grpo.beta +0.0 +0.0 +0.04", text)
+    same = make_run(tmp_path / "same", world(20), lambda i: 0.0)
+    other = make_run(tmp_path / "other", world(20), lambda i: 0.0)
+    assert "differ in no parameter" in compare_document(compare_runs([same.root, other.root], resamples=100))
+    (other.params).unlink()
+    unknown = compare_runs([same.root, other.root], resamples=100)
+    assert "differ" not in compare_document(unknown).splitlines()[0]
+    assert "its parameters are not known" in unknown["notes"][0]
+
+
+def test_one_comparison_in_five_formats(tmp_path: Path) -> None:
+    value = two_runs(tmp_path)
+    row = value["splits"]["test_id"]["rows"][1]
+    low, high = row["interval"]["mIoU"]
+    csv_rows = list(csv.DictReader(io.StringIO(compare_document(value, "csv"))))
+    assert [(r["table"], r["run"], r["grpo.beta"]) for r in csv_rows[:2]] == [
+        ("test_id", "one", "0.0"),
+        ("test_id", "two", "0.04"),
+    ]
+    assert float(csv_rows[1]["mIoU"]) == pytest.approx(row["mIoU"])
+    assert (float(csv_rows[1]["mIoU low"]), float(csv_rows[1]["mIoU high"])) == (pytest.approx(low), pytest.approx(high))
+    latex = compare_document(value, "latex")
+    assert latex.count("\\toprule") == latex.count("\\bottomrule") == 3
+    assert f"{row['mIoU']:.1f} [{low:.1f}, {high:.1f}]" in latex
+    for line in latex.splitlines():
+        assert not re.search(r"(?<!\\)[%_#]", line), line
+    markdown = compare_document(value, "markdown")
+    assert "### In what the runs differ\n\n| parameter | default | one | two |" in markdown
+    for format in get_args(Format):
+        text = compare_document(value, format)
+        assert ("better than one on test" in text.replace("\\_", "_")) is (format != "csv")
+
+
+def test_the_sentence_says_what_is_shown_and_what_is_not() -> None:
+    def entry(difference: float, low: float, high: float) -> dict[str, dict[str, Any]]:
+        return {"mIoU": {"difference": difference, "interval": [low, high], "n": 9}}
+
+    paired = {"in": {"a → b": entry(3.0, 1.0, 5.0)}, "out": {"a → b": entry(-4.0, -6.0, -2.0), "a → c": entry(-1.0, -3.0, 1.0)}}
+    text = sentence(paired)
+    assert (
+        "Shown: b is better than a on in (+3.0 points of mIoU, 95% interval +1.0 to +5.0, n = 9); b is worse than a on out"
+        in text
+    )
+    assert "Not shown: that c differs from a on out (-1.0 points" in text
+    assert "another seed" in text
+    assert "by chance" not in text
+    assert "over 3 seeds" in sentence(paired, seeds=3)
+    assert " c " not in sentence(paired, pair="a → b")
+    assert "about 0.3 would be shown by chance" in sentence({str(i): paired["in"] for i in range(6)})
+    assert sentence({"in": {"a → b": entry(0.0, 0.0, 0.0)}}).startswith("Shown: nothing. Not shown: that b differs")
+    assert sentence({}) == "Nothing is compared here: it takes two that answered the same questions."
+
+
+def test_without_names_the_newest_is_compared_with_the_default(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, world(20), lambda i: 0.0) for name in ("old", "tiny", "new")]
+    for age, run in enumerate(reversed(runs)):
+        os.utime(run.metrics, (1_700_000_000 - age, 1_700_000_000 - age))
+    runs[2].params.write_text("name: new\ngrpo: {beta: 0.5}\n")
+    (tmp_path / "unfinished").mkdir()
+    listed = runs_table(runs_there(tmp_path))
+    assert [(row.cells[0].shown, row.cells[-1].shown) for row in listed.rows] == [
+        ("new", "grpo.beta=0.5"),
+        ("tiny", "nothing"),
+        ("old", "nothing"),
+    ]
+    assert [Path(name).name for name in default_pair(tmp_path)] == ["tiny", "new"]
+    assert [Path(name).name for name in default_pair(tmp_path, "tiny")] == ["tiny", "new"]
+    assert [Path(name).name for name in default_pair(tmp_path, "old")] == ["tiny", "old"]
+    assert default_pair(tmp_path / "unfinished") == []

@@ -97,7 +97,7 @@ def test_every_row_sees_a_card_of_its_own_and_a_node_may_die(tmp_path: Path, clu
     assert [(row["name"], row["error"]) for row in result.failed] == [("steps=999", result.failed[0]["error"])], log
     assert "02_sft, cell 3: ValueError: one row's own error" in result.failed[0]["error"]
     assert means_table(result.rows) == means_table(local.rows), log
-    assert "60.0" in means_table(result.rows)
+    assert "60.0" in str(means_table(result.rows))
     assert [row["name"] for row in result.rows] == [row["name"] for row in local.rows]
     begun, ended = marks(far, "begun.jsonl"), {row["row"]: row["at"] for row in marks(far, "ended.jsonl")}
     assert len(begun) > len(ROWS), "a row that the dead node had begun was begun again"

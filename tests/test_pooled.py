@@ -9,7 +9,8 @@ import pytest
 from test_compare import make_run, world
 
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.pooled import crossed_interval, pool, pooled_text
+from timer1lib.evaluation.pooled import crossed_interval, pool, pooled_tables
+from timer1lib.evaluation.tables import document
 from timer1lib.runs.sweepfile import read_sweep
 
 
@@ -32,7 +33,7 @@ def test_a_difference_is_the_mean_over_seeds_and_queries(tmp_path: Path) -> None
         value["test_id"]["variants"]["near"] | {"seeds": 3, "queries": 180, "mIoU": pytest.approx(60)}
         == value["test_id"]["variants"]["near"]
     )
-    text = pooled_text(value)
+    text = document(pooled_tables(value))
     assert "near → right" in text
     assert "-26.7 +40.0 +40.0" in text
 

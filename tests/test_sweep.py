@@ -79,7 +79,6 @@ def test_a_row_may_stand_at_some_points_of_the_grid_alone(tmp_path: Path) -> Non
 
 
 def test_a_sweep_says_first_how_long_it_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_module, "_compare", lambda runs: ({"runs": runs}, "compared"))
     project = counting_project(tmp_path / "p")
     rows = [{"name": "a"}, {"name": "b", "set": {"sft.steps": 7}}]
 
@@ -154,7 +153,6 @@ def counting_project(root: Path) -> Project:
 
 
 def test_shared_stages_run_once_and_a_failed_row_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_module, "_compare", lambda runs: ({"runs": runs}, "compared"))
     project = counting_project(tmp_path / "p")
     # Rows a and b are the same but for their name; c fails in 02.
     rows = [{"name": "a"}, {"name": "c", "set": {"shared.frames": 5}}, {"name": "b"}]
@@ -224,7 +222,7 @@ def test_means_over_seeds(tmp_path: Path) -> None:
         rows.append({"variant": "v", "run": str(folder), "error": None})
     rows.append({"variant": "w", "run": str(tmp_path / "none"), "error": "failed"})
     # Mean 52, sample standard deviation sqrt((2^2 + 2^2) / 1) = 2.83; the last checkpoint is SFT's.
-    assert means_table(rows).splitlines()[-1].split() == ["test_id", "v", "sft", "52.0", "+-2.8"]
+    assert str(means_table(rows)).splitlines()[-1].split() == ["test_id", "v", "sft", "52.0", "+-2.8"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

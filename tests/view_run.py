@@ -123,7 +123,10 @@ def make_run(root: Path, samples: int = 24, videos: int = 6, seed: int = 0) -> R
             atomic_write_jsonl(run.predictions(name, split), (row.to_json() for row in predictions))
     _logs(run, scenes, rng)
     _metrics(run, scores, rows)
-    run.params.write_text("name: made-by-code\nshared:\n  model: assets/tiny-qwen3-vl\n  seed: 0\n")
+    run.params.write_text(
+        "name: made-by-code\nshared: {model: assets/tiny-qwen3-vl, seed: 0, form: timer1}\n"
+        "grpo: {beta: 0.04, rewards: 'tiou:1.0, ideas/edges.py:edge_iou:0.5'}\n"
+    )
     atomic_write_json(
         run.manifest,
         {
@@ -183,7 +186,8 @@ def _logs(run: RunFolder, scenes: list[tuple[str, float, tuple[float, float], st
         run.log("grpo"),
         (
             {"step": s, "loss": rng.gauss(0, 0.02), "reward": 0.5 + 0.6 * (1 - 0.95**s) + rng.gauss(0, 0.04), "reward_std": 0.25, "kl": 0.002 * s,
-             "rewards/tiou": 0.25 + 0.3 * (1 - 0.95**s) + rng.gauss(0, 0.03), "completions/mean_length": 40 + rng.gauss(0, 2), "clip_ratio": 0.01}
+             "rewards/tiou/mean": 0.25 + 0.3 * (1 - 0.95**s) + rng.gauss(0, 0.03), "rewards/edge_iou/mean": 0.2, "rewards/tiou/std": 0.1,
+             "frac_groups_without_gradient": 0.25, "entropy": 0.3, "completions/mean_length": 40 + rng.gauss(0, 2), "clip_ratio": 0.01}
             for s in range(1, 61)
         ),
     )  # fmt: skip
@@ -236,7 +240,11 @@ def _metrics(run: RunFolder, scores: dict[str, dict[str, list[float]]], rows: li
             }
             splits[split][name] = entry
     baselines = {split: {"whole video": {"mIoU": 28.6, "R1@0.3": 40.0, "R1@0.5": 12.0, "R1@0.7": 3.0}} for split in splits}
-    signatures = {"test_id": {"grpo": {"scale_bias": {"value": 0.12, "interval": [0.05, 0.2], "samples": ["s001", "s003"]}}}}
+    signatures = {
+        "test_id": {
+            "grpo": {"scale_bias": {"value": 0.12, "interval": [-0.000372, 1.72], "flagged": True, "samples": ["s001", "s003"]}}
+        }
+    }
     failed = [{"id": rows[0].id, "split": "test_id", "error": "clip_9.mp4: no such video"}]
     atomic_write_json(
         run.metrics, {"comparison": ">=", "splits": splits, "baselines": baselines, "signatures": signatures, "failed": failed}

@@ -50,7 +50,8 @@ EXAMPLES = {
     "labels": ("tiny --to tasks.json", "tiny --from export.json"),
     "lab": ("--port 8899 --no-browser", "--diff 04_grpo"),
     "pretrain": ("base", "base --steps 200 --seed 1"),
-    "compare": ("tiny other", "outputs/a outputs/b --json"),
+    "compare": ("tiny other", "outputs/a outputs/b --format latex"),
+    "report": ("tiny", "tiny other --out comparison.html"),
 }
 """Two a subcommand; tests/test_cli.py holds that each can be read."""
 
@@ -421,12 +422,53 @@ def sweep(
 
 
 @command
-def compare(runs: Annotated[list[str], RunArgument], json: Json = False) -> Outcome:
-    """Put runs into one table, with intervals and paired differences."""
-    from timer1lib.evaluation.compare import compare_runs, compare_text
+def compare(
+    runs: Annotated[list[str] | None, RunArgument] = None,
+    format: Annotated[
+        Literal["text", "html", "csv", "latex", "markdown"], typer.Option("--format", help="How the tables are written.")
+    ] = "text",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them there.")] = None,
+    json: Json = False,
+) -> Outcome:
+    """Put runs into one table: their parameters, intervals, paired differences.
 
-    value = compare_runs(runs)
-    return Outcome(compare_text(value), value)
+    Without runs: those that there are, and the newest beside the default one.
+    """
+    from timer1lib.evaluation.compare import compare_document, compare_runs
+    from timer1lib.evaluation.differing import default_pair, runs_table, runs_there
+    from timer1lib.evaluation.tables import document
+    from timer1lib.files import atomic_write_text, project_root
+
+    outputs = project_root() / "outputs"
+    named = runs or default_pair(outputs)
+    if not named:
+        raise Timer1Error(f"{outputs}: no run was evaluated yet; timer1 run params/tiny.yaml makes one")
+    value = compare_runs(named)
+    listed = "" if runs or format == "csv" else document([runs_table(runs_there(outputs))], format) + "\n\n"
+    text = listed + compare_document(value, format)
+    if out is not None:
+        atomic_write_text(out, text + "\n")
+        text = f"written to {out}"
+    return Outcome(text, value)
+
+
+@command
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", autocompletion=_runs, help="Runs, or the folder of a sweep.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page there.")] = None,
+    json: Json = False,
+) -> Outcome:
+    """Write the page of a run anew, of several beside each other, or of a sweep.
+
+    \b
+    timer1 report tiny                 # outputs/tiny/report.html
+    timer1 report tiny edge            # outputs/reports/tiny-edge.html: A/B, with the samples that changed
+    timer1 report outputs/sweeps/rates # its page, and one of each of its rows
+    """
+    from timer1lib.view.comparison import write_pages
+
+    pages = [str(path) for path in write_pages(runs, out)]
+    return Outcome("\n".join(pages), {"pages": pages})
 
 
 @command

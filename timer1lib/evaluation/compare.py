@@ -1,4 +1,5 @@
-"""Several runs in one table: their last checkpoints on the splits they share, with paired differences from the first."""
+"""Several runs in one table: in what they differ, their last checkpoints on the splits they share, paired differences from
+the first, and what that shows in words."""
 
 from __future__ import annotations
 
@@ -11,23 +12,23 @@ from typing import Any
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import questions
 from timer1lib.evaluation.answers import answered, asked, find_run, form_of, read_metrics, split_kinds
-from timer1lib.evaluation.columns import Kind, column_of, in_order, number, shown
+from timer1lib.evaluation.columns import Kind, column_of, display_name, in_order, number, shown
+from timer1lib.evaluation.differing import differing, parameters_table, said
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
 from timer1lib.evaluation.scored import join, pair
 from timer1lib.evaluation.tables import (
-    TEMPLATES,
     Cell,
+    Format,
     Head,
     Line,
     Table,
     difference_cell,
-    environment,
+    document,
     heads_of,
     paired_table,
     present,
     score_cell,
-    text_table,
 )
 from timer1lib.forms import AnswerForm
 from timer1lib.runfolder import RunFolder
@@ -57,8 +58,9 @@ def compare_runs(
         checkpoint: of every run; empty takes the last that each has predictions of.
 
     Returns:
-        {"comparison", "reference", "runs": [{name, path, checkpoint, model, form}], "splits": {split: {"rows": [{run,
-        checkpoint, ...metrics}], "paired": {"a → b": {metric: {difference, interval, p, n}}}}}, "notes": [...]}.
+        {"comparison", "reference", "runs": [{name, path, checkpoint, model, form}], "parameters": [{parameter, default, help,
+        values}], "splits": {split: {"kind", "rows": [{run, checkpoint, ...metrics}], "paired": {"a → b": {metric: {difference,
+        interval, p, n}}}}}, "notes": [...]}.
 
     Raises:
         Timer1Error: no such run, one without `metrics.json`, without that checkpoint, or the same run twice.
@@ -67,6 +69,7 @@ def compare_runs(
         raise Timer1Error("nothing to compare: name at least one run")
     opened = _open(runs, checkpoint)
     notes: list[str] = []
+    parameters = differing({run.name: run.folder for run in opened}, notes)
     splits: dict[str, Any] = {}
     for split in dict.fromkeys(name for run in opened for name in run.kinds):
         having = [run for run in opened if split in run.kinds]
@@ -86,6 +89,7 @@ def compare_runs(
             {"name": r.name, "path": str(r.folder.root), "checkpoint": r.checkpoint, "model": r.model, "form": r.form.name}
             for r in opened
         ],
+        "parameters": parameters,
         "splits": splits,
         "notes": notes,
     }
@@ -165,61 +169,102 @@ def _shared(first: Sequence[Sample], second: Sequence[Sample]) -> list[tuple[Sam
     return [(sample, theirs[asks(sample)].pop(0)) for sample in first if theirs.get(asks(sample))]
 
 
-def compare_table(value: dict[str, Any], split: str) -> Table:
-    """One split of a comparison: scores with intervals, and the difference from the first run with its p-value."""
+def compare_table(value: Mapping[str, Any], split: str, parameters: bool = False) -> Table:
+    """One split of a comparison: scores with intervals, and the difference from the first run with its p-value.
+
+    `parameters`: with a column for each parameter in which the runs differ.
+    """
     part = value["splits"][split]
-    main = column_of("mIoU" if part["kind"] == "grounding" else "accuracy")
+    main = column_of(MAIN[part["kind"]])
     columns = present(shown("compare", part["kind"]), part["rows"])
     differences = [part["paired"].get(f"{value['reference']} → {row['run']}", {}).get(main.key, {}) for row in part["rows"]]
-    head = [Head("run", kind="left"), Head("checkpoint", kind="left"), *heads_of(columns)]
+    given = (value.get("parameters") or ()) if parameters else ()
+    head = [
+        Head("run", kind="left"),
+        Head("checkpoint", kind="left"),
+        *(Head(row["parameter"], row["help"], "left") for row in given),
+    ]
+    head += heads_of(columns)
     if several := any(number(entry.get("difference")) is not None for entry in differences):
         head += [Head(f"{main.title} - first", f"paired difference from {value['reference']}"), Head("p")]
     rows = []
     for row, entry in zip(part["rows"], differences, strict=True):
-        cells = [Cell(row["run"]), Cell(row["checkpoint"]), *(replace(score_cell(row, column), note="") for column in columns)]
+        cells = [Cell(row["run"]), Cell(row["checkpoint"]), *(Cell(said(one["values"].get(row["run"]))) for one in given)]
+        cells += [replace(score_cell(row, column), note="") for column in columns]
         if several:
             cells += [difference_cell(entry, main), Cell(number(entry.get("p")), form=".4f")]
         rows.append(Line(tuple(cells)))
-    return Table(tuple(head), tuple(rows))
+    return Table(tuple(head), tuple(rows), split)
 
 
-def compare_text(value: dict[str, Any]) -> str:
-    """A comparison as text tables, one for each split."""
-    parts = []
-    for split in value["splits"]:
-        ruler = f"R1@m counts IoU {value['comparison']} m; " if value["splits"][split]["kind"] == "grounding" else ""
-        head = f"{split}  ({ruler}percent, 95% intervals over videos)"
-        parts.append(f"{head}\n{text_table(compare_table(value, split))}")
-    return "\n\n".join([*parts, *(f"note: {note}" for note in value["notes"])])
+MAIN = {"grounding": "mIoU", "questions": "accuracy"}
+"""What differences are told of, by the kind of a split."""
 
 
-def compare_html(value: dict[str, Any]) -> str:
-    """A comparison as HTML: a table for each split, the paired differences below it."""
-    splits = [(split, compare_table(value, split), paired_table(part["paired"])) for split, part in value["splits"].items()]
-    page = environment(TEMPLATES).get_template("comparison.html")
-    return page.render(splits=splits, notes=value["notes"])
+def sentence(paired: Mapping[str, Any], metrics: Sequence[str] = tuple(MAIN.values()), pair: str = "", seeds: int = 1) -> str:
+    """What paired differences show and what they do not, gains and losses alike, in words.
 
-
-def sentence(paired: Mapping[str, Any]) -> str:
-    """What paired differences, {split: {"a → b": {metric: {difference, interval, n}}}}, show and what they do not, in words."""
-    clear, open_ = [], []
+    Args:
+        paired: {split: {"a → b": {metric: {difference, interval, n}}}}, as in `metrics.json`, `compare_runs` and `pool`.
+        metrics: of each split the first one that it has.
+        pair: this pair alone.
+        seeds: trainings that each side stands for; with one, the intervals know nothing of other seeds.
+    """
+    clear, open_, count = [], [], 0
     for split, pairs in paired.items():
-        for name, by_metric in pairs.items():
-            key = next((key for key in ("mIoU", "accuracy") if key in by_metric), "")
-            entry = by_metric.get(key, {})
+        for name, by_metric in pairs.items() if isinstance(pairs, Mapping) else ():
+            found = [(key, by_metric[key]) for key in metrics if isinstance(by_metric, Mapping) and key in by_metric]
+            key, entry = next(((key, entry) for key, entry in found if isinstance(entry, Mapping)), ("", {}))
             difference, ends = number(entry.get("difference")), entry.get("interval")
-            if difference is None or not ends or None in ends:
+            if pair not in ("", name) or difference is None or not ends or None in ends:
                 continue
-            first, _, second = name.partition(" → ")
-            told = f"{difference:+.1f} points of {column_of(key).title}, 95% interval {ends[0]:+.1f} to {ends[1]:+.1f}"
+            first, _, second = (display_name(part) for part in name.partition(" → "))
+            count += 1
+            n = f", n = {entry['n']}" if entry.get("n") else ""
+            told = f"{difference:+z.1f} points of {column_of(key).title}, 95% interval {ends[0]:+z.1f} to {ends[1]:+z.1f}{n}"
             if ends[0] <= 0 <= ends[1]:
                 open_.append(f"that {second} differs from {first} on {split} ({told})")
             else:
                 clear.append(f"{second} is {'better' if difference > 0 else 'worse'} than {first} on {split} ({told})")
-    if not clear and not open_:
+    if not count:
         return "Nothing is compared here: it takes two that answered the same questions."
     parts = [f"Shown: {'; '.join(clear) or 'nothing'}.", f"Not shown: {'; '.join(open_)}." if open_ else ""]
-    return " ".join([*filter(None, parts), "Nor what another seed would give: intervals are over videos, of one training each."])
+    if seeds > 1:
+        parts.append(f"Intervals are over {seeds} seeds and over videos.")
+    else:
+        parts.append("Nor what another seed would give: intervals are over videos alone, of one training each.")
+    if count >= 5:
+        parts.append(f"Of {count} comparisons without any true difference, about {0.05 * count:.1f} would be shown by chance.")
+    return " ".join(filter(None, parts))
+
+
+def verdict(value: Mapping[str, Any]) -> str:
+    """`sentence` of a comparison."""
+    return sentence({split: part["paired"] for split, part in value["splits"].items()})
+
+
+def parameters_part(value: Mapping[str, Any]) -> Table | str:
+    """The parameters in which compared runs differ, or a sentence where they differ in none."""
+    rows = value.get("parameters")
+    if rows is None:
+        return ""
+    return parameters_table(rows) if rows else "The runs differ in no parameter that could change a result."
+
+
+def compare_document(value: Mapping[str, Any], format: Format = "text") -> str:
+    """A comparison in one format: parameters in which the runs differ, a table a split, notes, and what is shown.
+
+    HTML has every paired difference too. CSV is the scores alone, with the parameters as columns.
+    """
+    if format == "csv":
+        return document([compare_table(value, split, parameters=True) for split in value["splits"]], format)
+    parts: list[Table | str] = [parameters_part(value)]
+    for split, part in value["splits"].items():
+        ruler = f"R1@m counts IoU {value['comparison']} m; " if part["kind"] == "grounding" else ""
+        parts.append(replace(compare_table(value, split), title=f"{split} ({ruler}percent, 95% intervals over videos)"))
+        if format == "html":
+            parts.append(paired_table(part["paired"]))
+    return document([*parts, *(f"note: {note}" for note in value["notes"]), verdict(value)], format)
 
 
 PUBLISHED = Path(__file__).with_name("published.csv")

@@ -21,7 +21,7 @@ from timer1lib.evaluation.columns import Column, column_of, in_order, paired_key
 from timer1lib.evaluation.intervals import RESAMPLES, percentile
 from timer1lib.evaluation.metrics import Comparison, columns, mean
 from timer1lib.evaluation.scored import Floats, join, pair
-from timer1lib.evaluation.tables import Cell, difference_cell, present, score_cell, scores_of, table_of, text_table
+from timer1lib.evaluation.tables import Cell, Table, difference_cell, present, score_cell, scores_of, table_of
 from timer1lib.files import read_json
 from timer1lib.runfolder import RunFolder
 
@@ -157,9 +157,9 @@ def pooled_keys() -> list[str]:
     return [key for c in shown("pooled", "grounding") for key in ([c.key, c.beside[0]] if c.beside else [c.key])]
 
 
-def pooled_text(value: Mapping[str, Any]) -> str:
-    """Two text tables for each split: means over seeds, and paired differences with their intervals and each seed's own."""
-    parts = []
+def pooled_tables(value: Mapping[str, Any]) -> list[Table]:
+    """Two tables for each split: means over seeds, and paired differences with their intervals and each seed's own."""
+    made = []
     for split, part in value.items():
         columns = shown("pooled")
         means = [
@@ -173,15 +173,13 @@ def pooled_text(value: Mapping[str, Any]) -> str:
             for name, metrics in part["paired"].items()
             for column, row in ((column_of(metric), row) for metric, row in metrics.items())
         ]  # fmt: skip
-        parts.append(f"{split}, means over seeds\n{text_table(table_of(means))}")
-        if differences:
-            table = text_table(table_of(differences))
-            parts.append(f"{split}, paired by seed, intervals over seeds and videos\n{table}")
-    return "\n\n".join(parts)
+        made.append(table_of(means, f"{split}, means over seeds"))
+        made.append(table_of(differences, f"{split}, paired by seed, intervals over seeds and videos"))
+    return [table for table in made if table.rows]
 
 
-def means_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Text: each variant's last checkpoint, averaged over seeds, with the seeds' standard deviation where several.
+def means_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Each variant's last checkpoint, averaged over seeds, with the seeds' standard deviation where several.
 
     `rows` are {variant, run (its folder), error} of each run of a sweep; those that failed are left out.
     """
@@ -198,7 +196,7 @@ def means_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for (split, variant, checkpoint), members in sorted(found.items(), key=lambda item: item[0][0]):
         cells = {column.title: _over_seeds(members, column) for column in columns}
         made.append({"split": split, "row": variant, "checkpoint": checkpoint, **cells})
-    return text_table(table_of(made))
+    return table_of(made)
 
 
 def _over_seeds(members: Sequence[Mapping[str, Any]], column: Column) -> Cell:

@@ -1,18 +1,25 @@
-"""Results as tables: one `Table` of typed cells, and one writer for each kind of output (text, HTML)."""
+"""Results as tables: one `Table` of typed cells, and one writer for each kind of output (text, HTML, CSV, LaTeX, Markdown)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from timer1lib.evaluation.columns import Column, Place, column_of, display_name, in_order, number, shown
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TEMPLATES = Path(__file__).parent / "templates"
+
+Format = Literal["text", "html", "csv", "latex", "markdown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,8 @@ class Cell:
     """One value of a table.
 
     A `value` that is not known is None; beside it its 95% `interval` in the same unit, its standard deviation over seeds
-    (`spread`) and a word (`note`). `form` is how a number is written, as in `format`; `found` sets it out.
+    (`spread`) and a word (`note`). `form` is how a number is written, as in `format`; `found` sets it out. In HTML it is a
+    link where `link` says where to.
     """
 
     value: float | str | None
@@ -30,6 +38,7 @@ class Cell:
     form: str = ".1f"
     unit: str = ""
     found: bool = False
+    link: str = ""
 
     @property
     def shown(self) -> str:
@@ -37,16 +46,20 @@ class Cell:
         if self.value is None or isinstance(self.value, str):
             return self.value or ""
         unit = self.unit if self.unit in ("", "%") else f" {self.unit}"
-        spread = "" if self.spread is None else f" +-{self.spread:{self.form}}"
-        return f"{self.value:{self.form}}{unit}{spread}"
+        spread = "" if self.spread is None else f" +-{self._said(self.spread)}"
+        return f"{self._said(self.value)}{unit}{spread}"
+
+    def _said(self, value: float) -> str:
+        """A number as `form` says; what rounds to nothing has no minus sign."""
+        return format(value, self.form.replace(".", "z.", 1))
 
     @property
     def ends(self) -> str:
         """The interval in words, empty where there is none."""
-        return f"{self.interval[0]:{self.form}} to {self.interval[1]:{self.form}}" if self.interval else ""
+        return f"{self._said(self.interval[0])} to {self._said(self.interval[1])}" if self.interval else ""
 
     def __str__(self) -> str:
-        interval = f" [{self.interval[0]:{self.form}}, {self.interval[1]:{self.form}}]" if self.interval else ""
+        interval = f" [{self._said(self.interval[0])}, {self._said(self.interval[1])}]" if self.interval else ""
         note = f" ({self.note})" if self.note else ""
         return f"{'-' if self.value is None else self.shown}{interval}{note}"
 
@@ -62,11 +75,12 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`kind` sets a row out (`best`, `baseline`); `colour` is that of a checkpoint in the figures."""
+    """`kind` sets a row out (`best`, `baseline`); `colour` is that of a checkpoint in the figures; `anchor` its place in HTML."""
 
     cells: tuple[Cell, ...]
     kind: str = ""
     colour: str = ""
+    anchor: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -134,6 +148,88 @@ def html_table(table: Table) -> str:
     """An HTML table; everything in it is escaped. The interval stands small below its value."""
     module: Any = environment(TEMPLATES).get_template("table.html").module
     return str(module.table(table))
+
+
+def frame(table: Table) -> pd.DataFrame:
+    """The table as a pandas DataFrame: numbers as they are, not rounded, with an interval's ends in two columns of their own."""
+    import pandas as pd
+
+    columns: dict[str, list[float | str | None]] = {}
+    for i, head in enumerate(table.head):
+        cells = [row.cells[i] for row in table.rows]
+        columns[head.title] = [cell.value for cell in cells]
+        if any(cell.spread is not None for cell in cells):
+            columns[f"{head.title} sd"] = [cell.spread for cell in cells]
+        if any(cell.interval for cell in cells):
+            for end, name in enumerate(("low", "high")):
+                columns[f"{head.title} {name}"] = [cell.interval[end] if cell.interval else None for cell in cells]
+    return pd.DataFrame(columns)
+
+
+def csv_table(table: Table) -> str:
+    """Comma-separated values for a program: see `frame`."""
+    return str(frame(table).to_csv(index=False)) if table.rows else ""
+
+
+def latex_table(table: Table) -> str:
+    """A LaTeX table with the rules of booktabs; whatever LaTeX would read as a command is escaped."""
+    import pandas as pd
+
+    if not table.rows:
+        return ""
+    heads = [_latex(head.title) for head in table.head]
+    shown = pd.DataFrame([[_latex(str(cell)) for cell in row.cells] for row in table.rows], columns=heads)
+    sides = "".join("l" if head.kind else "r" for head in table.head)
+    return str(shown.to_latex(index=False, column_format=sides, caption=_latex(table.title) or None)).rstrip()
+
+
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    ">=": r"$\geq$", "+-": r"$\pm$", "<": "$<$", ">": "$>$", "→": r"$\rightarrow$", "≥": r"$\geq$", "−": "$-$", "●": r"$\bullet$",
+}  # fmt: skip
+_LATEX_SIGN = re.compile("|".join(map(re.escape, sorted(_LATEX, key=len, reverse=True))))
+
+
+def _latex(text: str) -> str:
+    """Plain text that LaTeX sets as it stands, on one line."""
+    return _LATEX_SIGN.sub(lambda found: _LATEX[found[0]], " ".join(text.split()))
+
+
+def _titled(write: Callable[[Table], str], before: str, after: str) -> Callable[[Table], str]:
+    return lambda table: f"{before}{table.title}{after}{write(table)}" if table.title else write(table)
+
+
+def unbroken(text: str) -> str:
+    """Text whose intervals stay on one line: `-1.0 to +2.5` with no-break spaces."""
+    return re.sub(r"(?<=\d) to (?=[-+]?\d)", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}", text)
+
+
+_PARTS: dict[Format, tuple[Callable[[Table], str], Callable[[str], str]]] = {
+    "text": (_titled(text_table, "", "\n"), str),
+    "markdown": (_titled(markdown_table, "### ", "\n\n"), str),
+    "latex": (latex_table, lambda text: f"{_latex(text)}\\par"),
+    "html": (html_table, lambda text: str(Markup("<p>{}</p>").format(unbroken(text)))),
+}
+"""How a table with its title, and a paragraph, are written."""
+
+
+def document(parts: Sequence[Table | str], format: Format = "text") -> str:
+    """Tables and paragraphs in one format; empty ones are left out.
+
+    CSV has no place for paragraphs: it is one table whose first column, `table`, says which one a row is from.
+    """
+    tables = [part for part in parts if isinstance(part, Table) and part.rows]
+    if format == "csv":
+        import pandas as pd
+
+        frames = [frame(table).astype(object) for table in tables]
+        named = [one.assign(table=table.title)[["table", *one.columns]] for one, table in zip(frames, tables, strict=True)]
+        return str(pd.concat(named).to_csv(index=False)) if named else ""
+    write, say = _PARTS[format]
+    made = [
+        say(part) if isinstance(part, str) else write(part) for part in parts if (part if isinstance(part, str) else part.rows)
+    ]
+    return "\n\n".join(one for one in made if one)
 
 
 @cache
@@ -259,6 +355,7 @@ MEANING = {
     "out_of_distribution": "queries unlike those of training are answered worse than the others",
     "reward_without_iou": "the reward rose in training and IoU did not: the reward is being exploited",
 }
+"""What each failure signature says of a model when it is found."""
 
 
 def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:
@@ -277,7 +374,7 @@ def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> 
 
 
 def signatures_table(by_checkpoint: Mapping[str, Any]) -> Table:
-    """Failure signatures of one split, a column for each checkpoint; what was found stands first."""
+    """Failure signatures of one split, a column for each checkpoint, and what each means; what was found stands first."""
     cells: dict[str, dict[str, Mapping[str, Any]]] = {}
     for checkpoint, entries in by_checkpoint.items():
         for name, entry in entries.items() if isinstance(entries, Mapping) else ():
@@ -290,10 +387,11 @@ def signatures_table(by_checkpoint: Mapping[str, Any]) -> Table:
         row: dict[str, Any] = {"signature": Cell(name.replace("_", " "), note=unit)}
         for checkpoint in names:
             entry = cells[name].get(checkpoint, {})
-            cell = Cell(number(entry), _pair(entry.get("interval")), form=".3g", found=bool(entry.get("flagged")))
+            cell = Cell(number(entry), _pair(entry.get("interval")), form=".2f", found=bool(entry.get("flagged")))
             row[display_name(checkpoint)] = cell
-        rows.append(row)
-    return table_of(rows)
+        rows.append(row | {"meaning, where found": MEANING.get(name, "")})
+    table = table_of(rows)
+    return replace(table, head=tuple(replace(h, kind="wrap") if h.title.startswith("meaning") else h for h in table.head))
 
 
 def questions_table(splits: Mapping[str, Any]) -> Table:

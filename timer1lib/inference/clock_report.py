@@ -22,8 +22,6 @@ from timer1lib.video.probe import Timeline, timeline
 from timer1lib.video.store import each_file
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
     from timer1lib.clock.rule import ClockRule
     from timer1lib.models.load import LoadedModel
     from timer1lib.schema import Sample
@@ -280,29 +278,3 @@ def format_clock(report: dict[str, Any]) -> str:
     lines.append(f"largest error {report['max_error_s']:.3f} s (limit {report['limit_s']:.3f} s: half a frame step and rounding)")
     lines += [f"warning: {text}" for text in report["warnings"]] or ["no warnings"]
     return "\n".join(lines)
-
-
-def clock_figure(report: dict[str, Any]) -> Figure:
-    """Told over true time with the line where they agree, and the error of each frame under it."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    true, told = ([row[name] for row in report["frames"]] for name in ("true_s", "told_s"))
-    error = [row["told_s"] - row["true_s"] for row in report["frames"]]
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.06)
-    end = max([*true, *told])
-    dots = {"color": "#999", "dash": "dot"}
-    figure.add_trace(go.Scatter(x=[0, end], y=[0, end], mode="lines", name="told = true", line=dots), 1, 1)
-    hover = [f"position {row['position']}" for row in report["frames"]]
-    blue = {"color": "#1f77b4", "size": 7}
-    figure.add_trace(go.Scatter(x=true, y=told, mode="markers", name="frame", text=hover, marker=blue), 1, 1)
-    figure.add_trace(go.Bar(x=true, y=error, name="error", marker={"color": "#d62728"}), 2, 1)
-    for sign in (1, -1):
-        figure.add_hline(y=sign * report["limit_s"], line=dots, row=2, col=1)
-    figure.update_yaxes(title="told, s", row=1, col=1)
-    figure.update_yaxes(title="told - true, s", row=2, col=1)
-    figure.update_xaxes(title="true time of the frame, s", row=2, col=1)
-    title = f"What the model is told about time: largest error {report['max_error_s']:.2f} s"
-    legend = {"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"}
-    figure.update_layout(title=title, height=460, template="plotly_white", legend=legend)
-    return figure

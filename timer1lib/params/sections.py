@@ -486,7 +486,9 @@ class InspectParams(Section):
 class CompareParams(Section):
     """07_compare: which runs stand side by side."""
 
-    runs: str = Field("", description="runs to compare, folders or names under outputs/, comma-separated; empty: this run alone")
+    runs: str = Field(
+        "", description="runs to compare, folders or names under outputs/, comma-separated; empty: the default one and the newest"
+    )
     sweep: str = Field("", description="a sweep with a grid, its folder or name, whose map is drawn; empty: none")
     sweep_pairs: str = Field(
         "sft:rl, rl/base:rl", description="the sweep's listed rows (or row/checkpoint) whose differences are drawn, each from:to"

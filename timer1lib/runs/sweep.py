@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, read_json
@@ -37,6 +37,11 @@ from timer1lib.runs.stamps import refuse_foreign
 from timer1lib.runs.storage import Storage, StoredStages
 from timer1lib.runs.sweepfile import Row, read_sweep
 
+if TYPE_CHECKING:
+    from timer1lib.evaluation.tables import Format
+
+_TABLES: dict[Format, str] = {"csv": "csv", "latex": "tex", "markdown": "md"}
+"""Beside table.txt: the tables in other formats, by their files' endings."""
 _POLL_SECONDS = 0.3
 _LOG_EVERY_SECONDS = 60.0
 _SHOWN = 8
@@ -52,10 +57,9 @@ class SweepResult:
     seconds: float
     rows: list[dict[str, Any]] = field(default_factory=list)
     comparison: dict[str, Any] | None = None
-    comparison_text: str = ""
     pooled: dict[str, Any] | None = None
     """Over seeds, where there are several: `evaluation.pooled.pool`."""
-    pooled_text: str = ""
+    about: str = ""
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -64,6 +68,7 @@ class SweepResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "about": self.about,
             "date": now(),
             "machine": machine(),
             "seconds": round(self.seconds, 1),
@@ -72,19 +77,26 @@ class SweepResult:
             "pooled": self.pooled,
         }
 
-    def text(self) -> str:
-        """The table over seeds, the comparison with its intervals, what failed, and how long it took."""
-        from timer1lib.evaluation.pooled import means_table
+    def document(self, format: Format) -> str:
+        """The tables in one format: means over seeds, paired differences over seeds, and the comparison with its intervals."""
+        from timer1lib.evaluation.compare import compare_document
+        from timer1lib.evaluation.pooled import means_table, pooled_tables
+        from timer1lib.evaluation.tables import document
 
+        tables = document([means_table(self.rows), *pooled_tables(self.pooled or {})], format) if format != "csv" else ""
+        parts = [tables, compare_document(self.comparison, format) if self.comparison else ""]
+        return "\n\n".join(filter(None, parts))
+
+    def text(self) -> str:
+        """The tables, what failed, and how long it took."""
         seeds = len({row["seed"] for row in self.rows})
-        parts = [means_table(self.rows)]
-        for text in (self.pooled_text, self.comparison_text):
-            if text:
-                parts += ["", text]
-        parts += [f"failed  {row['name']}: {row['error']}" for row in self.failed]
+        failed = [f"failed  {row['name']}: {row['error']}" for row in self.failed]
         shared = sum(stage["how"] == "reused" for row in self.rows for stage in row["stages"].values())
-        parts += ["", f"{len(self.rows)} rows, {seeds} seed{'s' * (seeds > 1)}, {shared} stages shared, {clock(self.seconds)}"]
+        parts = [self.document("text"), *failed, ""]
+        parts.append(f"{len(self.rows)} rows, {seeds} seed{'s' * (seeds > 1)}, {shared} stages shared, {clock(self.seconds)}")
         parts.append(f"sweep   {self.root}")
+        if self.comparison:
+            parts.append(f"page    {self.root / 'report.html'}")
         return "\n".join(parts)
 
 
@@ -131,7 +143,7 @@ def sweep(
     if storage:
         Storage(storage).check()
     started = time.monotonic()
-    result = SweepResult(spec.name, root, 0.0)
+    result = SweepResult(spec.name, root, 0.0, about=spec.about)
     with _signals_end_it(), exclusive(root, "timer1 sweep") as held:
         for left in (root / ".store").glob(".new-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -148,16 +160,26 @@ def sweep(
         held.check()
     finished = [row for row in result.rows if not row["error"]]
     if finished and find_stage(spec.until).number >= find_stage("evaluate").number:
-        result.comparison, result.comparison_text = _compare([row["run"] for row in finished])
+        from timer1lib.evaluation.compare import compare_runs
+
+        result.comparison = compare_runs([row["run"] for row in finished])
         if len({row["seed"] for row in finished}) > 1:
             runs = [(row["variant"], row["seed"], row["run"]) for row in finished]
-            from timer1lib.evaluation.pooled import pool, pooled_text
+            from timer1lib.evaluation.pooled import pool
 
             result.pooled = pool(runs, pairs=spec.pairs)
-            result.pooled_text = pooled_text(result.pooled)
     result.seconds = time.monotonic() - started
     atomic_write_json(root / "sweep.json", result.to_json())
     atomic_write_text(root / "table.txt", result.text() + "\n")
+    if result.comparison:
+        from timer1lib.view.comparison import write_sweep
+
+        for format, ending in _TABLES.items():
+            atomic_write_text(root / f"table.{ending}", result.document(format) + "\n")
+        try:
+            write_sweep(root)
+        except (Timer1Error, OSError) as error:  # the rows stand, and `timer1 report` tries again
+            (stream or sys.stderr).write(f"the sweep's page could not be written: {error}\n")
     return result
 
 
@@ -355,10 +377,3 @@ class Rows:
     def _line(self, text: str) -> None:
         self.stream.write(("\r\x1b[K" if self.terminal else "") + text + "\n")
         self.stream.flush()
-
-
-def _compare(runs: list[str]) -> tuple[dict[str, Any], str]:
-    from timer1lib.evaluation.compare import compare_runs, compare_text
-
-    value = compare_runs(runs)
-    return value, compare_text(value)

@@ -6,8 +6,10 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.compare import beside_published, compare_runs
+from timer1lib.evaluation.differing import default_pair, runs_table, runs_there
 from timer1lib.evaluation.maps import Effect, Grid, effects, read_grid
 from timer1lib.evaluation.metrics import COMPARISONS
+from timer1lib.evaluation.tables import Table
 from timer1lib.params import split_list
 from timer1lib.params.sections import CompareParams
 from timer1lib.stages import Stage
@@ -15,9 +17,15 @@ from timer1lib.stages import Stage
 CompareStage = Stage[CompareParams]
 
 
+def there(stage: CompareStage) -> Table:
+    """Every evaluated run beside this one, the newest first, and what is not as in the defaults."""
+    return runs_table(runs_there(stage.run.root.resolve().parent))
+
+
 def runs(stage: CompareStage) -> list[str]:
-    """Folders or names of the runs to compare: those of the parameters, else this run alone."""
-    return split_list(stage.params.runs) or [str(stage.run.root)]
+    """Folders or names of the runs to compare: those of the parameters, else the default run and this or the newest other."""
+    root = stage.run.root.resolve()
+    return split_list(stage.params.runs) or default_pair(root.parent, root.name) or [str(stage.run.root)]
 
 
 def compare(stage: CompareStage) -> dict[str, Any]:
@@ -42,21 +50,6 @@ def sweep_map(stage: CompareStage) -> tuple[Grid, list[Effect]] | None:
     if not found:
         raise Timer1Error(f"compare.sweep_pairs {stage.params.sweep_pairs!r}: no such rows; there are {', '.join(grid.ways)}")
     return grid, found
-
-
-def by_run(value: dict[str, Any], measure: str) -> dict[str, dict[str, Any]]:
-    """{run: {split: scores}} of the splits that have a measure, for `view.figures.by_group`."""
-    table: dict[str, dict[str, Any]] = {}
-    for split, part in value["splits"].items():
-        for row in part["rows"]:
-            if row.get(measure) is not None:
-                table.setdefault(f"{row['run']} ({row['checkpoint']})", {})[split] = row
-    return table
-
-
-def types(value: dict[str, Any], split: str) -> dict[str, dict[str, Any]]:
-    """{run: {query type: scores}} of one grounding split."""
-    return {row["run"]: row.get("by_type", {}) for row in value["splits"][split]["rows"]}
 
 
 def published(stage: CompareStage, value: dict[str, Any]) -> list[dict[str, Any]]:

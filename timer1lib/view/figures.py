@@ -9,9 +9,11 @@ import base64
 import gzip
 import itertools
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -40,15 +42,34 @@ def _macros() -> Any:
 
 
 def loader_html() -> Markup:
-    """A script with plotly.js (1.9 MB compressed) that later figures on the page wait for."""
-    return Markup(_macros().loader(_packed_plotly()))
+    """Style of figures, and a script with plotly.js (1.9 MB compressed) that later figures on the page wait for."""
+    return Markup(_macros().loader(_packed_plotly(), Markup(json.dumps(CSS.read_text()))))
 
 
-def figure_html(fig: go.Figure, label: str = "") -> Markup:
-    """The figure's place on the page and a script that draws it once `loader_html`'s script has run."""
-    title = label or str(getattr(fig.layout.title, "text", "") or "figure")
+CSS = Path(__file__).with_name("figures.css")
+"""Text and error bars in the colours of the page, light or dark, which a figure's own data cannot know."""
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "displayModeBar": "hover",
+    "responsive": True,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "modeBarButtonsToRemove": ["sendChartToCloud", "sendDataToCloud", "select2d", "lasso2d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "svg"},
+}
+"""How figures behave in a notebook: tools on hover alone, an SVG from the camera, and nothing that sends data anywhere."""
+
+
+def figure_html(fig: go.Figure, label: str = "", tools: bool = False) -> Markup:
+    """The figure's place on the page and a script that draws it once `loader_html`'s script has run.
+
+    `tools`: with plotly's buttons while the pointer is over it; a report has none.
+    """
+    title = label or str(getattr(fig.layout.title, "text", "") or "figure").replace("<br>", " ")
     data = str(fig.to_json()).replace("</", "<\\/").replace("<!--", "<\\!--")
-    return Markup(_macros().figure(f"t1-figure-{next(_numbers)}", title, int(fig.layout.height or 360), Markup(data)))
+    config = Markup(json.dumps(CONFIG if tools else {**CONFIG, "displayModeBar": False}))
+    return Markup(_macros().figure(f"t1-figure-{next(_numbers)}", title, int(fig.layout.height or 360), Markup(data), config))
 
 
 def needs_loader() -> bool:
@@ -64,8 +85,8 @@ def needs_loader() -> bool:
     return cell is not None and cell == _first_cell["cell"]
 
 
-INK = "#767d88"
-"""Text colour that is readable on a light and on a dark page."""
+INK = "#6f7681"
+"""Text colour where `CSS` does not reach, as in a saved SVG: 4.5:1 on white."""
 GRID = "rgba(128,132,140,0.22)"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#8a6fd1")
 SHAPES = {"diagonal": "/", "back": "\\", "dots": ".", "vertical": "|", "cross": "x", "solid": ""}
@@ -79,52 +100,67 @@ TEMPLATE = go.layout.Template(
         "colorway": list(COLOURS),
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        "title": {"x": 0.004, "xref": "container", "y": 0.98, "yanchor": "top", "font": {"size": 15}},
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        "margin": {"l": 56, "r": 16, "t": 44, "b": 48},
-        "hoverlabel": {"font": {"size": 12}},
+        "title": {"x": 0.004, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 8, "b": 10},
+                  "automargin": True, "font": {"size": 15}},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        "modebar": {"orientation": "v"},
+        "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+        "hoverlabel": {"font": {"size": 12, "color": "#14171c"}, "bgcolor": "#ffffff"},
         "bargap": 0.25,
     }
-)
+)  # fmt: skip
+WRAPPED = 40
+"""Letters of a title's line: it fits a figure of 330 pixels."""
 
 
 def figure(title: str, x: str, y: str, height: int = 340) -> go.Figure:
     """An empty figure in the common look; `x` and `y` are the axes' titles, with units."""
-    empty = go.Figure(layout={"template": TEMPLATE, "title": {"text": title}, "height": height})
+    lines = textwrap.wrap(title, WRAPPED)
+    empty = go.Figure(
+        layout={"template": TEMPLATE, "title": {"text": "<br>".join(lines)}, "height": height + 20 * len(lines[1:])}
+    )
     return empty.update_xaxes(title_text=x).update_yaxes(title_text=y)
 
 
 def _legend(fig: go.Figure, on: bool = True) -> go.Figure:
-    """Legend between title and plot, with room for it; none where there is nothing to tell apart."""
-    return fig.update_layout(showlegend=on, margin_t=72 if on else 44)
+    """Legend under the plot; none where there is nothing to tell apart."""
+    return fig.update_layout(showlegend=on)
 
 
 def show(fig: go.Figure) -> None:
     """Display a figure so that it is drawn in JupyterLab and still there in the notebook's HTML export.
 
     JupyterLab takes plotly's own MIME type. nbconvert drops that one, so HTML comes along: plotly.js, compressed,
-    with the first figure of a notebook, and with every figure its data.
+    with the first figure of a notebook, and with every figure its data. The style for JupyterLab comes as an output of its own.
     """
     from IPython import display as notebook
 
-    html = (loader_html() if needs_loader() else Markup()) + figure_html(fig)
-    drawn = json.loads(str(fig.to_json())) | {"config": {"displaylogo": False, "responsive": True}}
-    bundle = {"application/vnd.plotly.v1+json": drawn, "text/html": str(html)}
     publish: Any = notebook.display
-    publish(bundle, raw=True)
+    html = figure_html(fig, tools=True)
+    if needs_loader():
+        publish({"text/html": str(_macros().style(Markup(json.dumps(CSS.read_text()))))}, raw=True)
+        html = loader_html() + html
+    drawn = json.loads(str(fig.to_json())) | {"config": CONFIG}
+    publish({"application/vnd.plotly.v1+json": drawn, "text/html": str(html)}, raw=True)
 
 
-def training_curve(rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str, y: str, smooth: int = 5) -> go.Figure:
-    """Values over steps: thin as logged, thick as a running mean over `smooth` rows. Absent names are left out."""
+def training_curve(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Mapping[str, str], title: str, y: str, smooth: int = 5
+) -> go.Figure:
+    """Values over steps: thin as logged, thick as a running mean over `smooth` rows. Absent names are left out.
+
+    `names`: fields of the rows, or {field: what it is called}.
+    """
     fig = figure(title, "step", y)
-    present = [name for name in names if any(isinstance(row.get(name), (int, float)) for row in rows)]
+    called = names if isinstance(names, Mapping) else {name: name for name in names}
+    present = [name for name in called if any(isinstance(row.get(name), (int, float)) for row in rows)]
     for i, name in enumerate(present):
         points = [(row["step"], float(row[name])) for row in rows if isinstance(row.get(name), (int, float)) and "step" in row]
         steps, values = [p[0] for p in points], [p[1] for p in points]
         colour = COLOURS[i % len(COLOURS)]
         thin, thick = {"color": colour, "width": 1}, {"color": colour, "width": 2.6, "dash": ("solid", "dot", "dash")[i % 3]}
         fig.add_scatter(x=steps, y=values, mode="lines", line=thin, opacity=0.35, showlegend=False, hoverinfo="skip")
-        fig.add_scatter(x=steps, y=_running_mean(values, smooth), mode="lines", name=name, line=thick)
+        fig.add_scatter(x=steps, y=_running_mean(values, smooth), mode="lines", name=called[name], line=thick)
     return _legend(fig, len(present) > 1)
 
 
@@ -146,7 +182,7 @@ def iou_histogram(ious: Mapping[str, Sequence[float]], title: str = "How far off
 
 def by_group(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str = "R1@0.5", title: str = "") -> go.Figure:
     """Bars of a metric (percent) by group, with intervals where given. `groups`: {checkpoint: {group: {metric: value}}}."""
-    fig = figure(title or f"{metric} by group", f"{metric}, %", "", 360)
+    fig = figure(title or f"{metric} by group", f"{metric}, %", "", 390)
     for name, style in styles(list(groups)).items():
         rows = {group: row for group, row in groups[name].items() if isinstance(row.get(metric), (int, float))}
         values = [float(row[metric]) for row in rows.values()]
@@ -156,20 +192,47 @@ def by_group(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str 
         marker = _filled(style.colour, SHAPES[style.pattern])
         fig.add_bar(y=labels, x=values, name=name, orientation="h", marker=marker, error_x=errors)
     longest = max((len(rows) for rows in groups.values()), default=1)
-    fig.update_layout(height=140 + longest * (10 + 13 * max(1, len(groups))), legend_traceorder="normal")
+    fig.update_layout(height=fig.layout.height - 240 + longest * (12 + 14 * max(1, len(groups))), legend_traceorder="normal")
     return _legend(fig, len(groups) > 1).update_yaxes(autorange="reversed", showgrid=False).update_xaxes(rangemode="tozero")
+
+
+def forest(paired: Mapping[str, Any], title: str) -> go.Figure | None:
+    """Paired differences of mIoU (accuracy for questions) in points, each with its interval; None where there is none.
+
+    `paired`: {"a → b": {metric: {difference, interval}}}.
+    """
+    found = [
+        (name, by[key]) for name, by in paired.items() for key in [next((k for k in ("mIoU", "accuracy") if k in by), "")] if key
+    ]
+    rows = [(name, row["difference"], row["interval"]) for name, row in found if row.get("interval")]
+    if not rows:
+        return None
+    fig = figure(f"{title}: paired difference, 95% interval", "points (right: the second is better)", "", 170 + 30 * len(rows))
+    clear = [not low <= 0 <= high for _, _, (low, high) in rows]
+    colours = [
+        COLOURS[0] if sure and value > 0 else COLOURS[1] if sure else "#8a919c"
+        for sure, (_, value, _) in zip(clear, rows, strict=True)
+    ]
+    symbols = ["circle" if sure else "circle-open" for sure in clear]
+    error = _whiskers([value for _, value, _ in rows], [ends for *_, ends in rows])
+    marker = {"color": colours, "symbol": symbols, "size": 10}
+    fig.add_scatter(
+        x=[value for _, value, _ in rows], y=[name for name, *_ in rows], mode="markers", marker=marker, error_x=error
+    )
+    fig.add_vline(x=0, line={"color": "#8a919c", "dash": "dot"})
+    return _legend(fig, False).update_yaxes(autorange="reversed", showgrid=False)
 
 
 def _whiskers(values: Sequence[float], ends: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Error bars from each value's interval."""
     over = [high - value for value, (_, high) in zip(values, ends, strict=True)]
     under = [value - low for value, (low, _) in zip(values, ends, strict=True)]
-    return {"type": "data", "array": over, "arrayminus": under, "thickness": 1}
+    return {"type": "data", "array": over, "arrayminus": under, "thickness": 2, "width": 4, "color": "#14171c"}
 
 
 def _filled(colour: str | Sequence[str], shape: str) -> dict[str, Any]:
     """A bar's fill (or each bar's): the colour, with a pattern over it for those who see no colours."""
-    pattern = {"shape": shape, "bgcolor": colour, "fgcolor": "rgba(0,0,0,0.4)", "size": 6}
+    pattern = {"shape": shape, "bgcolor": colour, "fgcolor": "rgba(0,0,0,0.28)", "size": 7, "solidity": 0.2}
     return {"color": colour, "line": {"width": 0}, "pattern": pattern}
 
 
@@ -225,7 +288,7 @@ def coverage_figure(reports: Reports) -> go.Figure:
         fig.add_heatmap(z=report["cells"], x=axis, y=axis, colorscale="Viridis", showscale=False, row=1, col=i)
         fig.update_xaxes(title_text="centre, % of the video", row=1, col=i)
     fig.update_yaxes(title_text="length, % of the video", row=1, col=1)
-    return fig.update_layout(template=TEMPLATE, height=370, title="Where the windows are", margin_t=84)
+    return fig.update_layout(template=TEMPLATE, height=370, title="Where the windows are")
 
 
 def length_figure(reports: Reports) -> go.Figure:
@@ -307,3 +370,21 @@ def spread_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     x, y = [row["iou"] for row in known], [row["reward_std"] for row in known]
     marker = {"color": COLOURS[0], "size": 7, "opacity": 0.6}
     return fig.add_scatter(x=x, y=y, mode="markers", text=[row["id"] for row in known], marker=marker)
+
+
+def clock_figure(report: Mapping[str, Any]) -> go.Figure:
+    """What `inference.clock_report` found: told over true time, the line where they agree, and below it each frame's error."""
+    true, told = ([row[name] for row in report["frames"]] for name in ("true_s", "told_s"))
+    fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.06)
+    end, dots = max([*true, *told]), {"color": INK, "dash": "dot"}
+    fig.add_scatter(x=[0, end], y=[0, end], mode="lines", name="told = true", line=dots, row=1, col=1)
+    hover, marker = [f"position {row['position']}" for row in report["frames"]], {"color": COLOURS[0], "size": 7}
+    fig.add_scatter(x=true, y=told, mode="markers", name="frame", text=hover, marker=marker, row=1, col=1)
+    errors = [row["told_s"] - row["true_s"] for row in report["frames"]]
+    fig.add_bar(x=true, y=errors, name="error", marker_color=COLOURS[1], row=2, col=1)
+    for sign in (1, -1):
+        fig.add_hline(y=sign * report["limit_s"], line=dots, row=2, col=1)
+    fig.update_yaxes(title="told, s", row=1, col=1).update_yaxes(title="told - true, s", row=2, col=1)
+    fig.update_xaxes(title="true time of the frame, s", row=2, col=1)
+    title = f"What the model is told about time: largest error {report['max_error_s']:.2f} s"
+    return fig.update_layout(title="<br>".join(textwrap.wrap(title, WRAPPED)), height=480, template=TEMPLATE)
