@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "timer1lib"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("errors", "schema", "spans", "files", "processes", "progress", "weak"),
+    ("errors", "extras", "schema", "spans", "files", "processes", "progress", "weak"),
     ("ideas", "forms"),
     ("rewards", "rules"),
     ("params",),
@@ -33,7 +33,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("view",),
     ("runs",),
     ("stages",),
-    ("rehearsal",),
+    ("rehearsal", "workbook"),
     ("cli",),
 ]
 """Lowest first. A module imports from its own floor and from lower ones."""

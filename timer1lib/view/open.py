@@ -155,9 +155,12 @@ def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[st
 
 
 def prepare(run: Given = None, predictions: Given = None, annotations: Given = None, videos: Given = None) -> Path:
-    """Write the copy of 06_inspect that belongs to the run (made first, for predictions from elsewhere); arguments and
-    errors as in `inspect`. Its path.
-    """
+    """Write the copy of 06_inspect that belongs to the run; arguments and errors as in `inspect`. Its path."""
+    return write_copy(run_to_inspect(run, predictions, annotations, videos))
+
+
+def run_to_inspect(run: Given = None, predictions: Given = None, annotations: Given = None, videos: Given = None) -> RunFolder:
+    """The run that is looked at, made first for predictions from elsewhere; arguments and errors as in `inspect`."""
     elsewhere = (predictions, annotations, videos)
     if run is not None and elsewhere == (None, None, None):
         folder = RunFolder(find_run(run).resolve())
@@ -170,7 +173,7 @@ def prepare(run: Given = None, predictions: Given = None, annotations: Given = N
         folder = run_from_predictions(files[0], files[1], resolve(videos), root)
     else:
         raise Timer1Error("inspect what? Give a run, or --predictions with --annotations and --videos")
-    return write_copy(folder)
+    return folder
 
 
 def write_copy(run: RunFolder) -> Path:

@@ -29,7 +29,7 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.view import figures, templates
 from timer1lib.view.figures import figure_html, loader_html
 from timer1lib.view.items import Item, load_items, styles
-from timer1lib.view.scrubber import static_item
+from timer1lib.view.static_view import static_item
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import base64
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,14 +13,13 @@ from typing import Any
 
 import anywidget
 import traitlets
-from markupsafe import Markup
 
 from timer1lib.data.notes import LABELS, Note, notes_by_sample, save_note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item, payload
 from timer1lib.view.playable import pictures
-from timer1lib.view.static_view import item_html
+from timer1lib.view.static_view import static_item
 
 HERE = Path(__file__).parent
 KEPT_IN_MEMORY = 8
@@ -184,12 +182,3 @@ class SegmentScrubber(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return {**data, "text/html": self.static_html()}, metadata
-
-
-def static_item(run: RunFolder, entry: Item, cache: Path, max_bytes: int = 12_000_000) -> Markup:
-    """An item as HTML with thumbnails; one line says why where its video cannot be shown."""
-    try:
-        _, picture = pictures(run, entry.sample, cache, entry.duration, max_bytes)
-    except Timer1Error as error:
-        return item_html(entry, without=str(error))
-    return item_html(entry, "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode())
