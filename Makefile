@@ -25,7 +25,7 @@ params: install  ## write the notebooks' parameter cells from the models and par
 	$(BIN)/python -m timer1lib.params.cells
 
 docs: dev  ## the documentation as a site in outputs/site, with the notebooks of outputs/tiny as they ran
-	$(BIN)/mkdocs build --strict --quiet --site-dir outputs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: install  ## the wheel and the source archive, in outputs/dist
 	$(BIN)/python -m hatchling build --directory outputs/dist

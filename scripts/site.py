@@ -9,21 +9,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Of the project's folder, and what each is called in the site."""
-RUN = ROOT / "outputs" / "tiny" / "notebooks"
+RUN = ROOT / "outputs" / "tiny"
 
 
 def notebooks() -> dict[str, Path]:
-    """{name in the site: file}, in order."""
-    found = {}
-    for source in sorted((ROOT / "notebooks").glob("0*.ipynb")):
-        ran = RUN / source.name
-        found[f"notebooks/{source.name}"] = ran if ran.is_file() else source
-    return found
+    """{path of a notebook: the folder that it is taken from}, in order."""
+    names = [f"notebooks/{source.name}" for source in sorted((ROOT / "notebooks").glob("0*.ipynb"))]
+    return {name: RUN if (RUN / name).is_file() else ROOT for name in names}
 
 
 def on_config(config: Any) -> Any:
@@ -34,6 +32,7 @@ def on_config(config: Any) -> Any:
     return config
 
 
+@event_priority(100)  # before the plugin that turns notebooks into pages
 def on_files(files: Files, config: Any) -> Files:
     """Bring in what lies outside docs/."""
     for source, name in PAGES.items():
@@ -41,6 +40,6 @@ def on_files(files: Files, config: Any) -> Files:
         for other, page in PAGES.items():
             text = text.replace(f"]({other})", f"]({page})")
         files.append(File.generated(config, name, content=text))
-    for name, path in notebooks().items():
-        files.append(File.generated(config, name, content=path.read_text()))
+    for name, folder in notebooks().items():
+        files.append(File(name, str(folder), config["site_dir"], config["use_directory_urls"]))
     return files
