@@ -44,6 +44,8 @@ _LAUNCH = (
 )
 _BEFORE_IMPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """No thread of a library that asks the network or keeps house in the background, where a person did not set them otherwise."""
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_TOP_PAD_": str(64 << 20)}
+"""glibc keeps what a rank frees (up to a GiB of it): pages that went back after every tensor would be zeroed anew for the next."""
 _START_SECONDS = 60.0
 _ENDING_SECONDS = 10.0
 """How long this machine's ranks may take to end after another machine's have."""
@@ -264,7 +266,7 @@ def start_server(threads: int = 0) -> subprocess.Popen[bytes]:
     address = f"@{name}" if sys.platform == "linux" else f"{tempfile.mkdtemp(prefix='timer1-')}/{name[-8:]}"
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-m", "timer1lib.workers.server", address, str(os.getpid()), *IMPORTS]
-    environment = {**_BEFORE_IMPORTS, **_environment()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment = {**_BEFORE_IMPORTS, **_KEEP_MEMORY, **_environment()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     os.environ[SERVER_VARIABLE] = address
     return subprocess.Popen(command, start_new_session=True, env=environment, **quiet)  # type: ignore[call-overload,no-any-return]
 
