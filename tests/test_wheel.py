@@ -133,6 +133,8 @@ def test_the_core_needs_neither_torch_nor_jupyter(book: Path, timer1: Timer1) ->
     shutil.copytree(run.root, book / "outputs" / "again")
     compared = timer1("compare", "seen", "again", cwd=book, without=light)
     assert compared.returncode == 0, compared.stderr
+    tried = timer1("preview", "seen", "tiou:1.0", "--json", cwd=book, without=light)
+    assert tried.returncode == 0, tried.stderr
     looked = timer1("inspect", "seen", cwd=book, without=light)
     assert looked.returncode == 0, looked.stderr
     assert "timer1lib[lab]" in looked.stdout

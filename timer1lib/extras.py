@@ -38,6 +38,8 @@ def need(extra: str, who: str) -> None:
 def how_to_get(module: str) -> str:
     """The command that installs a missing module, by the extra that brings it, or by its own name."""
     top = module.partition(".")[0]
+    if top in ("fcntl", "termios", "resource"):
+        return "it is part of Linux and macOS; on Windows, use WSL"
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
     return _install(extra) if extra else f"pip install {top}"
 
