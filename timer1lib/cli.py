@@ -200,7 +200,7 @@ def upgrade(
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not yes
     for change in workbook.changes(folder):
         sys.stdout.write(f"{change}\n")
-        if yes or (asks and input(f"take {change.name}? [y/N] ").strip().lower() in ("y", "yes")):
+        if yes or (asks and _agrees(f"take {change.name}? [y/N] ")):
             taken += 1
             if said := workbook.take(folder, change):
                 sys.stdout.write(f"{said}\n")
@@ -576,6 +576,14 @@ def pretrain(
     recipe = Recipe(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
     folder = train(out_dir, recipe, Mix(hardest=hardest), family, hidden, layers, not positions)
     return Outcome(f"{folder}: trained for {steps} steps; its training.json says how")
+
+
+def _agrees(question: str) -> bool:
+    """What a person at the terminal answers; no where they close it."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _numbers(text: str, name: str) -> list[int]:
