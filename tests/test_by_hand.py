@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from timer1lib.errors import Timer1Error
-from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
+from timer1lib.params.cells import notebooks
+from timer1lib.params.sections import SECTIONS, Params
 from timer1lib.runs.graph import find_stage
 from timer1lib.runs.keys import stage_parameters
 from timer1lib.runs.runner import run
@@ -35,6 +37,7 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
             "difficulty": {"rule": "uniform", "n": 4, "low": 0.0, "rollouts": 0},
             "grpo": {
                 "epochs": 1, "steps_per_epoch": 1, "prompts_per_step": 1, "num_generations": 2, "max_completion_length": 8,
+                "log_rollouts_every": 1,
             },
             "evaluate": {"checkpoints": "grpo", "splits": "test_id", "max_new_tokens": 4, "perturb": "", "resamples": 100},
         }
@@ -43,14 +46,15 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
 
 def run_all(root: Path, section: str, params: Params, **changes: Any) -> dict[str, Any]:
     """The cells of the real notebook one after the other, its parameters replaced, as a person's Run All does it."""
-    path = ROOT / "notebooks" / f"{NOTEBOOKS[list(SECTIONS).index(section)]}.ipynb"
+    path = ROOT / "notebooks" / f"{notebooks()[section]}.ipynb"
     names: dict[str, Any] = {"display": lambda *_: None}
     with contextlib.chdir(ROOT):
         for cell in json.loads(path.read_text())["cells"]:
             if cell["cell_type"] == "code":
                 exec("".join(cell["source"]), names)
                 if "parameters" in cell["metadata"].get("tags", []):
-                    names |= {"run_dir": str(root), **stage_parameters(params, find_stage(section)), **changes}
+                    given = stage_parameters(params, find_stage(section)) if section in SECTIONS else {}
+                    names |= {"run_dir": str(root), **given, **changes}
     return names
 
 
@@ -88,6 +92,35 @@ def test_run_all_on_a_finished_stage_shows_it_and_writes_nothing(params: Params,
         if section == "evaluate":
             assert names["metrics"] == json.loads((made / "metrics.json").read_text())
         assert tree(made) == before, section
+
+
+def test_an_idea_is_tried_beside_the_run_and_never_in_it(params: Params, made: Path) -> None:
+    """08 on that run: both variants trained and compared, the same one not twice, and the run's bytes as they were."""
+    run(params, until="05", out=made, report=False)  # writes params.yaml, and runs nothing
+    before = tree(made)
+    given: dict[str, Any] = {"steps": 1, "samples": 3, "split": "test_id", "seeds": "0, 1"}
+    names = run_all(made, "idea", params, **given)
+    assert tree(made) == before
+    beside = made.with_name("by-hand_idea")
+    assert sorted(json.loads((beside / "idea.json").read_text())) == ["default_s0", "default_s1", "edge_s0", "edge_s1"]
+    logs = sorted(beside.glob("trainings/*/logs/grpo.jsonl"))
+    assert len(logs) == 4
+    order = [[row["id"] for row in map(json.loads, (log.parent / "rollouts.jsonl").read_text().splitlines())] for log in logs]
+    assert order[0] == order[2]
+    assert order[1] == order[3], "the same samples in the same order, whatever the reward"
+    table = names["idea"].difference(names["trial"], "default", "edge")
+    asked = len(names["trial"].samples)
+    scores = [json.loads(line) for line in (beside / "predictions" / "edge_s0.test_id.jsonl").read_text().splitlines()]
+    assert len(scores) == asked
+    assert f"{asked} questions of test_id, 1 steps, 2 seeds" in table.title
+    written = yaml.safe_load((beside / "edge.yaml").read_text())
+    assert written["grpo"]["rewards"].endswith("ideas/edge.py:edge:1.0, format:1.0")
+    assert Params.model_validate(written).shared.frames == params.shared.frames
+    stood = {log: log.stat().st_mtime_ns for log in logs}
+    run_all(made, "idea", params, **given)
+    assert {log: log.stat().st_mtime_ns for log in sorted(beside.glob("trainings/*/logs/grpo.jsonl"))} == stood
+    with pytest.raises(Timer1Error, match="variant 'other_s0' has not been trained"):
+        names["idea"].difference(names["trial"], "default", "other")
 
 
 def test_other_settings_are_refused_and_replace_with_overwrite(params: Params, made: Path) -> None:

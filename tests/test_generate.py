@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -158,6 +159,48 @@ def test_a_video_is_decoded_processed_and_encoded_once(
     ask(model, samples, videos, shared, tmp_path / "p.jsonl", batch_size=4)
     assert askers[0].features.computed == 5
     assert askers[0].encoder.whole == 6  # once a video, and once more to prove that the short way is the same
+
+
+def test_kept_answers_are_taken_by_the_same_weights_films_and_settings_alone(
+    model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    original = generate._Asker.ask
+
+    def spy(self: Any, batch: Any, seed: int) -> Any:
+        asked.extend(s.id for s in batch)
+        return original(self, batch, seed)
+
+    monkeypatch.setattr(generate._Asker, "ask", spy)
+    films = tmp_path / "films"
+    shutil.copytree(videos, films)
+    folder = Path(shared.cache_dir) / "answers"
+
+    def again(name: str, kept: list[Sample] = samples, settings: SharedParams = shared, **options: Any) -> int:
+        """How many are asked."""
+        asked.clear()
+        given = ask(model, kept, films, settings, tmp_path / f"{name}.jsonl", **{"keep": True, **options})
+        assert [a.id for a in given] == [s.id for s in kept]
+        return len(asked)
+
+    assert again("plain", keep=False) == len(samples)
+    assert not folder.exists()
+    assert again("first") == len(samples)
+    assert again("second", settings=shared.model_copy(update={"seed": 9})) == 0
+    assert (tmp_path / "second.jsonl").read_bytes() == (tmp_path / "first.jsonl").read_bytes()
+    assert read_json(tmp_path / "second.meta.json") == read_json(tmp_path / "plain.meta.json")
+    assert again("fewer", samples[:-1]) == len(samples) - 1, "a file is taken whole or not at all"
+    assert again("longer", max_new_tokens=9) == len(samples)
+    assert again("sampled", temperature=1.0) == len(samples)
+    assert len(list(folder.iterdir())) == 3
+    shutil.copy(films / "v1.mp4", films / "v0.mp4")
+    assert again("film") == len(samples), "another film under the same name"
+    (films / "v0.mp4").unlink()
+    assert again("gone") == len(samples)
+    assert len(list(folder.iterdir())) == 4, "answers that failed are not kept"
+    assert again("gone again") == len(samples)
+    shutil.copy(videos / "v0.mp4", films / "v0.mp4")
+    assert again("as it was") == 0
 
 
 class Killed(BaseException):

@@ -15,8 +15,9 @@ import pytest
 
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json
+from timer1lib.inference.ledger import Ledger
 from timer1lib.runfolder import RunFolder
-from timer1lib.stages import evaluate, open_stage
+from timer1lib.stages import evaluate, open_stage, work
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -108,7 +109,7 @@ evaluate.answer(open_stage("evaluate", json.loads(sys.argv[1])))
 
 def test_killed_and_run_again_ends_in_the_same_numbers(prepared: Path, whole: tuple[Path, dict[str, Any]]) -> None:
     run = copied(prepared, prepared / "killed")
-    given = parameters(prepared, run)
+    given = parameters(prepared, run, cache_dir=str(prepared / "own"))  # where nobody has asked the base yet
     done = subprocess.run(
         [sys.executable, "-c", KILLED, json.dumps(given)], cwd=ROOT, capture_output=True, timeout=120, check=False
     )
@@ -121,6 +122,30 @@ def test_killed_and_run_again_ends_in_the_same_numbers(prepared: Path, whole: tu
     stage.finish()
     assert (run / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
     assert not list((run / "predictions").glob("**/*.part.jsonl"))
+
+
+def test_another_seed_does_not_ask_the_base_again(
+    prepared: Path, whole: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    original = Ledger.add
+
+    def add(self: Ledger, answers: Any) -> None:
+        asked.append(self.path.name)
+        original(self, answers)
+
+    monkeypatch.setattr(Ledger, "add", add)
+    monkeypatch.setattr(work, "carry_out", lambda job, folder, nodes: work.perform(job))
+    run = copied(prepared, prepared / "seed")
+    stage = open_stage("evaluate", parameters(prepared, run, seed=7))
+    evaluate.answer(stage)
+    assert set(asked) == {"sft.test_id.jsonl", "sft.qa_short.jsonl"}
+    files = list((whole[0] / "predictions").glob("**/base.*.jsonl"))
+    assert len(files) == 4, "plain, swapped, shuffled, and questions"
+    for path in files:
+        same = stage.run.at("predictions") / path.relative_to(whole[0] / "predictions")
+        assert same.read_bytes() == path.read_bytes()
+        assert same.with_suffix(".meta.json").is_file()
 
 
 def test_shards_of_two_machines_join(prepared: Path, whole: tuple[Path, dict[str, Any]]) -> None:

@@ -304,21 +304,26 @@ def test_a_cell_is_plain_assignments_that_read_back(section: str, name: str) -> 
     params = Params()
     source = cells.cell_source(params, section)
     found = {}
-    for line, node in zip(source.splitlines(), ast.parse(source).body, strict=True):
+    assert max(map(len, source.splitlines())) <= cells.WIDTH
+    lines = [line for line in source.splitlines() if not line.startswith("# ")]
+    for line, node in zip(lines, ast.parse(source).body, strict=True):
         assert isinstance(node, ast.AnnAssign)
         assert isinstance(node.target, ast.Name)
         assert node.value is not None
         assert isinstance(node.annotation, ast.Name)
         found[node.target.id] = ast.literal_eval(node.value)
         assert type(found[node.target.id]).__name__ == node.annotation.id
-        assert "  # " in line
+        above = source.splitlines()[source.splitlines().index(line) - 1]
+        assert "  # " in line or above.startswith("# "), f"{line}: no help"
     assert found.pop("run_dir") == "outputs/tiny"
     shared = {key: value for key, value in params.shared.model_dump().items() if key in SHARED_READ[section]}
     own = {"overwrite": False} if section not in ("inspect", "compare") else {}
-    assert found == {**own, **shared, **getattr(params, section).model_dump()}
+    mine = getattr(params, section).model_dump()
+    assert found == {**own, **shared, **mine}
+    assert list(found)[: len(mine)] == list(mine), "own parameters stand first"
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", cells.notebooks().values())
 def test_notebooks_hold_their_parameters_cell(name: str) -> None:
     path = ROOT / "notebooks" / f"{name}.ipynb"
     section = name.partition("_")[2]
@@ -327,10 +332,12 @@ def test_notebooks_hold_their_parameters_cell(name: str) -> None:
     assert cells.current_source(notebook) == expected, "run `make params`"
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert "parameters" in code[0]["metadata"].get("tags", []), "the parameters cell is the first code cell"
-    assert f'open_stage("{section}", globals())' in "".join(code[1]["source"])
-    assert len(code) <= 15
+    assert code[0]["metadata"]["jupyter"] == {"source_hidden": True}, "JupyterLab shows it collapsed"
+    opened = "open_trial(globals())" if section == "idea" else f'open_stage("{section}", globals())'
+    assert opened in "".join(code[1]["source"])
+    assert len(code) <= 20
     for cell in code[1:]:
-        assert len("".join(cell["source"]).splitlines()) <= 10
+        assert len("".join(cell["source"]).splitlines()) <= 12
         assert cell["outputs"] == []
         assert cell["execution_count"] is None
 
@@ -354,12 +361,12 @@ def test_papermill_can_inspect_a_cell(tmp_path: Path) -> None:
 def test_writing_cells_changes_only_what_is_out_of_date(tmp_path: Path) -> None:
     prose = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["# Title"]}
     code = {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": None, "outputs": [], "source": ["x = 1"]}
-    for name in NOTEBOOKS:
+    for name in cells.notebooks().values():
         (tmp_path / f"{name}.ipynb").write_text(
             json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [prose, code]})
         )
-    assert len(cells.outdated(tmp_path, Params())) == 7
-    assert len(cells.rewrite(tmp_path, Params())) == 7
+    assert len(cells.outdated(tmp_path, Params())) == 8
+    assert len(cells.rewrite(tmp_path, Params())) == 8
     assert cells.outdated(tmp_path, Params()) == []
     assert cells.rewrite(tmp_path, Params()) == []
     notebook = json.loads((tmp_path / "02_sft.ipynb").read_text())

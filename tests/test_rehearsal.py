@@ -94,6 +94,9 @@ def test_every_recipe_rehearses(path: Path, tmp_path: Path, here: None) -> None:
     recipe, before = load_params(path), outputs()
     done = rehearse(recipe, out=tmp_path / "run", rows=3)
     assert [stage["how"] for stage in done.stages.values()] == ["ran"] * 7
+    executed = [json.loads(path.read_text()) for path in sorted((done.root / "notebooks").glob("0*.ipynb"))]
+    said = [out for notebook in executed for cell in notebook["cells"] for out in cell.get("outputs", ())]
+    assert [out["text"] for out in said if out.get("name") == "stderr"] == [], "stderr is shown in red"
     assert outputs() == before
     used = load_params(done.root / "params.yaml")
     differs = {

@@ -18,7 +18,7 @@ from timer1lib.params.load import validated
 from timer1lib.params.sections import CurateParams, SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
-from timer1lib.stages import Stage, curate
+from timer1lib.stages import Stage, curate, evaluate, open_stage
 
 
 def film(path: Path, seconds: float, shade: int) -> None:
@@ -91,6 +91,21 @@ def test_files_are_audited_repaired_and_written(tmp_path: Path, data: Path) -> N
     assert told["rows"] == 2
     rows = list(read_jsonl(run.data("cold_start")))
     assert rows[1]["completion"] == "<think>seen from 6.0 to 10.0</think><answer>6.0 to 10.0</answer>"
+
+
+def test_a_part_of_what_is_trained_on_can_be_asked_about_too(tmp_path: Path, data: Path) -> None:
+    opened = stage(tmp_path, **files(data, seen_videos=1))
+    sources = curate.gather(opened)
+    splits = curate.write_splits(opened, sources, curate.audit(opened, sources))
+    assert list(splits) == ["train", "charades"]
+    assert [s.id for s in opened.run.read_samples("seen")] == ["a"]
+    assert [s.id for s in opened.run.read_samples("train")] == ["a", "b"], "it is taken from nothing"
+    assert opened.run.splits()["seen"] == {"kind": "grounding", "n": 1}
+    assert list(evaluate.splits(open_stage("evaluate", {"run_dir": str(opened.run.root)}))) == ["charades", "seen"]
+    clash = stage(tmp_path / "b", **files(data, seen_videos=1, test_files=f"seen={data / 'bench.jsonl'}"))
+    sources = curate.gather(clash)
+    with pytest.raises(Timer1Error, match="a test set has that name"):
+        curate.write_splits(clash, sources, curate.audit(clash, sources))
 
 
 def test_a_run_that_only_tests_has_no_training_pool(tmp_path: Path, data: Path) -> None:
@@ -236,12 +251,15 @@ def test_the_world_is_built_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
         }
 
     monkeypatch.setattr(world, "build_splits", build)
-    first, second, other = stage(tmp_path / "x"), stage(tmp_path / "x", on_past_end="keep"), stage(tmp_path / "x", train_videos=3)
+    first, second = stage(tmp_path / "x"), stage(tmp_path / "x", on_past_end="keep", train_videos=3, phrasings=12)
+    others = [stage(tmp_path / "x", **change) for change in ({"world_seed": 1}, {"look_alikes": 0.5}, {"pairs": 9})]
     sources = curate.gather(first)
     report = curate.audit(first, sources)
     assert report.rows == {"in": 2, "kept": 2, "repaired": 0, "dropped": 0}
     assert set(curate.write_splits(first, sources, report)) == {"train", "test_id"}
     curate.gather(second)
-    curate.gather(other)
-    assert asked[0][0] == asked[1][0] != asked[2][0]
+    for other in others:
+        curate.gather(other)
+    assert asked[0][0] == asked[1][0]  # the same films, fewer of them, asked about in other words
+    assert len({folder for folder, _ in asked}) == 4
     assert asked[0][1]["train_videos"] == 600

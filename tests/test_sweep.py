@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +14,7 @@ from stub_project import BODIES, make_project
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.pooled import means_table
+from timer1lib.files import atomic_write_json
 from timer1lib.params.sections import Params
 from timer1lib.runs import sweep as sweep_module
 from timer1lib.runs.graph import find_stage
@@ -53,6 +56,51 @@ def test_a_sweep_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: str)
         read_sweep(tmp_path / "s.yaml")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_a_row_may_stand_at_some_points_of_the_grid_alone(tmp_path: Path) -> None:
+    grid = {"curate.train_videos": [15, 600], "curate.phrasings": [2, 12]}
+    corners = [{"curate.train_videos": size, "curate.phrasings": wording} for size, wording in ((15, 2), (600, 12))]
+    rows = [{"name": "rl"}, {"name": "alone", "set": {"sft.enabled": False}, "at": corners}]
+    _, made = read_sweep(write_sweep(tmp_path, rows=rows, grid=grid, seeds=[0, 1]))
+    points = [(row.way, row.at["curate.train_videos"], row.at["curate.phrasings"], row.seed) for row in made]
+    everywhere = [("rl", size, wording, seed) for wording in (2, 12) for size in (15, 600) for seed in (0, 1)]
+    assert points == everywhere + [("alone", size, wording, seed) for size, wording in ((15, 2), (600, 12)) for seed in (0, 1)]
+    assert made[-1].name == "alone.phrasings=12.train_videos=600.s1"
+    assert (made[-1].params.curate.train_videos, made[-1].params.curate.phrasings) == (600, 12)
+    pairs = [["rl/base", "rl"], ["rl", "alone/base"]]
+    spec, _ = read_sweep(write_sweep(tmp_path, rows=rows, grid=grid, pairs=pairs))
+    names = [f"rl.phrasings={wording}.train_videos={size}" for wording in (2, 12) for size in (15, 600)]
+    both = [(name, name.replace("rl", "alone") + "/base") for name in (names[0], names[3])]
+    assert spec.pairs == [(f"{name}/base", name) for name in names] + both, "named at every point where both stand"
+    rows[1]["at"] = [{"curate.train_videos": 15}]
+    with pytest.raises(Timer1Error, match=r"row 'alone': at .*train_videos.* is no point of the grid"):
+        read_sweep(write_sweep(tmp_path, rows=rows, grid=grid))
+
+
+def test_a_sweep_says_first_how_long_it_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "_compare", lambda runs: ({"runs": runs}, "compared"))
+    project = counting_project(tmp_path / "p")
+    rows = [{"name": "a"}, {"name": "b", "set": {"sft.steps": 7}}]
+
+    def first_line(**tree: object) -> str:
+        stream = io.StringIO()
+        sweep(write_sweep(tmp_path, until="02", **tree), out=tmp_path / "out", project=project, stream=stream, jobs=1)
+        return stream.getvalue().splitlines()[0]
+
+    assert first_line(rows=rows[:1]) == "1 rows, 1 to run; none has finished yet that would tell how long they take"
+    assert first_line(rows=rows[:1], minutes=30) == "1 rows, all of them finished"
+    for stage, seconds in (("01_curate", 3600), ("02_sft", 7200)):
+        path = tmp_path / "out" / "a" / "stages" / f"{stage}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": seconds}))
+    # b shares a's 01 and needs a 02 of its own; c needs both
+    rows.append({"name": "c", "set": {"shared.frames": 9}})
+    told = "3 rows, 2 to run: about 5.0 hours with 1 at a time, by what finished stages took"
+    assert first_line(rows=rows, minutes=30) == told
+    (tmp_path / "out" / "a" / "stages" / "02_sft.json").unlink()
+    shutil.rmtree(tmp_path / "out" / "b")
+    shutil.rmtree(tmp_path / "out" / "c")
+    assert first_line(rows=rows, minutes=30).endswith("3 to run: about 1.5 hours with 1 at a time, at 30 minutes a row")
 
 
 def test_a_seed_that_a_row_sets_is_its_seed(tmp_path: Path) -> None:
@@ -111,8 +159,15 @@ def test_shared_stages_run_once_and_a_failed_row_leaves_the_others(tmp_path: Pat
     # Rows a and b are the same but for their name; c fails in 02.
     rows = [{"name": "a"}, {"name": "c", "set": {"shared.frames": 5}}, {"name": "b"}]
     path = write_sweep(tmp_path, rows=rows, until="02")
-    stream = io.StringIO()
-    result = sweep(path, out=tmp_path / "out", project=project, stream=stream)
+    stream, noted = io.StringIO(), []
+
+    def note(path: Path, value: dict[str, Any]) -> None:
+        if "unfinished" in value:
+            noted.append((sorted((row["name"] for row in value["rows"]), key="acb".index), value["unfinished"]))
+        atomic_write_json(path, value)
+
+    monkeypatch.setattr(sweep_module, "atomic_write_json", note)
+    result = sweep(path, out=tmp_path / "out", project=project, stream=stream, jobs=1)
     assert [row["error"] is None for row in result.rows] == [True, False, True]
     assert "02_sft, cell 3: ValueError: five frames" in result.rows[1]["error"]
     assert result.failed[0]["name"] == "c"
@@ -124,6 +179,8 @@ def test_shared_stages_run_once_and_a_failed_row_leaves_the_others(tmp_path: Pat
         assert (tmp_path / "out" / row / "checkpoints" / "sft" / "model.bin").read_text() == "sft of seed 0\n"
     written = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert written["rows"][1]["error"]
+    assert noted == [(["a"], 2), (["a", "c"], 1), (["a", "c", "b"], 0)], "what has ended can be read while the rest runs"
+    assert "unfinished" not in written
     assert [row["run"] for row in written["rows"]] == ["a", "c", "b"], "a moved sweep names its rows rightly"
     # Again: nothing that finished runs again, and the failed row is tried again.
     again = sweep(path, out=tmp_path / "out", project=project, stream=io.StringIO(), jobs=3)

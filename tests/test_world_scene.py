@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, islice, pairwise
 
 import numpy as np
 import pytest
@@ -11,10 +14,22 @@ import pytest
 from timer1lib.clock.told import seen
 from timer1lib.files import resolve
 from timer1lib.world.base import lessons as answers
-from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, PHRASES, POOL_PHRASES, TYPES, vocabulary
+from timer1lib.world.lexicon import (
+    COLOURS,
+    COMMON,
+    HELD_OUT,
+    MOST_PHRASINGS,
+    NEW_PHRASES,
+    PHRASES,
+    POOL_PHRASES,
+    SHAPES,
+    TYPES,
+    pool_phrases,
+    vocabulary,
+)
 from timer1lib.world.queries import Query, long_questions, pick_queries, scene_queries, short_questions
-from timer1lib.world.scene import Change, Person, Scene, Thing, sample_scene
-from timer1lib.world.splits import SPLITS, build_splits, scene_number, scene_samples, split_scenes
+from timer1lib.world.scene import Change, Look, Person, Scene, Thing, sample_scene
+from timer1lib.world.splits import NOVELTIES, SPLITS, Variety, build_splits, scene_number, scene_samples, split_scenes
 
 SCENES = [sample_scene(seed, difficulty) for seed in range(60) for difficulty in (0.0, 0.5, 1.0)]
 
@@ -111,6 +126,95 @@ def test_the_base_the_pool_and_the_far_test_share_no_phrasing() -> None:
     assert all(not a & b for a, b in combinations(tables, 2))
 
 
+def digest_of(name: str, videos: int = 60) -> str:
+    """Of a split's scenes and samples in three world seeds."""
+    found = hashlib.sha256()
+    for seed in (0, 100, 12345):
+        for scene in islice(split_scenes(SPLITS[name], seed), videos):
+            found.update(repr(scene).encode())
+            for sample in scene_samples(scene, name):
+                found.update(json.dumps(sample.to_json(), sort_keys=True).encode())
+    return found.hexdigest()[:16]
+
+
+def test_a_world_that_is_not_varied_is_the_one_that_it_always_was() -> None:
+    """Digests from before there was any variety to choose."""
+    assert {name: digest_of(name) for name in SPLITS if name not in NOVELTIES} == {
+        "train": "5b0171e27e68c0cb", "test_id": "5d9ca6951c11df5f", "test_ood": "87ad6e245b4e9b5e",
+        "qa_short": "a5570b34fbfc956f", "qa_long": "3a984e4f0cab6590", "train_qa": "8180b45cf425b073",
+    }  # fmt: skip
+
+
+def filled(table: dict[str, tuple[str, ...]]) -> set[str]:
+    """What the phrasings of a table say of many scenes."""
+    return {text.format_map(dict(query.slots)) for s in SCENES[::3] for query in scene_queries(s) for text in table[query.form]}
+
+
+def test_the_pools_many_phrasings_are_none_of_the_far_tests_sentences() -> None:
+    assert {len(set(texts)) for texts in POOL_PHRASES.values()} == {MOST_PHRASINGS}
+    asked, far, taught = filled(POOL_PHRASES), filled(NEW_PHRASES), filled(PHRASES)
+    assert not asked & far
+    assert not asked & taught
+    pool, new = ([text for texts in table.values() for text in texts] for table in (POOL_PHRASES, NEW_PHRASES))
+    assert not any(one in other or other in one for one in pool for other in new), "not as a part of a sentence either"
+    slots = {form: {frozenset(re.findall(r"\{([a-z]+2?)\}", text)) for text in texts} for form, texts in POOL_PHRASES.items()}
+    said = {"does": "doing", "does2": "doing2"}
+    assert all(len({frozenset(said.get(s, s) for s in slot) for slot in found}) == 1 for found in slots.values()), (
+        "every phrasing says all that its query is about"
+    )
+
+
+def test_more_phrasings_hold_the_fewer_and_change_words_alone() -> None:
+    scene = next(scene for scene in split_scenes(SPLITS["train"], 0) if len(scene_samples(scene, "train")) == 4)
+    asked = {count: scene_samples(scene, "train", phrasings=count) for count in (1, 2, 6, MOST_PHRASINGS)}
+    assert all([s.windows for s in rows] == [s.windows for s in asked[2]] for rows in asked.values())
+    words = {
+        count: {
+            s.query for scene in islice(split_scenes(SPLITS["train"], 0), 150)
+            for s in scene_samples(scene, "train", phrasings=count) if "teal" in s.query
+        }
+        for count in (1, 2, 6, MOST_PHRASINGS)
+    }  # fmt: skip
+    assert [len(found) <= 2 * count for count, found in words.items()] == [True] * 4  # EC and ES
+    assert words[1] == {"when does the wall turn teal", "when is the wall seen in teal"}
+    assert words[1] < words[2]
+    assert len(words[12]) > 12
+    tables = [pool_phrases(count) for count in (1, 2, 6, 12)]
+    assert all(set(a[form]) < set(b[form]) for a, b in pairwise(tables) for form in POOL_PHRASES)
+    for name in ("test_ood", "test_wording"):  # whose words are their own
+        scene = next(split_scenes(SPLITS[name], 0))
+        assert scene_samples(scene, name, phrasings=1) == scene_samples(scene, name, phrasings=12)
+
+
+def test_a_pool_of_few_pairs_shows_no_other_and_none_has_more_look_alikes() -> None:
+    few, spec = set(COMMON[:6]), SPLITS["train"]
+    assert {c for c, _ in few} == set(COLOURS)
+    assert {s for _, s in few} == set(SHAPES)
+    shown = {
+        pair for scene in islice(split_scenes(spec, 0, Look(pairs=6)), 200) for thing in scene.things
+        for pair in [(thing.colour, thing.shape)] + ([(thing.recolour[2], thing.shape)] if thing.recolour else [])
+    }  # fmt: skip
+    assert shown == few
+    things = [
+        np.mean([len(s.things) for s in islice(split_scenes(spec, 0, Look(look_alikes=factor)), 300)]) for factor in (0, 1, 3)
+    ]
+    assert things[0] + 0.3 < things[1] < things[2] - 0.2
+    plain, varied = (next(split_scenes(SPLITS["test_ood"], 0, look)) for look in (Look(), Look(look_alikes=3, pairs=6)))
+    assert plain == varied, "the test out of distribution stays the same"
+
+
+def test_each_novelty_is_new_in_one_thing_alone() -> None:
+    usual, far = SPLITS["train"], SPLITS["test_ood"]
+    apart = {"test_wording": "phrases", "test_pairs": "pairs", "test_long": "durations", "test_hard": "difficulty"}
+    assert tuple(apart) == NOVELTIES
+    for name, one in apart.items():
+        spec = SPLITS[name]
+        assert getattr(spec, one) == getattr(far, one) != getattr(usual, one)
+        assert replace(spec, number=usual.number, **{one: getattr(usual, one)}) == usual
+    asked = [s for scene in islice(split_scenes(SPLITS["test_pairs"], 0), 60) for s in scene_samples(scene, "test_pairs")]
+    assert np.mean([any(f"{c} {s}" in sample.query for c, s in HELD_OUT) for sample in asked]) > 0.3
+
+
 def test_every_query_is_worded_as_its_split_says() -> None:
     slot = re.compile(r"\\\{[a-z0-9]+\\\}")
     for name, table in (("train", POOL_PHRASES), ("test_id", POOL_PHRASES), ("test_ood", NEW_PHRASES)):
@@ -204,14 +308,22 @@ def test_the_vocabulary_is_made_of_plain_words() -> None:
 
 
 def test_build_splits_writes_videos_once(tmp_path) -> None:
-    made = build_splits(tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, train_questions=3, workers=0)
-    assert set(made) == set(SPLITS)
+    made = build_splits(
+        tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, train_questions=3, workers=0, more_tests=[]
+    )
+    assert set(made) == set(SPLITS) - set(NOVELTIES)
     files = {sample.video for samples in made.values() for sample in samples}
     stamps = {name: (tmp_path / name).stat().st_mtime_ns for name in files}
     again = build_splits(tmp_path, train_videos=2, test_videos=1, ood_videos=1, questions=2, train_questions=3, workers=0)
     assert again == made
     assert stamps == {name: (tmp_path / name).stat().st_mtime_ns for name in files}
     assert all(len(made[name]) == 2 for name in ("qa_short", "qa_long"))
+    counts = {"train_videos": 2, "test_videos": 1, "ood_videos": 1, "questions": 0}
+    more = build_splits(tmp_path, **counts, more_tests=["test_long", "test_pairs"], variety=Variety(12), workers=0)
+    assert list(more) == ["train", "test_id", "test_ood", "test_pairs", "test_long"]
+    assert [s.windows for s in more["train"]] == [s.windows for s in made["train"]]
+    assert [s.query for s in more["train"]] != [s.query for s in made["train"]]
+    assert more["test_ood"] == made["test_ood"]
 
 
 def test_large_pools_and_large_seeds_share_no_scene() -> None:
@@ -220,5 +332,5 @@ def test_large_pools_and_large_seeds_share_no_scene() -> None:
     places = [0, 999, 1000, 1001, 2000, 999_999]
     seeds = [0, 1, 2, 100, 9_999, 10_000, 10_001, 1_000_000]
     numbers = [scene_number(spec, seed, i) for spec in SPLITS.values() for seed in seeds for i in places]
-    assert len(set(numbers)) == len(numbers) == 6 * 8 * 6
+    assert len(set(numbers)) == len(numbers) == 10 * 8 * 6
     assert scene_number(SPLITS["train"], 9_999, 1000) != scene_number(SPLITS["test_id"], 0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -37,7 +38,7 @@ class Progress:
         self._numbers = ""
         self._beacon, self._last_beacon = os.environ.get(BEACON_VARIABLE), float("-inf")
         self._last_line = float("-inf")
-        kernel = stream is None and _in_kernel()
+        kernel = stream is None and in_kernel()
         # stdout in a kernel: notebooks show stderr in red, as if something were wrong
         self._stream = stream or (sys.stdout if kernel else sys.stderr)
         self._id = next(_NUMBERS)
@@ -124,7 +125,7 @@ class _Cell:
             self._handle.update(content, raw=True)
 
 
-def _in_kernel() -> bool:
+def in_kernel() -> bool:
     """Whether this process runs a notebook's cells."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
@@ -134,11 +135,20 @@ def _in_kernel() -> bool:
 def quiet_libraries() -> None:
     """Switch off the bars of the hub, transformers and datasets, and what they tell about us, as they are imported.
 
+    In a notebook what is logged stands below the cell in plain text: stderr is shown in red, as if something were wrong.
+
     A person who wants them sets HF_HUB_DISABLE_PROGRESS_BARS=0.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # torch remarks on torchao's classes as it is imported, in red
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    if in_kernel() and not (root := logging.getLogger()).handlers:
+        logging.captureWarnings(True)
+        plain = logging.StreamHandler(sys.stdout)
+        plain.setFormatter(logging.Formatter("note: %(message)s"))
+        root.addHandler(plain)
 
 
 def clock(seconds: float) -> str:

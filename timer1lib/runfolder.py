@@ -14,7 +14,7 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, find_project,
 from timer1lib.schema import Prediction, Sample
 
 OWNED: dict[str, tuple[str, ...]] = {
-    "sft": ("checkpoints/sft/**/*", "work/sft/**/*", "logs/sft.jsonl", "logs/sft.tensorboard/**/*"),
+    "sft": ("checkpoints/sft/**/*", "work/sft/**/*", "logs/sft.jsonl", "logs/sft_shown_*.json", "logs/sft.tensorboard/**/*"),
     "difficulty": ("data/difficulty*", "data/selected.jsonl", "data/selection*"),
     "grpo": (
         *("checkpoints/grpo/**/*", "work/grpo/**/*", "logs/grpo.jsonl", "logs/grpo.tensorboard/**/*"),

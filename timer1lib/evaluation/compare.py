@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,28 @@ def compare_html(value: dict[str, Any]) -> str:
     splits = [(split, compare_table(value, split), paired_table(part["paired"])) for split, part in value["splits"].items()]
     page = environment(TEMPLATES).get_template("comparison.html")
     return page.render(splits=splits, notes=value["notes"])
+
+
+def sentence(paired: Mapping[str, Any]) -> str:
+    """What paired differences, {split: {"a → b": {metric: {difference, interval, n}}}}, show and what they do not, in words."""
+    clear, open_ = [], []
+    for split, pairs in paired.items():
+        for name, by_metric in pairs.items():
+            key = next((key for key in ("mIoU", "accuracy") if key in by_metric), "")
+            entry = by_metric.get(key, {})
+            difference, ends = number(entry.get("difference")), entry.get("interval")
+            if difference is None or not ends or None in ends:
+                continue
+            first, _, second = name.partition(" → ")
+            told = f"{difference:+.1f} points of {column_of(key).title}, 95% interval {ends[0]:+.1f} to {ends[1]:+.1f}"
+            if ends[0] <= 0 <= ends[1]:
+                open_.append(f"that {second} differs from {first} on {split} ({told})")
+            else:
+                clear.append(f"{second} is {'better' if difference > 0 else 'worse'} than {first} on {split} ({told})")
+    if not clear and not open_:
+        return "Nothing is compared here: it takes two that answered the same questions."
+    parts = [f"Shown: {'; '.join(clear) or 'nothing'}.", f"Not shown: {'; '.join(open_)}." if open_ else ""]
+    return " ".join([*filter(None, parts), "Nor what another seed would give: intervals are over videos, of one training each."])
 
 
 PUBLISHED = Path(__file__).with_name("published.csv")

@@ -52,7 +52,7 @@ def pool(
     """
     tables: dict[str, dict[str, dict[int, Rows]]] = {}
     for variant, number, folder in runs:
-        for split, checkpoint, rows in _read(RunFolder(Path(folder)), comparison):
+        for split, checkpoint, rows in answered_rows(RunFolder(Path(folder)), comparison):
             name = f"{variant}/{checkpoint}" if checkpoint else variant
             tables.setdefault(split, {}).setdefault(name, {})[number] = rows
     result: dict[str, Any] = {}
@@ -70,17 +70,24 @@ def pool(
 
 def crossed_interval(sums: Floats, counts: Floats, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
     """(mean, low, high) of a seeds x videos table, from (S, V) sums and counts of the values of each seed on each video."""
-    rng = np.random.default_rng(seed)
-    seeds, videos = sums.shape
-    picked = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).astype(np.float64)
-    drawn = rng.multinomial(videos, np.full(videos, 1 / videos), resamples).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = ((picked @ sums) * drawn).sum(1) / ((picked @ counts) * drawn).sum(1)
-    low, high = percentile(means[:, None])
+    low, high = percentile(crossed_means(sums, counts, resamples, seed)[:, None])
     return float(sums.sum() / counts.sum()), float(low[0]), float(high[0])
 
 
-def _read(run: RunFolder, comparison: Comparison) -> list[tuple[str, str, Rows]]:
+def crossed_means(sums: Floats, counts: Floats, resamples: int = RESAMPLES, seed: int = 0, apart: int | None = None) -> Floats:
+    """(resamples,) means of a seeds x videos table, both resampled; tables with numbers `apart` share seeds alone."""
+    rng = np.random.default_rng(seed)
+    seeds, videos = sums.shape
+    picked = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).astype(np.float64)
+    if apart is not None:
+        rng = np.random.default_rng([seed, apart])
+    drawn = rng.multinomial(videos, np.full(videos, 1 / videos), resamples).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: Floats = ((picked @ sums) * drawn).sum(1) / ((picked @ counts) * drawn).sum(1)
+    return means
+
+
+def answered_rows(run: RunFolder, comparison: Comparison = ">=") -> list[tuple[str, str, Rows]]:
     """(split, checkpoint, rows) of all that the run answered; the last checkpoint's name is empty."""
     metrics = read_metrics(run)
     result: list[tuple[str, str, Rows]] = []
@@ -110,19 +117,10 @@ def _means(by_seed: Mapping[int, Rows]) -> dict[str, Any]:
 
 
 def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: int, seed: int) -> dict[str, Any]:
-    shared = sorted(set(first) & set(second))
-    videos = {v: i for i, v in enumerate(dict.fromkeys(video for s in shared for video, _ in first[s].values()))}
     example = next((values for table in first.values() for _, values in table.values()), {})
     result: dict[str, Any] = {}
     for metric in [m for m in (*paired_keys("grounding"), *paired_keys("questions")) if m in example]:
-        sums, counts = np.zeros((len(shared), len(videos))), np.zeros((len(shared), len(videos)))
-        for row, number in enumerate(shared):
-            for key, (video, one) in first[number].items():
-                # in the order of the samples: a sum of floats depends on it
-                delta = second[number][key][1][metric] - one[metric] if key in second[number] else np.nan
-                if np.isfinite(delta):
-                    sums[row, videos[video]] += delta
-                    counts[row, videos[video]] += 1
+        sums, counts, shared = crossed_sums([(first, second)], metric)
         if not counts.sum(1).all():
             continue
         difference, low, high = crossed_interval(sums, counts, resamples, seed)
@@ -130,6 +128,28 @@ def _paired(first: Mapping[int, Rows], second: Mapping[int, Rows], resamples: in
         row_of = {"difference": difference, "interval": [low, high], "by_seed": by_seed}
         result[metric] = row_of | {"seeds": len(shared), "n": int(counts.sum())}
     return result
+
+
+def crossed_sums(
+    pieces: Sequence[tuple[Mapping[int, Rows], Mapping[int, Rows]]], metric: str
+) -> tuple[Floats, Floats, list[int]]:
+    """(S, V) sums and counts of differences in a metric, second less first, and the seeds that both have.
+
+    Several pieces, such as the points of a grid, are added up: they share seeds and videos.
+    """
+    shared = sorted(set.intersection(*(set(part) for piece in pieces for part in piece)))
+    named = dict.fromkeys(video for first, _ in pieces for s in shared for video, _ in first[s].values())
+    videos = {video: i for i, video in enumerate(named)}
+    sums, counts = np.zeros((len(shared), len(videos))), np.zeros((len(shared), len(videos)))
+    for first, second in pieces:
+        for row, number in enumerate(shared):
+            for key, (video, one) in first[number].items():
+                # in the order of the samples: a sum of floats depends on it
+                delta = second[number][key][1][metric] - one[metric] if key in second[number] else np.nan
+                if np.isfinite(delta):
+                    sums[row, videos[video]] += delta
+                    counts[row, videos[video]] += 1
+    return sums, counts, shared
 
 
 def pooled_keys() -> list[str]:

@@ -194,11 +194,22 @@ def scores_of(value: Any) -> dict[str, Mapping[str, Any]]:
 def results_table(
     metrics: Mapping[str, Any], split: str, place: Place = "results", colours: Mapping[str, str] | None = None, title: str = ""
 ) -> Table:
-    """One split of a `metrics.json`: a row for each checkpoint, then one for each baseline in brackets."""
+    """One split of a `metrics.json`: a row for each baseline, in brackets, then one for each checkpoint."""
     rows = scores_of(metrics["splits"][split])
     baselines = (metrics.get("baselines") or {}).get(split) or {}
     columns = present(shown(place), list(rows.values()))
     best = max(rows, key=lambda name: number(rows[name].get("mIoU")) or 0.0, default="")
+    blind = [
+        Line(
+            (
+                Cell(name.replace("_", " ") if place == "report" else f"({name})"),
+                *(score_cell(row, column) for column in columns),
+            ),
+            "baseline",
+        )
+        for name, row in baselines.items()
+        if isinstance(row, Mapping)
+    ]
     made = [
         Line(
             (Cell(display_name(name)), *(score_cell(row, column) for column in columns)),
@@ -207,11 +218,7 @@ def results_table(
         )
         for name, row in rows.items()
     ]
-    for name, row in baselines.items():
-        if isinstance(row, Mapping):
-            shown_name = name.replace("_", " ") if place == "report" else f"({name})"
-            made.append(Line((Cell(shown_name), *(score_cell(row, column) for column in columns)), "baseline"))
-    return Table((Head("checkpoint", kind="left"), *heads_of(columns)), tuple(made), title)
+    return Table((Head("checkpoint", kind="left"), *heads_of(columns)), tuple(blind + made), title)
 
 
 def brief_table(metrics: Mapping[str, Any]) -> Table:
@@ -240,6 +247,20 @@ def paired_table(by_pair: Mapping[str, Any], title: str = "") -> Table:
     return table_of(rows, title)
 
 
+MEANING = {
+    "temporal_drift": "answers sit too early or too late as a whole: look at the clock before the policy",
+    "scale_bias": "answers are longer or shorter than the true windows: the cheapest way to gain IoU without placing edges",
+    "semantic_misalignment": "the segment fits another event of the video: it was seen, but the query was misunderstood",
+    "prior_following_swap": "the answer stays although another video is shown: it comes from the query, not from the picture",
+    "prior_following_shuffle": "the answer stays although the frames are in random order: not taken from the order of events",
+    "form_without_content": "the form is right and nothing usable is in it: the form's reward is earned for nothing",
+    "one_answer": "the same answer to everything",
+    "parse_failures": "the text holds no segment that can be read",
+    "out_of_distribution": "queries unlike those of training are answered worse than the others",
+    "reward_without_iou": "the reward rose in training and IoU did not: the reward is being exploited",
+}
+
+
 def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:
     """Failure signatures of one checkpoint on one split: {name: Signature as JSON}."""
     rows = []
@@ -251,7 +272,7 @@ def signature_table(found: Mapping[str, Mapping[str, Any]], title: str = "") -> 
             "value, 95% interval": "not measured" if value is None else measured,
         }
         line |= {"flagged": "YES" if row.get("flagged") else "no", "samples": len(row.get("samples", ()))}
-        rows.append(line | {"note": str(row.get("note", ""))})
+        rows.append(line | {"meaning, where found": MEANING.get(name, ""), "note": str(row.get("note", ""))})
     return table_of(rows, title)
 
 

@@ -16,6 +16,7 @@ from timer1lib.inference.ledger import (
     Ledger,
     Perturbation,
     clip_key,
+    kept_for_all,
     settings_of,
     shard_path,
     shuffle_frames,
@@ -51,6 +52,7 @@ def predict(
     grounded: bool = False,
     seed: int | None = None,
     label: str = "answers",
+    keep: bool = False,
 ) -> list[Prediction]:
     """Ask the model every sample and keep its answers in `out_path` (JSONL, in the samples' order).
 
@@ -67,6 +69,7 @@ def predict(
         perturb: `swap` asks about another sample's video, `shuffle` about the video with its frames in random order.
         grounded: ask multiple-choice samples for the time span as well as the letter, answered in TVG-R1's form.
         seed: of sampling; None takes `shared.seed`.
+        keep: take greedy answers from those that all runs share, or keep them there (`kept_for_all`).
 
     Raises:
         Timer1Error: a setting is out of range, or two samples share an id.
@@ -80,7 +83,8 @@ def predict(
     asker = _Asker(loaded, shared, resolve_video, options)
     told = {**asdict(options), "seed": options.seed if temperature else None, "decoding": described(asker.decoding)}
     settings = settings_of(loaded, shared, asked, shard, **told)
-    ledger = Ledger(shard_path(out_path, shard), settings, num_samples)
+    kept = kept_for_all(shared, settings, asked, resolve_video) if keep and not temperature and shard is None else None
+    ledger = Ledger(shard_path(out_path, shard), settings, num_samples, kept)
     return answer_all(asked, ledger, asker, batch_size, label, store, whole=temperature > 0)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,9 +22,19 @@ import numpy as np
 from timer1lib import forms
 from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
-from timer1lib.files import append_jsonl, atomic_write_json, atomic_write_jsonl, read_json, read_jsonl, read_numbered
+from timer1lib.files import (
+    append_jsonl,
+    atomic_write_json,
+    atomic_write_jsonl,
+    read_json,
+    read_jsonl,
+    read_numbered,
+    resolve,
+    sha256_sample,
+)
 from timer1lib.params import result_parameters
 from timer1lib.schema import Prediction, Sample
+from timer1lib.video.images import content_digest
 from timer1lib.workers.team import team
 
 if TYPE_CHECKING:
@@ -38,8 +48,10 @@ log = logging.getLogger(__name__)
 class Ledger:
     """The answers of one file, `copies` a sample."""
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any], copies: int = 1) -> None:
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], copies: int = 1, kept: Path | None = None) -> None:
+        """`kept` is where the whole file is kept for other runs, and taken from where one has given it: `kept_for_all`."""
         self.path = Path(path)
+        self.kept = kept
         self.part = self.path.with_suffix(".part.jsonl")
         self.meta = self.path.with_suffix(".meta.json")
         self.settings = dict(settings)
@@ -69,6 +81,9 @@ class Ledger:
             rows = {name: answers for part in ranks if part.is_file() for name, answers in _answers(part).items()} | rows
         self.done = {name: answers[: self.copies] for name, answers in rows.items() if len(answers) >= self.copies}
         fresh = self._adopt() if not self.path.is_file() and self.settings.get("shard") is None else {}
+        if not (self.done or fresh) and self.kept is not None and self.kept.is_file():
+            model = str(self.settings.get("model", ""))  # where these weights lay for the run that asked
+            fresh = {name: [replace(answer, model=model) for answer in rows] for name, rows in _answers(self.kept).items()}
         self.done |= fresh
         if source == self.part and (source.is_file() or fresh or ranks):
             # A torn last line must go before anything is appended behind it.
@@ -115,6 +130,8 @@ class Ledger:
         answers = [answer for name in order for answer in self.done[name]]
         if team.first:
             atomic_write_jsonl(self.path, (answer.to_json() for answer in answers))
+            if self.kept is not None and not self.kept.is_file() and not any(answer.error for answer in answers):
+                atomic_write_jsonl(self.kept, (answer.to_json() for answer in answers))
         team.wait()
         self._own.unlink(missing_ok=True)
         return answers
@@ -165,6 +182,22 @@ def settings_of(
         **more,
         "shard": shard,
     }
+
+
+def kept_for_all(
+    shared: SharedParams, settings: Mapping[str, Any], asked: Sequence[Sample], resolve_video: Callable[[Sample], Path]
+) -> Path | None:
+    """Where a file of greedy answers is kept for all runs: by its settings and its videos' content, whatever the run's seed.
+
+    A file is taken whole or asked whole, so that the answers do not depend on what was kept. None where a video is missing.
+    """
+    try:
+        videos = {str(path): path for path in map(resolve_video, asked)}
+        seen = {name: sha256_sample(path) if path.is_file() else content_digest(path) for name, path in videos.items()}
+        held = digest({**settings, "model": None, "videos": [seen[str(resolve_video(sample))] for sample in asked]})
+    except (Timer1Error, OSError):
+        return None
+    return resolve(shared.cache_dir) / "answers" / f"{held}.jsonl"
 
 
 def weights_digest(model: Any, rows: int = 65_536) -> str:

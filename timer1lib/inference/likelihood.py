@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from timer1lib.errors import Timer1Error
 from timer1lib.forms.reading import letter
 from timer1lib.inference.encoding import Asker, ResolveVideo, answer_all
-from timer1lib.inference.ledger import Ledger, clip_key, settings_of, shard_path, take_shard
+from timer1lib.inference.ledger import Ledger, clip_key, kept_for_all, settings_of, shard_path, take_shard
 from timer1lib.models.inputs import sample_prompt
 from timer1lib.schema import Prediction, Sample
 
@@ -32,6 +32,7 @@ def choose(
     shard: tuple[int, int] | None = None,
     store: FrameStore | None = None,
     label: str = "choices",
+    keep: bool = False,
 ) -> list[Prediction]:
     """Choose an option for every multiple-choice sample; one forward pass a batch. Resumable and sharded as `predict`.
 
@@ -39,6 +40,7 @@ def choose(
 
     Args:
         prefix: text put into the model's mouth before the letter, such as "The answer is".
+        keep: take answers from those that all runs share, or keep them there.
 
     Returns:
         Predictions with `answer`; `completion` is `B (A -1.20, B -0.45)`, the log-probabilities of the letters.
@@ -51,7 +53,8 @@ def choose(
             raise Timer1Error(f"sample {sample.id!r}: choosing by likelihood needs 2 to 26 options")
     asked = take_shard(samples, shard)
     settings = settings_of(loaded, shared, asked, shard, method="likelihood", prefix=prefix)
-    ledger = Ledger(shard_path(out_path, shard), settings)
+    kept = kept_for_all(shared, settings, asked, resolve_video) if keep and shard is None else None
+    ledger = Ledger(shard_path(out_path, shard), settings, kept=kept)
     return answer_all(asked, ledger, _Scorer(loaded, shared, resolve_video, prefix), batch_size, label, store)
 
 

@@ -1,13 +1,15 @@
 """`python -m timer1lib.params.cells [--check]`: the `parameters` cell of every notebook, written from the models.
 
-A cell is one simple assignment a line (papermill reads nothing else): the run's folder, the shared parameters that
-this notebook reads, then its own. The values are what `params/tiny.yaml` resolves to, so Run All is the tiny run.
+A cell is one simple assignment a line (papermill reads nothing else): the run's folder, the notebook's own parameters,
+then the shared ones that it reads. The values are what `params/tiny.yaml` resolves to, so Run All is the tiny run.
+JupyterLab shows the cell collapsed.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -16,27 +18,45 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_text, project_root, read_json
 from timer1lib.params import SHARED_READ, Section
 from timer1lib.params.load import load_params
-from timer1lib.params.sections import NOTEBOOKS, SECTIONS, Params
+from timer1lib.params.sections import BESIDE, NOTEBOOKS, SECTIONS, Params
 
 TAG = CELL_ID = "parameters"
+WIDTH = 96
+"""Characters of a line at most: what JupyterLab shows of it at 1280 pixels."""
+HIDDEN: dict[str, Any] = {"source_hidden": True}
+"""What makes JupyterLab show a cell collapsed."""
+
+
+def notebooks() -> dict[str, str]:
+    """{section: name} of every notebook with a parameters cell: the stages, and what stands beside them."""
+    return {**dict(zip(SECTIONS, NOTEBOOKS, strict=True)), **{section: name for section, (name, _) in BESIDE.items()}}
 
 
 def cell_source(params: Params, section: str) -> str:
     """The text of one notebook's parameters cell."""
     lines = [f'run_dir: str = "outputs/{params.name}"  # the run that this notebook belongs to']
+    if section in BESIDE:
+        return "\n".join(lines + section_lines(BESIDE[section][1]))
+    lines += section_lines(getattr(params, section))
     if section not in ("inspect", "compare"):
         lines.append("overwrite: bool = False  # a finished result with other parameters may be replaced")
-    lines += section_lines(params.shared, SHARED_READ[section]) + section_lines(getattr(params, section))
-    return "\n".join(lines)
+    return "\n".join(lines + section_lines(params.shared, SHARED_READ[section]))
 
 
 def section_lines(values: Section, wanted: Collection[str] | None = None) -> list[str]:
-    """`name: type = value  # help` for every field (or the wanted ones); text that is one of a few says which."""
+    """`name: type = value  # help` for every field (or the wanted ones), the help above where it is too long for one line.
+
+    Text that is one of a few says which.
+    """
     lines = []
     for name, field in type(values).model_fields.items():
         if wanted is None or name in wanted:
-            value, text = getattr(values, name), field.description
-            lines.append(f"{name}: {type(value).__name__} = {_literal(value)}  # {text}{_choices(field.annotation)}")
+            value, text = getattr(values, name), f"{field.description}{_choices(field.annotation)}"
+            assignment = f"{name}: {type(value).__name__} = {_literal(value)}"
+            if len(assignment) + len(text) + 4 <= WIDTH:
+                lines.append(f"{assignment}  # {text}")
+            else:
+                lines += [*textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# "), assignment]
     return lines
 
 
@@ -45,10 +65,11 @@ def with_cell(notebook: dict[str, Any], source: str) -> dict[str, Any]:
     cells, lines = list(notebook["cells"]), source.splitlines(keepends=True)
     at = _index(notebook)
     if at is not None:
-        cells[at] = {**cells[at], "source": lines}
+        cells[at] = {**cells[at], "metadata": {**cells[at]["metadata"], "jupyter": HIDDEN}, "source": lines}
     else:
         first = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
-        new = {"cell_type": "code", "execution_count": None, "metadata": {"tags": [TAG]}, "outputs": [], "source": lines}
+        new = {"cell_type": "code", "execution_count": None, "metadata": {"tags": [TAG], "jupyter": HIDDEN}, "outputs": []}
+        new["source"] = lines
         if (notebook.get("nbformat", 4), notebook.get("nbformat_minor", 5)) >= (4, 5):
             new["id"] = CELL_ID
         cells.insert(first, new)
@@ -67,20 +88,24 @@ def _index(notebook: dict[str, Any]) -> int | None:
 
 def outdated(folder: Path, params: Params) -> list[Path]:
     """Notebooks whose parameters cell is not what the models say."""
-    sources = {folder / f"{name}.ipynb": cell_source(params, section) for section, name in zip(SECTIONS, NOTEBOOKS, strict=True)}
-    return [path for path, source in sources.items() if not path.is_file() or current_source(read_json(path)) != source]
+    wanted = {folder / f"{name}.ipynb": cell_source(params, section) for section, name in notebooks().items()}
+    return [path for path, source in wanted.items() if not path.is_file() or _is_other(read_json(path), source)]
+
+
+def _is_other(notebook: dict[str, Any], source: str) -> bool:
+    return with_cell(notebook, source) != notebook
 
 
 def rewrite(folder: Path, params: Params) -> list[Path]:
     """Bring every notebook's parameters cell up to date; the files that this changed."""
     changed = []
-    for section, name in zip(SECTIONS, NOTEBOOKS, strict=True):
+    for section, name in notebooks().items():
         path = folder / f"{name}.ipynb"
         notebook = read_json(path)
         if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
             raise Timer1Error(f"{path}: not a notebook")
         source = cell_source(params, section)
-        if current_source(notebook) != source:
+        if _is_other(notebook, source):
             atomic_write_text(path, json.dumps(with_cell(notebook, source), indent=1, ensure_ascii=False) + "\n")
             changed.append(path)
     return changed

@@ -160,9 +160,22 @@ class CurateParams(Section):
     )
     train_videos: int = Field(600, ge=1, description="world: videos of the training pool")
     test_videos: int = Field(100, ge=1, description="world: videos of the test in distribution")
-    ood_videos: int = Field(100, ge=0, description="world: videos of the test out of distribution")
+    ood_videos: int = Field(100, ge=0, description="world: videos of the test out of distribution, and of each of more_tests")
+    more_tests: Annotated[str, _names("test_wording", "test_pairs", "test_long", "test_hard", needed=False)] = Field(
+        "", description="world: tests with one novelty of test_ood each: test_wording, test_pairs, test_long, test_hard"
+    )
+    phrasings: int = Field(2, ge=1, le=12, description="world: phrasings of each form of query in pool and test_id")
+    look_alikes: float = Field(1.0, ge=0, le=6, description="world: factor on the share of look-alikes in the pool and its tests")
+    pairs: int = Field(
+        18, ge=6, le=18, description="world: colour-shape pairs in the pool and its tests; six more are test_ood's"
+    )
     questions: int = Field(60, ge=0, description="world: questions in each of qa_short and qa_long; 0 leaves them out")
     train_questions: int = Field(0, ge=0, description="world: questions in train_qa, to train on with difficulty.pool")
+    seen_videos: int = Field(
+        0,
+        ge=0,
+        description="videos of the training pool that 05 asks about too, as split seen, to tell learning from memory; 0: none",
+    )
     queries_a_video: int = Field(4, ge=1, le=20, description="world: at most this many queries a video")
     train_files: str = Field(
         "", description="files: annotation files of the training pool, comma-separated; none in a run that only tests"
@@ -233,6 +246,8 @@ class CurateParams(Section):
             raise ValueError("source=files needs curate.train_files (or curate.hub_train)")
         if self.tests_only and not (split_list(self.test_files) or self.hub_test):
             raise ValueError("train_files none: a run that only tests needs curate.test_files (or curate.hub_test)")
+        if split_list(self.more_tests) and not self.ood_videos:
+            raise ValueError("more_tests need curate.ood_videos above 0, the number of their videos")
         if self.cold_start == "annotations" and not self.cold_start_file:
             raise ValueError("cold_start=annotations needs curate.cold_start_file")
         if self.cold_start_min_chars > self.cold_start_max_chars:
@@ -458,6 +473,10 @@ class CompareParams(Section):
     """07_compare: which runs stand side by side."""
 
     runs: str = Field("", description="runs to compare, folders or names under outputs/, comma-separated; empty: this run alone")
+    sweep: str = Field("", description="a sweep with a grid, its folder or name, whose map is drawn; empty: none")
+    sweep_pairs: str = Field(
+        "sft:rl, rl/base:rl", description="the sweep's listed rows (or row/checkpoint) whose differences are drawn, each from:to"
+    )
     checkpoint: str = Field("", description="checkpoint of every run that is compared; empty: the last that each has")
     comparison: Literal["reaches", "exceeds"] = Field(
         "reaches", description="R1@m counts an IoU that reaches m (most papers) or exceeds it (the script of Time-R1)"
@@ -466,6 +485,21 @@ class CompareParams(Section):
     benchmark: Literal[
         "all", "TVGBench", "Charades-STA", "ActivityNet", "Charades-TimeLens", "ActivityNet-TimeLens", "QVHighlights-TimeLens"
     ] = Field("all", description="published results shown")
+
+
+def _seeds(text: str) -> None:
+    numbers = split_list(text)
+    if not numbers or len(set(numbers)) < len(numbers) or not all(n.isdecimal() and int(n) <= LARGEST_SEED for n in numbers):
+        raise Timer1Error(f"seeds {shown(text)}: whole numbers, each once, such as 0, 1, 2")
+
+
+class IdeaParams(Section):
+    """08_idea: how an idea is tried beside a finished run. It is no stage of a run, and no section of a params file."""
+
+    steps: int = Field(60, ge=1, description="optimizer steps of each short training")
+    seeds: Annotated[str, _read_by(_seeds)] = Field("0", description="seeds that every variant is trained with, comma-separated")
+    split: str = Field("test_id", description="grounding split that every variant is asked")
+    samples: int = Field(200, ge=0, description="questions of that split, about, all of some videos; 0: every one")
 
 
 class Params(Section):
@@ -501,3 +535,6 @@ SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Param
 """Section of each notebook, in the order in which they run: 01_curate, 02_sft, ..."""
 
 NOTEBOOKS: tuple[str, ...] = tuple(f"{i:02d}_{name}" for i, name in enumerate(SECTIONS, 1))
+
+BESIDE: dict[str, tuple[str, Section]] = {"idea": ("08_idea", IdeaParams())}
+"""Notebooks that are no stage of a run: {section: (name, its parameters)}."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from timer1lib.files import read_json
+from timer1lib.params.cells import HIDDEN
 from timer1lib.processes import end_group
 from timer1lib.progress import RUNNER_VARIABLE
 from timer1lib.runs.display import Display
@@ -83,8 +86,18 @@ def execute(
     finally:
         for pid in filter(None, kernel):
             end_group(pid)  # a kernel that was killed leaves its workers
+    _collapse(running)
     os.chmod(running, 0o644)
     os.replace(running, target)
+
+
+def _collapse(path: Path) -> None:
+    """Have the cell with the given parameters shown collapsed, as the one with the defaults is."""
+    notebook = read_json(path)
+    for cell in notebook["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["jupyter"] = HIDDEN
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 def _kernel_manager(environment: Mapping[str, str], started: list[int]) -> type:

@@ -58,11 +58,14 @@ def key_parts(
     `upstream` has, for each stage that this one reads from, its outputs with their digests; `notes` a person saved for 01.
     """
     given = given_parameters(params, stage)
-    inputs = input_files(given)
+    inputs = input_files({name: value for name, value in given.items() if name != "sweep"})
     if stage.name == "curate" and params.curate.use_notes and notes.is_file():
         inputs["notes"] = [_mark(notes)]
     if stage.name == "compare" and params.compare.runs:
         inputs["runs"] = [_run_mark(text) for text in split_list(params.compare.runs)]
+    if stage.name == "compare" and (sweep := params.compare.sweep):
+        ends = [path / "sweep.json" for path in (resolve(sweep), resolve(f"outputs/sweeps/{sweep}"))]
+        inputs["sweep"] = [next((_mark(path) for path in ends if path.is_file()), sweep)]
     return {
         "params": {name: value for name, value in given.items() if name not in inputs},
         "notebook": notebook_hash(notebook),

@@ -157,7 +157,7 @@ def planned(
     project = project or Project.find()
     stages = _stages(project, from_, until)
     check_files(params)
-    return _planned(params, RunFolder(_root(params, project, out, from_)), project, stages, fresh)
+    return plan_stages(params, RunFolder(_root(params, project, out, from_)), project, stages, fresh)
 
 
 def plan_text(plan: Sequence[Planned]) -> str:
@@ -188,10 +188,13 @@ def to_run_again(
     params: Params, folder: RunFolder, project: Project, stages: Sequence[StageRef], fresh: bool = False
 ) -> list[Planned]:
     """The finished stages that will run again, or will if an earlier one leaves other bytes: why, and how long it took."""
-    return [stage for stage in _planned(params, folder, project, stages, fresh) if stage.why and stage.seconds is not None]
+    return [stage for stage in plan_stages(params, folder, project, stages, fresh) if stage.why and stage.seconds is not None]
 
 
-def _planned(params: Params, folder: RunFolder, project: Project, stages: Sequence[StageRef], fresh: bool) -> list[Planned]:
+def plan_stages(
+    params: Params, folder: RunFolder, project: Project, stages: Sequence[StageRef], fresh: bool = False
+) -> list[Planned]:
+    """What would become of each stage of a run's folder."""
     found, changing = [], set()
     for stage in stages:
         stamp = read_stamp(folder, stage)

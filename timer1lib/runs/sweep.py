@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_text
+from timer1lib.files import atomic_write_json, atomic_write_text, read_json
 from timer1lib.progress import clock
 from timer1lib.runfolder import RunFolder
 from timer1lib.runs.engines import EngineName, open_engine
@@ -31,7 +31,7 @@ from timer1lib.runs.kernel import RUNNER_LOCK, exclusive
 from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.row import LOG, last_line
-from timer1lib.runs.runner import Project, ask, somebody_there, to_run_again
+from timer1lib.runs.runner import Project, ask, plan_stages, somebody_there, to_run_again
 from timer1lib.runs.schedule import Scheduler, Unit, identities
 from timer1lib.runs.stamps import refuse_foreign
 from timer1lib.runs.storage import Storage, StoredStages
@@ -45,7 +45,7 @@ _SHOWN = 8
 
 @dataclass(slots=True)
 class SweepResult:
-    """What a sweep came to. `rows` are {name, variant, seed, changes, seconds, error, stages, run}."""
+    """What a sweep came to. `rows` are {name, variant, way, at, seed, changes, seconds, error, stages, run}."""
 
     name: str
     root: Path
@@ -137,9 +137,12 @@ def sweep(
             shutil.rmtree(left, ignore_errors=True)
         machines = open_engine(engine, resources, jobs and min(jobs, len(rows)), address, spec.slurm, root)
         store = StoredStages(root / ".store", storage, spec.name) if storage else None
+        (stream or sys.stderr).write(f"{how_long(rows, stages, root, project, machines.places(), spec.minutes)}\n")
         told = partial(job_of, root=root, project=project, sweep=spec.name, storage=storage)
         try:
-            result.rows = Rows(rows, stages, machines, root, stream or sys.stderr, told, store).run()
+            result.rows = Rows(
+                rows, stages, machines, root, stream or sys.stderr, told, store, partial(_note, spec.name, root)
+            ).run()
         finally:
             machines.close()
         held.check()
@@ -179,6 +182,43 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _note(name: str, root: Path, rows: list[dict[str, Any]], unfinished: int) -> None:
+    """Have `sweep.json` hold what has ended so far, where no finished sweep stands in it."""
+    path = root / "sweep.json"
+    if not path.is_file() or read_json(path).get("unfinished"):
+        atomic_write_json(path, {**SweepResult(name, root, 0.0, rows).to_json(), "unfinished": unfinished})
+
+
+def how_long(
+    rows: Sequence[Row], stages: Sequence[StageRef], root: Path, project: Project, places: int, minutes: float | None
+) -> str:
+    """In words, how long a sweep will take: by what its finished stages took, the same listed row's first, else by `minutes`."""
+    took: dict[str, list[float]] = {}
+    asked: dict[str, tuple[str, str]] = {}
+    done, open_rows = set(), 0
+    for row in rows:
+        plan = plan_stages(row.params, RunFolder(root / row.name), project, stages)
+        open_rows += any(stage.why for stage in plan)
+        for stage, identity in zip(plan, identities(row.params, stages), strict=True):
+            names = asked[identity] = f"{row.way} {stage.notebook}", stage.notebook
+            if stage.seconds is not None:
+                for name in names:
+                    took.setdefault(name, []).append(stage.seconds)
+                if not stage.why:
+                    done.add(identity)
+    if not open_rows:
+        return f"{len(rows)} rows, all of them finished"
+    known = [took.get(own) or took.get(any_way) for identity, (own, any_way) in asked.items() if identity not in done]
+    if all(known):
+        seconds, by = sum(sum(found) / len(found) for found in known if found), "by what finished stages took"
+    elif minutes:
+        seconds, by = 60 * minutes * open_rows, f"at {minutes:g} minutes a row"
+    else:
+        return f"{len(rows)} rows, {open_rows} to run; none has finished yet that would tell how long they take"
+    hours = seconds / max(1, places) / 3600
+    return f"{len(rows)} rows, {open_rows} to run: about {hours:.1f} hours with {places} at a time, {by}"
+
+
 def job_of(row: Row, until: StageRef, *, root: Path, project: Project, sweep: str, storage: str) -> dict[str, Any]:
     """What a node must know to run a row up to a stage: see `runs.row`."""
     places = {name: str(getattr(project, name).resolve()) for name in ("root", "notebooks", "package")}
@@ -208,7 +248,10 @@ class Rows:
         stream: TextIO,
         job_of: Callable[[Row, StageRef], dict[str, Any]],
         store: StoredStages | None = None,
+        note: Callable[[list[dict[str, Any]], int], None] | None = None,
     ) -> None:
+        """`note` is told the rows that have ended, and how many have not, whenever one does."""
+        self.note = note
         self.rows, self.stages, self.engine, self.root, self.stream = rows, stages, engine, root, stream
         self.job_of, self.store = job_of, store
         self.names = {row.name: i for i, row in enumerate(rows)}
@@ -223,7 +266,7 @@ class Rows:
         self.last_log = self.began = time.monotonic()
 
     def run(self) -> list[dict[str, Any]]:
-        """Each row's {name, variant, seed, changes, run, seconds, error, stages}, in the file's order."""
+        """Each row's {name, variant, way, at, seed, changes, run, seconds, error, stages}, in the file's order."""
         running: dict[str, tuple[Unit, float]] = {}
         if (whole := len(self.rows) * len(self.stages)) > self.scheduler.distinct:
             self._line(f"{len(self.rows)} rows, {whole} stages, of which {self.scheduler.distinct} differ and run")
@@ -272,6 +315,7 @@ class Rows:
     def _over(self, i: int, error: str | None) -> None:
         row, found, seconds = self.rows[i], self.found[i], self.seconds[i]
         known = {"name": row.name, "variant": row.variant, "seed": row.seed, "changes": row.changes}
+        known |= {"way": row.way, "at": row.at}
         folder = RunFolder(self.root / row.name)
         self.done[i] = {**known, "run": str(folder.root), "seconds": round(seconds, 1), "error": error, "stages": dict(found)}
         if self.store and self.fetching:
@@ -279,6 +323,8 @@ class Rows:
         how = error or ", ".join(f"{name[:2]} {stage['how']}" for name, stage in found.items())
         verb = "failed" if error else "done"
         self._line(f"{row.name}: {verb} in {clock(seconds)} ({len(self.done)}/{len(self.rows)}): {how}")
+        if self.note:
+            self.note([self.done[n] for n in sorted(self.done)], len(self.rows) - len(self.done))
 
     def _show(self, running: Mapping[str, object]) -> None:
         if not (self.terminal or time.monotonic() - self.last_log >= _LOG_EVERY_SECONDS):

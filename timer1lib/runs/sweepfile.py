@@ -6,7 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ class RowSpec(Section):
 
     name: str = Field(pattern=_NAME, description="the row's name, and its folder's")
     set: dict[str, Any] = Field(default_factory=dict, description="parameters of this row: section.key: value")
+    at: list[dict[str, Any]] = Field(
+        default_factory=list, description="only at these points of the grid, each with a value for every key; empty: at all"
+    )
 
 
 class SweepSpec(Section):
@@ -40,7 +43,11 @@ class SweepSpec(Section):
     grid: dict[str, list[Any]] = Field(default_factory=dict, description="section.key: values; all combinations")
     seeds: list[int] = Field(default_factory=list, description="run everything once for each of these seeds")
     pairs: list[tuple[str, str]] = Field(
-        default_factory=list, description="rows (or row/checkpoint) to compare over seeds, [from, to]; empty: all with the first"
+        default_factory=list,
+        description="rows (or row/checkpoint) to compare, [from, to], at each point of the grid; empty: all with the first",
+    )
+    minutes: float | None = Field(
+        None, gt=0, description="minutes that a row took when this was written, by which the sweep says how long it will take"
     )
     gpus: float | None = Field(
         None, ge=0, le=1024, description="cards a row, or a part of one (0.5); left out: 1 where there are cards"
@@ -60,13 +67,15 @@ class SweepSpec(Section):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run of a sweep. `variant` is its name without the seed."""
+    """One run of a sweep. `variant` is its name without the seed, `way` the listed row's, `at` its point of the grid."""
 
     name: str
     variant: str
     seed: int
     params: Params
     changes: dict[str, Any]
+    way: str = ""
+    at: dict[str, Any] = field(default_factory=dict)
 
 
 def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[int] = ()) -> tuple[SweepSpec, list[Row]]:
@@ -91,19 +100,35 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[
     base_path = path.parent / spec.base if (path.parent / spec.base).is_file() else resolve(spec.base)
     base = load_params(base_path, overrides)
     rows = list(_rows(path, spec, base, list(seeds) or spec.seeds))
-    if unknown := sorted({end.split("/")[0] for pair in spec.pairs for end in pair} - {row.variant for row in rows}):
+    pairs = [pair for named in spec.pairs for pair in _pairs(named, rows)]
+    if unknown := sorted({end.split("/")[0] for pair in pairs for end in pair} - {row.variant for row in rows}):
         raise Timer1Error(f"{path}: pairs name the row {unknown[0]!r}, which there is not")
     if repeated := [name for name, count in Counter(row.name for row in rows).items() if count > 1]:
         raise Timer1Error(f"{path}: two rows are named {repeated[0]!r}")
-    return spec, rows
+    return spec.model_copy(update={"pairs": pairs}), rows
+
+
+def _pairs(named: tuple[str, str], rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """A pair of listed rows at every point of the grid where both stand; any other pair as it is."""
+    (one, _, first), (two, _, second) = (end.partition("/") for end in named)
+    ends = [{str(row.at): row.variant for row in rows if row.way == way and row.variant != way} for way in (one, two)]
+    if not all(ends):
+        return [named]
+    asked = [f"/{checkpoint}" * bool(checkpoint) for checkpoint in (first, second)]
+    return [(ends[0][point] + asked[0], ends[1][point] + asked[1]) for point in ends[0] if point in ends[1]]
 
 
 def _rows(path: Path, spec: SweepSpec, base: Params, seeds: Sequence[int]) -> Sequence[Row]:
     rows = []
     listed = spec.rows or [RowSpec(name="all")]
     keys = list(spec.grid)
-    for row, values in itertools.product(listed, itertools.product(*spec.grid.values())):
-        chosen = dict(zip(keys, values, strict=True))
+    points = [dict(zip(keys, values, strict=True)) for values in itertools.product(*spec.grid.values())]
+    for row in listed:
+        if strange := [point for point in row.at if point not in points]:
+            raise Timer1Error(f"{path}, row {row.name!r}: at {shown(strange[0])} is no point of the grid ({', '.join(keys)})")
+    for row, chosen in itertools.product(listed, points):
+        if row.at and chosen not in row.at:
+            continue
         parts = [row.name] if spec.rows or not chosen else []
         variant = ".".join([*parts, *(f"{key.rsplit('.', 1)[-1]}={_plain(value)}" for key, value in chosen.items())])
         changes = {**spec.set, **row.set, **chosen}
@@ -122,7 +147,7 @@ def _rows(path: Path, spec: SweepSpec, base: Params, seeds: Sequence[int]) -> Se
                 raise Timer1Error(f"{path}, row {name!r}: {error}") from error
             tree["name"] = re.sub("[=+]", "-", name)[:100]
             params = validated(Params, tree, f"{path}, row {name!r}")
-            rows.append(Row(name, variant, params.shared.seed, params, changes))
+            rows.append(Row(name, variant, params.shared.seed, params, changes, row.name if spec.rows else "", chosen))
     return rows
 
 

@@ -121,6 +121,12 @@ _HELD: dict[Path, Held] = {}
 """Folders that this kernel holds: a cell that is run twice opens its stage twice."""
 
 
+def hold(root: Path, who: str) -> Held:
+    """Keep a folder for this kernel alone; a Timer1Error where another process has it."""
+    held = _HELD[root] = _HELD.get(root) or Held(root, who)
+    return held
+
+
 def release(root: Path) -> None:
     """Let others write into a run folder that a notebook of this process held."""
     if held := _HELD.pop(root.resolve(), None):
@@ -169,7 +175,7 @@ def _by_hand(stage: Stage[Any], given: Given, *, sure: bool) -> Stage[Any]:
     root = run.root.resolve()
     if stage.name == "curate":  # it needs nothing of a run, so any folder would do
         stamps.refuse_foreign(root)
-    held = _HELD[root] = _HELD.get(root) or Held(root, f"notebook {ref.notebook}")
+    held = hold(root, f"notebook {ref.notebook}")
     opened = partial(Stage, stage.name, shared=stage.shared, params=stage.params, given=given)
     try:
         stamps.clean(run)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.compare import beside_published, compare_runs
+from timer1lib.evaluation.maps import Effect, Grid, effects, read_grid
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.params import split_list
 from timer1lib.params.sections import CompareParams
@@ -24,6 +26,22 @@ def compare(stage: CompareStage) -> dict[str, Any]:
     return compare_runs(
         runs(stage), checkpoint=p.checkpoint, comparison=COMPARISONS[p.comparison], resamples=p.resamples, seed=stage.shared.seed
     )
+
+
+def sweep_map(stage: CompareStage) -> tuple[Grid, list[Effect]] | None:
+    """The map of the sweep that the parameters name; None where they name none.
+
+    Raises:
+        Timer1Error: no such sweep, one without a grid, or without any of the pairs.
+    """
+    if not stage.params.sweep:
+        return None
+    grid = read_grid(stage.params.sweep)
+    pairs = [(one.strip(), two.strip()) for one, _, two in (text.partition(":") for text in split_list(stage.params.sweep_pairs))]
+    found = effects(grid, pairs, seed=stage.shared.seed)
+    if not found:
+        raise Timer1Error(f"compare.sweep_pairs {stage.params.sweep_pairs!r}: no such rows; there are {', '.join(grid.ways)}")
+    return grid, found
 
 
 def by_run(value: dict[str, Any], measure: str) -> dict[str, dict[str, Any]]:

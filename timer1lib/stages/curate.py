@@ -49,9 +49,9 @@ def gather(stage: CurateStage) -> Sources:
 
 
 def world_folder(stage: CurateStage) -> Path:
-    """Where the world's videos lie, by what they depend on: runs with the same seed and sizes share them."""
+    """Where the world's videos lie, by what they depend on: runs of any size and wording share those of one seed and look."""
     p = stage.params
-    asked = [p.train_videos, p.test_videos, p.ood_videos, p.questions, p.train_questions, p.queries_a_video, p.world_seed]
+    asked = [p.world_seed, p.look_alikes, p.pairs]
     name = hashlib.sha256(json.dumps([asked, world_version()]).encode()).hexdigest()[:12]
     return resolve(stage.shared.cache_dir) / f"world-{name}"
 
@@ -62,12 +62,14 @@ def world_version() -> str:
 
 
 def _world(stage: CurateStage) -> Sources:
-    from timer1lib.world.splits import build_splits
+    from timer1lib.world.scene import Look
+    from timer1lib.world.splits import Variety, build_splits
 
     p, root = stage.params, world_folder(stage)
     splits = build_splits(
         root, train_videos=p.train_videos, test_videos=p.test_videos, ood_videos=p.ood_videos, questions=p.questions,
         train_questions=p.train_questions, queries_a_video=p.queries_a_video, seed=p.world_seed, workers=stage.shared.workers,
+        more_tests=split_list(p.more_tests), variety=Variety(p.phrasings, Look(p.look_alikes, p.pairs)),
     )  # fmt: skip
     results = []
     for name, samples in splits.items():
@@ -162,10 +164,10 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
 
 
 def write_splits(stage: CurateStage, sources: Sources, report: AuditReport) -> dict[str, list[Sample]]:
-    """Write `data/<split>.jsonl`, `data/splits.json` and `data/videos.json`.
+    """Write `data/<split>.jsonl`, `data/splits.json` and `data/videos.json`; `seen` is a part of `train` that 05 asks about.
 
     Raises:
-        Timer1Error: nothing is left to train on; files without a video folder.
+        Timer1Error: nothing is left to train on; files without a video folder; a test set named `seen` beside that one.
     """
     splits: dict[str, list[Sample]] = {}
     for file, samples in report.samples.items():
@@ -178,12 +180,28 @@ def write_splits(stage: CurateStage, sources: Sources, report: AuditReport) -> d
         if not stage.finished:
             stage.run.write_samples(name, samples)
     table = {name: {"kind": _kind(samples), "n": len(samples)} for name, samples in splits.items()}
+    if seen := first_videos(splits.get("train", []), stage.params.seen_videos):
+        if SEEN in splits:
+            raise Timer1Error(f"curate.seen_videos makes a split {SEEN!r}, and a test set has that name; give it another one")
+        table[SEEN] = {"kind": _kind(seen), "n": len(seen)}
+        if not stage.finished:
+            stage.run.write_samples(SEEN, seen)
     _keep(stage, "splits.json", table)
     if sources.root is None:
         raise Timer1Error("curate.videos is empty: name the folder that holds the videos")
     if not stage.finished:
         stage.run.set_video_root(sources.root, report.damaged if stage.params.on_damaged == "drop" else {})
     return splits
+
+
+SEEN = "seen"
+"""The split that holds what is trained on: no test, but what a test is held against."""
+
+
+def first_videos(samples: Sequence[Sample], videos: int) -> list[Sample]:
+    """The samples of the first so many videos."""
+    kept = set(list(dict.fromkeys(sample.video for sample in samples))[:videos])
+    return [sample for sample in samples if sample.video in kept]
 
 
 def _keep(stage: CurateStage, name: str, value: Any) -> None:

@@ -57,6 +57,14 @@ def checkpoint(stage: DifficultyStage) -> str:
     return str(folder)
 
 
+def judge(stage: DifficultyStage) -> str:
+    """Whose answers make a sample hard or easy, in words."""
+    named = {"published": "the published answers", "none": "nobody"}
+    if stage.params.difficulty_model in named:
+        return named[stage.params.difficulty_model]
+    return "the base model" if checkpoint(stage) == base_name(stage.shared) else "the SFT model"
+
+
 def measure(stage: DifficultyStage, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Write and return `data/difficulty.jsonl`: {id, iou, start, end, completion} a sample, `reward_std` with rollouts.
 

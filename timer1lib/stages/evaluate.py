@@ -143,17 +143,18 @@ def _ask(
     from timer1lib.inference.likelihood import choose
 
     p = stage.params
+    keep = task.checkpoint == "base"  # which runs of any seed ask the same
     label = f"{task.checkpoint} on {task.split}" + ("" if task.kind in ("grounding", "questions") else f" ({task.kind})")
     if task.kind == "questions" and p.question_method == "likelihood":
         return choose(
             loaded, task.samples, stage.run.video, stage.shared, task.path,
-            batch_size=p.batch_size, shard=shard, store=store, label=label,
+            batch_size=p.batch_size, shard=shard, store=store, label=label, keep=keep,
         )  # fmt: skip
     return predict(
         loaded, task.samples, stage.run.video, stage.shared, task.path,
         batch_size=p.batch_size, shard=shard, store=store, label=label, repetition_penalty=p.repetition_penalty,
         max_new_tokens=p.grounded_tokens if task.kind == "grounded" else p.max_new_tokens, grounded=task.kind == "grounded",
-        perturb="swap" if task.kind == "swap" else "shuffle" if task.kind == "shuffle" else None,
+        perturb="swap" if task.kind == "swap" else "shuffle" if task.kind == "shuffle" else None, keep=keep,
     )  # fmt: skip
 
 
@@ -244,6 +245,25 @@ def offsets(stage: EvaluateStage, split: str) -> dict[str, list[float]]:
         off = (scored.span.mean(axis=1) - scored.window.mean(axis=1)) / scored.duration
         result[name] = [float(value) for value in off if abs(value) <= 1]
     return result
+
+
+def answers_to(stage: EvaluateStage, split: str, name: str) -> tuple[Sample, dict[str, Prediction]]:
+    """A sample of a split by its id, and every checkpoint's answer to it."""
+    sample = next(sample for sample in stage.run.read_samples(split) if sample.id == name)
+    found = {task.checkpoint: _read(stage, task) for task in tasks(stage) if task.split == split and task.kind == "grounding"}
+    return sample, {checkpoint: answer for checkpoint, rows in found.items() for answer in rows if answer.id == name}
+
+
+def worst(metrics: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    """The last checkpoint's failure signatures on a split that list samples, those flagged first: {name, flagged, id}."""
+    found = list(metrics["signatures"].get(split, {}).items())[-1:]
+    rows = [
+        {"name": name, "flagged": bool(row["flagged"]), "id": row["samples"][0]}
+        for _, signatures in found
+        for name, row in signatures.items()
+        if row["samples"] and name != "reward_without_iou"  # whose samples are of training
+    ]
+    return sorted(rows, key=lambda row: not row["flagged"])
 
 
 def _scored(stage: EvaluateStage, split: str) -> dict[str, Scored]:

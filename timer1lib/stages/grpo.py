@@ -18,7 +18,7 @@ from timer1lib.rules import Judged, own_keep
 from timer1lib.runs.keys import folder_hash, input_files
 from timer1lib.schema import Prediction, Sample
 from timer1lib.spans import best_iou
-from timer1lib.stages import Stage, cells
+from timer1lib.stages import Stage, asking, cells
 from timer1lib.stages.work import do
 from timer1lib.training.outer_loop import PhasePlan, run_epochs
 from timer1lib.workers.team import team
@@ -45,16 +45,40 @@ def known_difficulty(stage: Stage[GrpoParams]) -> dict[str, float | None]:
     return {row["id"]: row["iou"] for row in read_jsonl(path)}
 
 
+def starting_model(stage: Stage[GrpoParams]) -> str:
+    """Folder or hub id of the policy before training: the SFT checkpoint, the base without one."""
+    folder = stage.run.checkpoint("sft")
+    return str(folder) if folder.is_dir() else base_name(stage.shared)
+
+
+def one_group(stage: Stage[GrpoParams]) -> tuple[Sample, list[str]]:
+    """A sample and G completions of it, as training will draw them: sampled now, by the policy before training.
+
+    Of the selected samples it is one of middling difficulty, whose rollouts differ. A finished stage loads no model: it
+    gives the first group that its training has stored.
+    """
+    samples, known, log = selected(stage), known_difficulty(stage), stage.run.log("rollouts")
+    if stage.finished and log.is_file() and (row := next(iter(read_jsonl(log)), None)):
+        return samples[row["id"]], list(row["completions"])
+    sample = min(samples.values(), key=lambda s: abs((known.get(s.id) or 0.0) - 0.5))
+    p = stage.params
+    how: dict[str, Any] = {"tokens": p.max_completion_length, "copies": p.num_generations, "temperature": p.temperature}
+    answers = asking.ask_now(stage, starting_model(stage), [sample], **how, label="one group")
+    return sample, [answer.completion for answer in answers]
+
+
 def train(
     stage: Stage[GrpoParams],
     rewards: cells.GivenRewards | str | None = None,
     keep: Callable[[Judged], bool] | str | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Run the outer loop into `checkpoints/grpo` and return the log; without RL, an empty one and no checkpoint.
 
     Args:
         rewards: in place of `grpo.rewards`: {"edge": (my_function, 1.0), "format": 1.0}, of functions as in docs/ideas.md.
         keep: in place of `grpo.keep`: whether a sample (`Judged`) stays after an epoch.
+        watch: called several times a second while it trains, such as `view.lesson.live_curve`.
 
     Raises:
         Timer1Error: an idea that is none; a reward that fails in training, with the sample and the completion.
@@ -67,10 +91,9 @@ def train(
     if not stage.params.enabled:
         atomic_write_jsonl(stage.run.log("grpo"), [])
         return []
-    samples, folder = selected(stage), stage.run.checkpoint("sft")
-    first = str(folder) if folder.is_dir() else base_name(stage.shared)
+    samples, first = selected(stage), starting_model(stage)
     work = open_work_folder(stage.run.at("work/grpo"), _settings(stage, samples, first))
-    trainer = _Trainer(stage, samples)
+    trainer = _Trainer(stage, samples, watch)
     plans = run_epochs(
         list(samples), known_difficulty(stage), first, work, lambda k: stage.run.data(f"filter_epoch{k}"),
         stage.params, stage.shared.seed, trainer.train, trainer.measure, trainer.keep if stage.params.keep else None,
@@ -103,8 +126,8 @@ def epoch_flow(stage: Stage[GrpoParams]) -> dict[int, list[dict[str, Any]]]:
 class _Trainer:
     """The outer loop's hands: has ranks train a plan's phase, and ask a model about its samples."""
 
-    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample]) -> None:
-        self._stage, self._samples = stage, samples
+    def __init__(self, stage: Stage[GrpoParams], samples: Mapping[str, Sample], watch: Callable[[], None] | None) -> None:
+        self._stage, self._samples, self._watch = stage, samples, watch
         self._rule = own_keep(stage.params.keep) if stage.params.keep else None
 
     def keep(self, name: str, iou: float, epochs: int) -> bool:
@@ -112,7 +135,8 @@ class _Trainer:
         return self._rule(Judged.of(self._samples[name], iou, epoch=epochs))
 
     def train(self, plan: PhasePlan) -> None:
-        do(self._stage, "epoch", ("grpo.prompts_per_step", self._stage.params.prompts_per_step), plan=plan.to_json())
+        whole = ("grpo.prompts_per_step", self._stage.params.prompts_per_step)
+        do(self._stage, "epoch", whole, self._watch, plan=plan.to_json())
 
     def measure(self, folder: str, ids: Sequence[str], epoch: int) -> dict[str, float | None]:
         do(self._stage, "ask", folder=folder, ids=list(ids), epoch=epoch)
@@ -156,7 +180,7 @@ def ask(stage: Stage[GrpoParams], folder: str, ids: Sequence[str], epoch: int) -
     )  # fmt: skip
 
 
-PHASES: dict[str, Callable[..., None]] = {"epoch": epoch, "ask": ask}
+PHASES: dict[str, Callable[..., None]] = {"epoch": epoch, "ask": ask, "say": asking.say}
 
 
 def _settings(stage: Stage[GrpoParams], samples: Mapping[str, Sample], first: str) -> dict[str, Any]:

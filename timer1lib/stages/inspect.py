@@ -64,6 +64,32 @@ def overview(stage: Stage[InspectParams], items: list[Item]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("checkpoint")
 
 
+def first_errors(stage: Stage[InspectParams], items: list[Item]) -> list[tuple[str, Item]]:
+    """Three errors to look at first, each another sample: why, and which one.
+
+    What training made worse most; an answer of the last checkpoint that misses altogether though another one hit; and the
+    one whose event is found, IoU 0.3 to 0.7, with the worst edges.
+    """
+    if not items:
+        return []
+    first, last = compared(stage, items)
+
+    def iou(item: Item, label: str) -> float:
+        return next((item.iou(row) for row in item.rows if row.label == label), 0.0)
+
+    found: list[tuple[str, Item]] = []
+    for why, wrong in (
+        (f"{last} lost most against {first}", lambda item: iou(item, first) - iou(item, last)),
+        (f"{last} misses what another one hit", lambda item: max(map(item.iou, item.rows)) * (iou(item, last) == 0)),
+        (f"{last} found the event and missed its edges", lambda item: (1 - iou(item, last)) * (0.3 <= iou(item, last) <= 0.7)),
+    ):
+        left = [item for item in items if all(item is not taken for _, taken in found)]
+        item = max(left, key=wrong, default=None)
+        if item is not None and wrong(item) > 0:
+            found.append((why, item))
+    return found
+
+
 def histogram(items: list[Item]) -> go.Figure:
     """Share of samples by IoU, a line a checkpoint."""
     from timer1lib.view.figures import iou_histogram

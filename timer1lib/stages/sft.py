@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from typing import Any
 
 import numpy as np
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_jsonl, read_jsonl
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, read_json, read_jsonl
+from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters
 from timer1lib.params.sections import SftParams
 from timer1lib.schema import Sample
 from timer1lib.stages import Stage
 from timer1lib.stages.work import do
+from timer1lib.workers.team import team
 
 
 def cold_start_rows(stage: Stage[SftParams]) -> list[dict[str, Any]]:
@@ -51,7 +55,7 @@ def fit(stage: Stage[SftParams]) -> None:
 
     rows = cold_start_rows(stage)
     texts = {row["id"]: row["completion"] for row in rows}
-    samples = {row["id"]: Sample.from_json({k: v for k, v in row.items() if k != "completion"}) for row in rows}
+    samples = {row["id"]: _sample(row) for row in rows}
     with SampleEncoder(stage.run, stage.shared) as encoder:
         job = SftJob(
             ids=list(samples),
@@ -70,4 +74,49 @@ def fit(stage: Stage[SftParams]) -> None:
         train_sft(job, stage.params, stage.shared)
 
 
-PHASES = {"fit": fit}
+def shown(stage: Stage[SftParams], checkpoint: str) -> dict[str, Any]:
+    """What a person sees of a model, `base` or `sft`: exact texts, and its greedy answer to one sample of a test split.
+
+    {"prompt", "learnt": what the first cold-start row asks and teaches, video tokens in a row as one; "sample", "answer":
+    a row of each}. It is worked out once and kept in `logs/sft_shown_<checkpoint>.json`.
+    """
+    path = stage.run.at(f"logs/sft_shown_{checkpoint}.json")
+    if not path.is_file():
+        row = cold_start_rows(stage)[0]
+        kinds = {name: entry["kind"] for name, entry in stage.run.splits().items() if not name.startswith("train")}
+        tests = [sample for name, kind in kinds.items() if kind == "grounding" for sample in stage.run.read_samples(name)[:1]]
+        asked = tests[0] if tests else _sample(row)
+        model = base_name(stage.shared) if checkpoint == "base" else str(stage.run.checkpoint(checkpoint))
+        with tempfile.TemporaryDirectory(prefix="timer1-") as folder:
+            do(stage, "show", model=model, row=row, asked=asked.to_json(), answers=f"{folder}/answers.jsonl", out=str(path))
+    found: dict[str, Any] = read_json(path)
+    return found
+
+
+def show(stage: Stage[SftParams], model: str, row: dict[str, Any], asked: dict[str, Any], answers: str, out: str) -> None:
+    """What each rank does of `shown`."""
+    from timer1lib.inference.generate import predict
+    from timer1lib.models.inputs import IGNORED
+    from timer1lib.models.load import load_shared
+    from timer1lib.training.common import SampleEncoder
+
+    loaded, sample = load_shared(model, stage.shared), Sample.from_json(asked)
+    with SampleEncoder(stage.run, stage.shared) as encoder:
+        encoded = encoder.encode(loaded, _sample(row), row["completion"])
+    ids, taught = encoded["input_ids"][0], encoded["labels"][0] != IGNORED
+    how: dict[str, Any] = {"max_new_tokens": 2 * int(taught.sum()) + 32, "batch_size": 1, "label": "one answer"}
+    told = predict(loaded, [sample], stage.run.video, stage.shared, answers, **how)
+    if not team.first:
+        return
+    pad = loaded.tokenizer.convert_ids_to_tokens(int(loaded.model.config.video_token_id))
+    prompt = loaded.tokenizer.decode(ids[~taught])
+    prompt = re.sub(f"(?:{re.escape(pad)})+", lambda found: f"[{found[0].count(pad)} video tokens]", prompt)
+    texts = {"prompt": prompt, "learnt": loaded.tokenizer.decode(ids[taught])}
+    atomic_write_json(out, {**texts, "sample": asked, "answer": told[0].to_json()})
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    return Sample.from_json({k: v for k, v in row.items() if k != "completion"})
+
+
+PHASES = {"fit": fit, "show": show}

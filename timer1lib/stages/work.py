@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 from timer1lib.errors import Timer1Error
@@ -26,13 +27,20 @@ SMALL = 50e6
 """A model with fewer parameters takes every core of a CPU, a rank each: larger ones want the cores' threads together."""
 
 
-def do(stage: Stage[Any], phase: str, whole: tuple[str, int] | None = None, **given: Any) -> None:
+def do(
+    stage: Stage[Any],
+    phase: str,
+    whole: tuple[str, int] | None = None,
+    watch: Callable[[], None] | None = None,
+    **given: Any,
+) -> None:
     """Have ranks do a phase of a stage.
 
     Args:
         phase: a name in the stage module's `PHASES`.
         whole: name and value of the parameter that a step of training has and ranks share evenly; None where ranks only
             ask, each on its own and on one machine.
+        watch: called several times a second meanwhile, in this process.
         given: the phase's arguments, as JSON holds them.
 
     Raises:
@@ -61,7 +69,7 @@ def do(stage: Stage[Any], phase: str, whole: tuple[str, int] | None = None, **gi
         "config": config,
         "lock": str(stage.run.root.resolve() / RANKS_LOCK),
     }
-    carry_out(job, stage.run.root / WORK / f"{stage.name}.job", nodes if trains else type(nodes)())
+    carry_out(job, stage.run.root / WORK / f"{stage.name}.job", nodes if trains else type(nodes)(), watch)
 
 
 def perform(job: dict[str, Any]) -> None:

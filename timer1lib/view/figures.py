@@ -174,11 +174,9 @@ def _filled(colour: str | Sequence[str], shape: str) -> dict[str, Any]:
     return {"color": colour, "line": {"width": 0}, "pattern": pattern}
 
 
-def difficulty_histogram(
-    ious: Sequence[float], chosen: Sequence[float] = (), title: str = "Difficulty: the base model's IoU on the pool"
-) -> go.Figure:
-    """Samples by IoU, and those that were chosen over them."""
-    fig = figure(title, "IoU of the base model's answer (1 is easy)", "samples")
+def difficulty_histogram(ious: Sequence[float], chosen: Sequence[float] = (), judge: str = "the model") -> go.Figure:
+    """Samples by the IoU of a judge's answer, and those that were chosen over them."""
+    fig = figure(f"Difficulty: what {judge} finds in the pool", f"IoU of the answer of {judge} (1 is easy)", "samples")
     bins = {"start": 0, "end": 1.0001, "size": 0.05}
     fig.add_histogram(x=list(ious), xbins=bins, name="pool", marker_color="rgba(128,132,140,0.45)")
     if chosen:

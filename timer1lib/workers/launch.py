@@ -65,8 +65,8 @@ class Started(Protocol):
         """Kill what is left of them."""
 
 
-def carry_out(job: dict[str, Any], folder: Path, nodes: Nodes) -> None:
-    """Have a job done by `job["processes"]` ranks on each machine, and wait for it.
+def carry_out(job: dict[str, Any], folder: Path, nodes: Nodes, watch: Callable[[], None] | None = None) -> None:
+    """Have a job done by `job["processes"]` ranks on each machine, and wait for it; `watch` is called all the while.
 
     Raises:
         Timer1Error: what a rank raised as one.
@@ -77,14 +77,14 @@ def carry_out(job: dict[str, Any], folder: Path, nodes: Nodes) -> None:
     job |= {"id": secrets.token_hex(8), "nodes": nodes.count, "cwd": os.getcwd()}
     atomic_write_json(folder / "job.json", job)
     try:
-        follow(job, folder, nodes)
+        follow(job, folder, nodes, watch)
     except BaseException:
         (folder / "job.json").unlink(missing_ok=True)  # what tells other machines; what was printed stays
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
+def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes, watch: Callable[[], None] | None = None) -> None:
     """Start this machine's ranks of a job and see them through; errors as in `carry_out`."""
     group: Started = _Launched(job, folder, nodes) if job["config"] else _Forked(job, folder, nodes)
     shown = _Mirror(folder)
@@ -92,6 +92,8 @@ def follow(job: Mapping[str, Any], folder: Path, nodes: Nodes) -> None:
     try:
         while (end := group.ended()) is None:
             shown.update()
+            if watch is not None:
+                watch()
             if any(folder.glob("error.*.json")):
                 end = _soon(group)  # where a rank was killed, that is why the others failed
                 break

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from timer1lib.schema import Window
-from timer1lib.world.lexicon import ACTIONS, COLOURS, HELD_OUT, POSES, SHAPES, WALLS
+from timer1lib.world.lexicon import ACTIONS, COLOURS, COMMON, HELD_OUT, POSES, SHAPES, WALLS
 
 if TYPE_CHECKING:
     import numpy as np
 
 Pairs = Literal["common", "held_out"]
 """Which colour-shape pairs a scene may show: those of the main splits, or at least one that they never show."""
+ShownPairs = frozenset[tuple[str, str]]
 
 
 @dataclass(slots=True)
@@ -82,7 +83,22 @@ class Scene:
     """How far the camera sways, as a fraction of the side."""
 
 
-def sample_scene(seed: int, difficulty: float, durations: tuple[float, float] = (10.0, 64.0), pairs: Pairs = "common") -> Scene:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How varied the scenes of a pool look."""
+
+    look_alikes: float = 1.0
+    """Factor on the chance of a look-alike, which is 0.15 + 0.6 times the difficulty, twice a scene."""
+    pairs: int = len(COMMON)
+    """So many of the common colour-shape pairs are shown, the first ones of `COMMON`."""
+
+
+PLAIN = Look()
+
+
+def sample_scene(
+    seed: int, difficulty: float, durations: tuple[float, float] = (10.0, 64.0), pairs: Pairs = "common", look: Look = PLAIN
+) -> Scene:
     """Draw a scene.
 
     Args:
@@ -91,10 +107,11 @@ def sample_scene(seed: int, difficulty: float, durations: tuple[float, float] = 
             noise, under a swaying camera).
         durations: seconds, from and to.
         pairs: `held_out` puts at least one unseen colour-shape pair into the scene.
+        look: how varied what is shown is, unseen pairs aside.
     """
     import numpy as np
 
-    rng = np.random.default_rng([seed, 7])
+    rng, shown = np.random.default_rng([seed, 7]), frozenset(COMMON[: look.pairs])
     duration = round(float(rng.uniform(*durations)), 1)
     scene = Scene(seed, duration, difficulty)
     scene.grey = int(rng.integers(35, 75))
@@ -113,10 +130,11 @@ def sample_scene(seed: int, difficulty: float, durations: tuple[float, float] = 
             scene.light = _change(rng, scene, "dark")
         else:
             held_out = pairs == "held_out" and not any((t.colour, t.shape) in HELD_OUT for t in scene.things)
-            colour, shape = _pair(rng, scene, held_out)
-            scene.things.append(_thing(rng, scene, cells.pop(), colour, shape, kind))
-    for _ in range(min(len(cells), int(rng.binomial(2, 0.15 + 0.6 * difficulty)))):
-        _distract(rng, scene, cells.pop())
+            allowed = _free(scene, HELD_OUT if held_out else shown)
+            colour, shape = allowed[int(rng.integers(len(allowed)))]
+            scene.things.append(_thing(rng, scene, cells.pop(), colour, shape, kind, shown))
+    for _ in range(min(len(cells), int(rng.binomial(2, min(1.0, look.look_alikes * (0.15 + 0.6 * difficulty)))))):
+        _distract(rng, scene, cells.pop(), shown)
     return scene
 
 
@@ -140,19 +158,13 @@ def _segment(rng: np.random.Generator, scene: Scene, low: float = 0.0, high: flo
     return round(start, 1), round(min(start + length, scene.duration), 1)
 
 
-def _free(scene: Scene, held_out: bool) -> list[tuple[str, str]]:
-    """Pairs of colour and shape that no thing of the scene has yet."""
+def _free(scene: Scene, pairs: ShownPairs) -> list[tuple[str, str]]:
+    """Those of the pairs of colour and shape that no thing of the scene has yet."""
     taken = {(t.colour, t.shape) for t in scene.things}
-    return [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in taken and ((c, s) in HELD_OUT) == held_out]
+    return [(c, s) for c in COLOURS for s in SHAPES if (c, s) in pairs and (c, s) not in taken]
 
 
-def _pair(rng: np.random.Generator, scene: Scene, held_out: bool) -> tuple[str, str]:
-    allowed = _free(scene, held_out)
-    colour, shape = allowed[int(rng.integers(len(allowed)))]
-    return colour, shape
-
-
-def _thing(rng: np.random.Generator, scene: Scene, cell: int, colour: str, shape: str, kind: str) -> Thing:
+def _thing(rng: np.random.Generator, scene: Scene, cell: int, colour: str, shape: str, kind: str, shown: ShownPairs) -> Thing:
     thing = Thing(
         colour,
         shape,
@@ -166,8 +178,9 @@ def _thing(rng: np.random.Generator, scene: Scene, cell: int, colour: str, shape
         thing.grown = _segment(rng, scene)
     elif kind == "recolour":
         start, end = _segment(rng, scene)
-        allowed = [c for c in COLOURS if c != colour and (c, shape) not in HELD_OUT]
-        thing.recolour = (start, end, str(rng.choice(allowed)))
+        # it may turn into what the pool shows; where few pairs leave this shape one colour, it just stays
+        allowed = [c for c in COLOURS if c != colour and (c, shape) in shown]
+        thing.recolour = (start, end, str(rng.choice(allowed))) if allowed else None
     elif rng.random() < 0.1 + 0.3 * scene.difficulty:
         middle = float(rng.uniform(0.42, 0.58))
         thing.visible = [_segment(rng, scene, 0.0, middle - 0.08, 0.8), _segment(rng, scene, middle + 0.08, 1.0, 0.8)]
@@ -195,9 +208,10 @@ def _change(rng: np.random.Generator, scene: Scene, to: str) -> Change:
     return Change(start, full, end, to)
 
 
-def _distract(rng: np.random.Generator, scene: Scene, cell: int) -> None:
-    """Add a thing that shares its colour or its shape with one that is already there."""
+def _distract(rng: np.random.Generator, scene: Scene, cell: int, shown: ShownPairs) -> None:
+    """Add a thing that shares its colour or its shape with one that is already there, where the pairs shown have one."""
     model = scene.things[int(rng.integers(len(scene.things)))] if scene.things else None
-    allowed = [(c, s) for c, s in _free(scene, False) if model is None or (c == model.colour) != (s == model.shape)]
-    colour, shape = allowed[int(rng.integers(len(allowed)))]
-    scene.things.append(_thing(rng, scene, cell, colour, shape, "appear"))
+    allowed = [(c, s) for c, s in _free(scene, shown) if model is None or (c == model.colour) != (s == model.shape)]
+    if allowed:
+        colour, shape = allowed[int(rng.integers(len(allowed)))]
+        scene.things.append(_thing(rng, scene, cell, colour, shape, "appear", shown))

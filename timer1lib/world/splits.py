@@ -8,6 +8,7 @@ Each split has a purpose and a range of seeds of its own, so that no video is in
 | train | pool of difficulty, SFT and GRPO | medium, phrasings that the base was not taught |
 | test_id | test in distribution | as train |
 | test_ood | test out of distribution | unseen colour-shape pairs, longer, phrasings of its own, more look-alikes |
+| test_wording, test_pairs, test_long, test_hard | what of test_ood does it: one novelty each | as train but for that one |
 | qa_short | what is so at one moment | as train |
 | qa_long | order and length of events | up to 180 s |
 | train_qa | questions of both kinds to train on | as train |
@@ -16,8 +17,8 @@ Each split has a purpose and a range of seeds of its own, so that no video is in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -30,10 +31,10 @@ from timer1lib.files import atomic_write_jsonl
 from timer1lib.processes import worker_processes
 from timer1lib.progress import Progress
 from timer1lib.schema import Sample
-from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, POOL_PHRASES, TYPES, Phrases
+from timer1lib.world.lexicon import HELD_OUT, NEW_PHRASES, TYPES, Phrases, pool_phrases
 from timer1lib.world.queries import long_questions, pick_queries, short_questions
 from timer1lib.world.render import clear_temporaries, write_video
-from timer1lib.world.scene import Pairs, Scene, sample_scene
+from timer1lib.world.scene import PLAIN, Look, Pairs, Scene, sample_scene
 
 SEEDS_A_SPLIT = 1_000_000
 SYNTH_SEEDS = 500 * SEEDS_A_SPLIT
@@ -52,18 +53,39 @@ class SplitSpec:
     difficulty: tuple[float, float]
     durations: tuple[float, float] = (10.0, 64.0)
     pairs: Pairs = "common"
-    phrases: Phrases = field(default_factory=lambda: POOL_PHRASES)
+    phrases: Phrases | None = None
+    """Phrasings of its own; None: the pool's."""
     kind: Literal["grounding", "short", "long", "both"] = "grounding"
+    as_pool: bool = True
+    """Whether its scenes are as varied as the pool's; the test out of distribution stays as it is, whatever the pool."""
 
 
 SPLITS: dict[str, SplitSpec] = {
     "train": SplitSpec(1, (0.2, 0.7)),
     "test_id": SplitSpec(2, (0.2, 0.7)),
-    "test_ood": SplitSpec(3, (0.6, 1.0), (48.0, 120.0), "held_out", NEW_PHRASES),
+    "test_ood": SplitSpec(3, (0.6, 1.0), (48.0, 120.0), "held_out", NEW_PHRASES, as_pool=False),
     "qa_short": SplitSpec(4, (0.2, 0.7), kind="short"),
     "qa_long": SplitSpec(5, (0.2, 0.7), (64.0, 180.0), kind="long"),
     "train_qa": SplitSpec(6, (0.2, 0.7), kind="both"),
+    "test_wording": SplitSpec(7, (0.2, 0.7), phrases=NEW_PHRASES),
+    "test_pairs": SplitSpec(8, (0.2, 0.7), pairs="held_out"),
+    "test_long": SplitSpec(9, (0.2, 0.7), (48.0, 120.0)),
+    "test_hard": SplitSpec(10, (0.6, 1.0)),
 }
+NOVELTIES = ("test_wording", "test_pairs", "test_long", "test_hard")
+"""What is new in test_ood, one at a time: wording, colour-shape pairs, length, difficulty (look-alikes, shorter windows)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variety:
+    """How varied the pool is, and with it the tests that are like it."""
+
+    phrasings: int = 2
+    """Of each form of query, up to `lexicon.MOST_PHRASINGS`."""
+    look: Look = PLAIN
+
+
+USUAL = Variety()
 
 
 def build_splits(
@@ -77,26 +99,31 @@ def build_splits(
     queries_a_video: int = 4,
     seed: int = 0,
     workers: int = 2,
+    more_tests: Collection[str] = (),
+    variety: Variety = USUAL,
 ) -> dict[str, list[Sample]]:
     """Make the splits' videos below `out_dir` and return their samples; videos that are there are kept.
 
     Args:
         questions: multiple-choice questions in each of `qa_short` and `qa_long`, as `train_questions` in `train_qa`; 0: no split.
         seed: another seed gives other videos in every split.
+        more_tests: of `NOVELTIES`, with `ood_videos` videos each.
+        variety: other phrasings do not change the videos nor what is asked of them.
 
     Returns:
         Samples by split; `Sample.video` is relative to `out_dir`, times are seconds.
     """
     counts = {"train": train_videos, "test_id": test_videos, "test_ood": ood_videos}
     counts |= {"qa_short": questions, "qa_long": questions, "train_qa": train_questions}
+    counts |= {name: ood_videos for name in NOVELTIES if name in more_tests}
     samples: dict[str, list[Sample]] = {}
     scenes: list[tuple[Scene, Path]] = []
     for name, wanted in counts.items():
         if wanted == 0:
             continue
         rows: list[Sample] = []
-        for scene in split_scenes(SPLITS[name], seed):
-            made = scene_samples(scene, name, queries_a_video)
+        for scene in split_scenes(SPLITS[name], seed, variety.look):
+            made = scene_samples(scene, name, queries_a_video, phrasings=variety.phrasings)
             if made:
                 rows += made
                 scenes.append((scene, Path(out_dir) / made[0].video))
@@ -107,12 +134,12 @@ def build_splits(
     return samples
 
 
-def split_scenes(spec: SplitSpec, seed: int) -> Iterator[Scene]:
+def split_scenes(spec: SplitSpec, seed: int, look: Look = PLAIN) -> Iterator[Scene]:
     """A split's scenes without end, in a fixed order."""
     for i in range(SEEDS_A_SPLIT):
         number = scene_number(spec, seed, i)
         difficulty = float(np.random.default_rng([number, 3]).uniform(*spec.difficulty))
-        yield sample_scene(number, round(difficulty, 3), spec.durations, spec.pairs)
+        yield sample_scene(number, round(difficulty, 3), spec.durations, spec.pairs, look if spec.as_pool else PLAIN)
 
 
 def scene_number(spec: SplitSpec, seed: int, i: int) -> int:
@@ -122,16 +149,22 @@ def scene_number(spec: SplitSpec, seed: int, i: int) -> int:
     return (1 + spec.number) * FAR + seed * SEEDS_A_SPLIT + i
 
 
-def scene_samples(scene: Scene, split: str, queries_a_video: int = 4, phrases: Phrases | None = None) -> list[Sample]:
-    """A scene's samples in a split: up to `queries_a_video` queries, worded in the split's own `phrases`, or two questions."""
+def scene_samples(
+    scene: Scene, split: str, queries_a_video: int = 4, phrases: Phrases | None = None, phrasings: int = USUAL.phrasings
+) -> list[Sample]:
+    """A scene's samples in a split: up to `queries_a_video` queries, or two questions.
+
+    Queries are worded in `phrases`, or else as the split says: in its own, or in the pool's first `phrasings`.
+    """
     spec = SPLITS[split]
+    phrases = phrases or spec.phrases or pool_phrases(phrasings)
     rng = np.random.default_rng([scene.seed, 5])
     if spec.kind == "grounding":
         queries = pick_queries(scene, rng, queries_a_video * 2 if spec.pairs == "held_out" else queries_a_video)
         if spec.pairs == "held_out":  # those about the unseen pairs first: that is what the split is for
             queries = sorted(queries, key=lambda q: not _is_about_unseen(dict(q.slots)))[:queries_a_video]
         asked: list[dict[str, Any]] = [
-            {"query": q.text(rng, phrases or spec.phrases), "windows": [q.window], "type": TYPES[q.type]} for q in queries
+            {"query": q.text(rng, phrases), "windows": [q.window], "type": TYPES[q.type]} for q in queries
         ]
     else:
         choices = [] if spec.kind == "long" else short_questions(scene, rng)
