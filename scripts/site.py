@@ -25,10 +25,12 @@ def notebooks() -> dict[str, Path]:
 
 
 def on_config(config: Any) -> Any:
-    """Name every notebook in the menu, whichever there are."""
-    for entry in config["nav"]:
-        if isinstance(entry, dict) and entry.get("Notebooks") == "notebooks/":
-            entry["Notebooks"] = list(notebooks())
+    """Name every notebook in the menu, whichever there are, and under `Use` every page that nobody has put elsewhere."""
+    menu = {heading: pages for entry in config["nav"] for heading, pages in entry.items()}
+    named = {page for pages in menu.values() if isinstance(pages, list) for page in pages}
+    menu["Use"] += sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name not in named)
+    menu["Notebooks"] = list(notebooks())
+    config["nav"] = [{heading: pages} for heading, pages in menu.items()]
     return config
 
 
