@@ -45,7 +45,7 @@ _LAUNCH = (
 _BEFORE_IMPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """No thread of a library that asks the network or keeps house in the background, where a person did not set them otherwise."""
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_TOP_PAD_": str(64 << 20)}
-"""glibc keeps what a rank frees (up to a GiB of it): pages that went back after every tensor would be zeroed anew for the next."""
+"""glibc keeps what a rank frees (up to a GiB of it): pages that went back after every tensor would be zeroed anew for others."""
 _START_SECONDS = 60.0
 _ENDING_SECONDS = 10.0
 """How long this machine's ranks may take to end after another machine's have."""
