@@ -15,7 +15,7 @@ import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from timer1lib import __version__
 from timer1lib.errors import Timer1Error
@@ -196,7 +196,7 @@ def _joined(name: str, old: str, mine: str, new: str) -> str | None:
     pieces = join(*(_pieces(name, text) for text in (old, mine, new)))
     if pieces is None or not name.endswith(".ipynb"):
         return None if pieces is None else "".join(line for (line,) in pieces)
-    cells = {}
+    cells: dict[tuple[str, ...], dict[str, Any]] = {}
     for text in (new, mine):  # a cell that a person has run keeps its outputs
         try:
             cells |= dict(zip(_pieces(name, text), json.loads(text)["cells"], strict=True))

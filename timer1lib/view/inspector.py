@@ -14,8 +14,8 @@ from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.view.items import Item, table_row
-from timer1lib.view.scrubber import SegmentScrubber, static_item
-from timer1lib.view.static_view import items_html
+from timer1lib.view.scrubber import SegmentScrubber
+from timer1lib.view.static_view import items_html, static_item
 
 HERE = Path(__file__).parent
 

@@ -21,8 +21,8 @@ SAMPLES = 60
 
 def write_page(run: RunFolder) -> Path:
     """Write `inspect.html` into a run: what was gained and lost, and what went wrong. A Timer1Error without predictions."""
-    form = form_of(read_json(run.metrics)) if run.metrics.is_file() else None
-    items = load_items(run, **({"form": form} if form else {}))
+    form = form_of(read_json(run.metrics) if run.metrics.is_file() else {})
+    items = load_items(run, form=form)
     groups = choose(items, SAMPLES)
     cache = cache_of(run)
     drawn = [(heading, [static_item(run, item, cache) for item in chosen]) for heading, chosen in groups]
