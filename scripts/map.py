@@ -65,7 +65,7 @@ def picture(grid: Grid, found: Sequence[Effect]) -> str:
     ]
     for panel, split in enumerate(splits):
         x0, y0 = GAP + (panel % ACROSS) * (wide + GAP), TOP + (panel // ACROSS) * (high + GAP)
-        new = f": new is {NOVELTIES[split]}" if NOVELTIES.get(split) not in (None, "nothing new") else ""
+        new = f": new is {NOVELTIES[split]}" if NOVELTIES.get(split) not in (None, "nothing") else ""
         parts.append(f'<text x="{x0}" y="{y0 + 12}" font-weight="bold">{escape(split + new)}</text>')
         for i, value in enumerate(columns):
             x = x0 + LEFT + CELL_WIDTH * (i + 0.5)

@@ -1,16 +1,17 @@
-"""`python scripts/screenshots.py RUN [FOLDER]`: the pictures of docs/, taken from a run in a real JupyterLab.
+"""`python scripts/screenshots.py RUN [FOLDER] [--wrong ID]`: the pictures of docs/, taken from a run in a real JupyterLab.
 
-Opens 06_inspect on the run in headless Chromium, chooses samples that show something, and writes
-inspect-table.png, inspect-scrubber.png, inspect-wrong.png, inspect-rollouts.png, inspect-dark.png and report.png.
+Opens 06_inspect on the run in headless Chromium, chooses samples that show something, and writes inspect.png, inspect-700.png,
+inspect-1920.png, inspect-dark.png, inspect-scrubber.png, inspect-wrong.png, inspect-cards.png, inspect-rollouts.png and
+report.png.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -26,8 +27,12 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
 
 
 def main() -> int:
-    run = RunFolder(find_run(sys.argv[1]))
-    folder = Path(sys.argv[2] if len(sys.argv) > 2 else "docs/images")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("folder", nargs="?", default="docs/images")
+    parser.add_argument("--wrong", default="", help="id of the sample that inspect-wrong.png shows")
+    given = parser.parse_args()
+    run, folder = RunFolder(find_run(given.run)), Path(given.folder)
     folder.mkdir(parents=True, exist_ok=True)
     from playwright.sync_api import sync_playwright
 
@@ -45,9 +50,9 @@ def main() -> int:
         with sync_playwright() as playwright:
             chromium = shutil.which("chromium") or shutil.which("google-chrome")
             browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-            page = browser.new_page(viewport={"width": 1440, "height": 1500}, device_scale_factor=1.5)
+            page = browser.new_page(viewport={"width": 1280, "height": 860})
             page.set_default_timeout(180_000)
-            lab(page, f"http://127.0.0.1:{port}/lab/tree/notebooks/{notebook.name}?token=t", run, folder)
+            lab(page, f"http://127.0.0.1:{port}/lab/tree/notebooks/{notebook.name}?token=t", run, folder, given.wrong)
             page = browser.new_page(viewport={"width": 1120, "height": 1000})
             page.goto(f"file://{write_report(run)}")
             page.wait_for_timeout(4000)
@@ -69,7 +74,7 @@ def wait_for(address: str) -> None:
     raise SystemExit("JupyterLab did not start")
 
 
-def lab(page: Any, address: str, run: RunFolder, folder: Path) -> None:
+def lab(page: Any, address: str, run: RunFolder, folder: Path, named: str) -> None:
     page.goto(address)
     page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3 (ipykernel)")
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -77,35 +82,52 @@ def lab(page: Any, address: str, run: RunFolder, folder: Path) -> None:
     many = 2 if run.log("rollouts").is_file() else 1
     page.wait_for_function("(many) => document.querySelectorAll('.t1-root[data-media]').length === many", arg=many)
     page.add_style_tag(content=".Toastify, .jp-toast-button, .Toastify__toast-container { display: none !important; }")
-    table, scrubber = page.locator(".t1t-root").first, page.locator(".t1-root").first
-    gained, wrong = telling(load_items(run))
+    page.keyboard.press("Control+b")  # without the list of files
+    table, scrubber, box = page.locator(".t1t-root").first, page.locator(".t1-root").first, page.locator(".t1-inspector").first
+    items = load_items(run)
+    gained, wrong = telling(items)
+    wrong = next((item for item in items if item.sample.id == named), wrong)
     if page.locator('.t1t-head [data-sort="difference"]').count():
         table.locator('[data-sort="difference"]').click()
     choose(page, table, gained)
-    page.evaluate("() => document.activeElement.blur()")
-    table.screenshot(path=str(folder / "inspect-table.png"))
-    page.locator(".t1-root").first.focus()
-    page.keyboard.press("s")
-    page.wait_for_timeout(700)
+    for width, height, name in ((700, 900, "inspect-700"), (1920, 1000, "inspect-1920"), (1280, 860, "inspect")):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(700)
+        shot(page, box, folder / f"{name}.png")
     scrubber.screenshot(path=str(folder / "inspect-scrubber.png"))
     choose(page, table, wrong)
-    scrubber.focus()
-    page.keyboard.press("s")
-    page.wait_for_timeout(700)
-    scrubber.screenshot(path=str(folder / "inspect-wrong.png"))
+    shot(page, box, folder / "inspect-wrong.png", scrubber)
+    table.locator('[data-do="grid"]').click()
+    page.wait_for_timeout(4000)
+    table.screenshot(path=str(folder / "inspect-cards.png"))
+    table.locator('[data-do="grid"]').click()
+    choose(page, table, gained)
     if many == 2:
         second = page.locator(".t1-root").nth(1)
         second.scroll_into_view_if_needed()
-        second.focus()
-        page.keyboard.press("s")
         page.wait_for_timeout(700)
         second.screenshot(path=str(folder / "inspect-rollouts.png"))
-    scrubber.scroll_into_view_if_needed()
     page.get_by_role("menuitem", name="Settings", exact=True).click()
     page.get_by_text("Theme", exact=True).hover()
     page.get_by_text("JupyterLab Dark", exact=True).click()
     page.wait_for_timeout(1500)
-    scrubber.screenshot(path=str(folder / "inspect-dark.png"))
+    for width, height, name in ((700, 900, "inspect-dark-700"), (1920, 1000, "inspect-dark-1920"), (1280, 860, "inspect-dark")):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(700)
+        shot(page, box, folder / f"{name}.png")
+
+
+def shot(page: Any, box: Any, path: Path, part: Any = None) -> None:
+    """The inspector at the top of the page, the playhead at the start of the chosen row."""
+    box.evaluate("(node) => node.scrollIntoView({ block: 'start' })")
+    page.locator(".t1-root").first.focus()
+    page.keyboard.press("s")
+    page.wait_for_timeout(700)
+    page.evaluate("() => document.activeElement.blur()")
+    if part is not None:
+        part.screenshot(path=str(path))
+    else:
+        page.screenshot(path=str(path))
 
 
 def choose(page: Any, table: Any, item: Item) -> None:

@@ -30,7 +30,7 @@ def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     A module that says `RANKS = True` has them carried out as everywhere else.
     """
     if not getattr(request.module, "RANKS", False):
-        monkeypatch.setattr("timer1lib.stages.work.carry_out", lambda job, folder, nodes: work.perform(job))
+        monkeypatch.setattr("timer1lib.stages.work.carry_out", lambda job, folder, nodes, watch=None: work.perform(job))
         monkeypatch.setattr("timer1lib.stages.warm", lambda: None)
 
 

@@ -62,7 +62,7 @@ def test_clean_rows_have_no_finding(tmp_path: Path) -> None:
         ({"duration": float("inf")}, ["not_finite"], "dropped", None),
         ({"duration": 0.0}, ["bad_duration"], "dropped", None),
         ({"duration": -5.0}, ["bad_duration"], "dropped", None),
-        ({"duration": None}, ["missing_field"], "kept", [(3.0, 9.0)]),
+        ({"duration": None}, ["no_duration"], "kept", [(3.0, 9.0)]),
         ({"duration": "30"}, ["text_number"], "repaired", [(3.0, 9.0)]),
         ({"windows": [[3.0, 3.2]]}, ["short_window"], "kept", [(3.0, 3.2)]),
         ({"windows": [[0.0, 29.9]]}, ["whole_video"], "kept", [(0.0, 29.9)]),
@@ -235,6 +235,7 @@ def test_video_files_are_looked_up_probed_and_compared(tmp_path: Path) -> None:
         ("5", "missing_video"),
         ("6", "outside_root"),
         ("7", "outside_root"),
+        ("8", "no_duration"),
     }
     (samples,) = report.samples.values()
     assert [(s.id, s.video, s.duration) for s in samples] == [

@@ -17,7 +17,7 @@ import pytest
 import typer
 from stub_project import make_project
 
-from timer1lib import ideas
+from timer1lib import forms, ideas
 from timer1lib.cli import EXAMPLES, app
 from timer1lib.data.schedules import filter_epoch
 from timer1lib.data.selection import select
@@ -230,6 +230,22 @@ def test_a_cells_function_is_written_down_with_all_that_it_uses(cell: Any, tmp_p
     assert ideas.meaning(ideas.written_out(cell("\n\n" + CELL)["edge"], "mine", "reward")) == ideas.meaning(path.read_text())
 
 
+def test_a_cells_form_is_written_down_too(cell: Any, tmp_path: Path) -> None:
+    names = cell(
+        "from timer1lib.forms import OwnForm\nSHARE = 100\n"
+        "def ask(query, duration): return f'percent: {query}'\n"
+        "def read(text, duration): return [(0.0, float(text) / SHARE * duration)] if text.isdigit() and duration else []\n"
+        "mine = OwnForm(ask, read, fits=lambda text: text.isdigit(), system='short')\n"
+        "worse = OwnForm(ask, read, system=object())\n"
+    )
+    path = file(tmp_path, ideas.written_out(names["mine"], "tried", "form"))
+    form = forms.load(f"{path}:tried")
+    assert (form.ask("a", 1.0).text, form.ask("a", 1.0).system, form.fits("25")) == ("percent: a", "short", True)
+    assert form.of_sample(Sample("a", "a", "a", 20.0), grounded=True).span("25") == (0.0, 5.0)
+    with pytest.raises(Timer1Error, match="form 'worse': its system"):
+        ideas.written_out(names["worse"], "worse", "form")
+
+
 @pytest.mark.parametrize(("name", "words"), [("uses_a_table", ["'table'", "cannot be written"]), ("closed", ["inside another"])])
 def test_what_cannot_be_written_down_is_named(cell: Any, name: str, words: list[str]) -> None:
     with pytest.raises(Timer1Error) as caught:
@@ -277,7 +293,8 @@ def test_a_preview_counts_what_would_change(stored: RunFolder, tmp_path: Path) -
     assert found.best_changed == pytest.approx(100 / 3)  # in the last group the third was best, and is the worst now
     assert found.five == pytest.approx((0.1, 0.1, 0.2, 0.2, 0.2))
     assert found.changes[0].sample.id == "s2"
-    assert found.outside == 0
+    assert (found.outside, found.furthest) == (0, [])
+    assert found.bins == [3, 0, 0, 0, 0, 0, 0, 0, 0, 6]
     text = str(found)
     assert "33.3% under what was, 0.0% under length" in text
     assert "8.0 to 9.0 s (true: 2.0 to 4.0 s)" in text
@@ -300,6 +317,15 @@ def test_a_notebook_previews_a_function_and_writes_nothing(stored: RunFolder) ->
     with pytest.raises(Timer1Error, match=r"sample 's0', step 0: reward fails, line \d+: TypeError"):
         grpo.preview(stage, {"fails": lambda x: x.span + 1})
     assert {path: path.stat().st_mtime_ns for path in stored.root.rglob("*")} == before
+
+
+def test_values_out_of_range_are_named_with_their_completions(stored: RunFolder, tmp_path: Path) -> None:
+    path = file(tmp_path, "def f(x): return x.span[0] - 4.0 if x.span else 0.0")  # -2, -1 and 4 in every group
+    found = preview(stored, parse_rewards(f"{path}:f"), "f")
+    assert found.outside == 9
+    assert all(text.startswith("4.000 at step") for text in found.furthest)
+    assert "sample 's0': '<think>a</think><answer>8.0 to 9.0" in str(found)
+    assert "&lt;answer&gt;8.0 to 9.0" in found._repr_html_()
 
 
 def test_the_same_reward_changes_nothing(stored: RunFolder) -> None:

@@ -23,7 +23,7 @@ from timer1lib.schema import Prediction, Sample
 from timer1lib.stages import compare, open_stage
 from timer1lib.view.maps import curve_figures, map_figure
 
-SIZES, WORDINGS, SEEDS = (15, 60, 600), (2, 12), (0, 1, 2)
+SIZES, WORDINGS, SEEDS = (15, 600), (2, 12), (0, 1, 2)
 SPLITS = ("seen", "test_id", "test_wording")
 QUERIES = 60
 
@@ -61,10 +61,10 @@ def make_sweep(folder: Path, planted: Planted, logs: bool = False) -> Path:
                         run.write_samples(split, samples)
                         for checkpoint in ("base", last):
                             who = f"{way}/base" if checkpoint == "base" else way
-                            noise = random.Random(f"base {split}") if checkpoint == "base" else rng
+                            noise, wide = (random.Random(f"base {split}"), 0.03) if checkpoint == "base" else (rng, 0.1)
                             rows = []
                             for sample in samples:
-                                iou = min(1.0, max(0.05, planted(who, split, size, wording, sample) + noise.gauss(0, 0.1)))
+                                iou = min(1.0, max(0.05, planted(who, split, size, wording, sample) + noise.gauss(0, wide)))
                                 start = sample.window[0] + off(iou)
                                 rows.append(Prediction(sample.id, start, start + 8, f"{start} to {start + 8}"))
                             atomic_write_jsonl(run.predictions(checkpoint, split), (row.to_json() for row in rows))
@@ -108,20 +108,20 @@ def answers(grid: Grid) -> maps.Answers:
 
 
 def test_a_planted_difference_is_found_where_it_is_and_nowhere_else(grid: Grid, answers: maps.Answers) -> None:
-    assert grid.axes == {"curate.train_videos": [15, 60, 600], "curate.phrasings": [2, 12]}
+    assert grid.axes == {"curate.train_videos": [15, 600], "curate.phrasings": [2, 12]}
     found = effects(grid, [("sft", "rl")], answers)
-    assert [(e.at, e.split) for e in found[:6]] == [((size, wording), "test_id") for size in SIZES for wording in WORDINGS]
-    assert len(found) == 12
+    assert [(e.at, e.split) for e in found[:4]] == [((size, wording), "test_id") for size in SIZES for wording in WORDINGS]
+    assert len(found) == 8
     for effect in found:
         planted = 10.0 if effect.split == "test_wording" and effect.at and effect.at[1] == 12 else 0.0
         assert effect.difference == pytest.approx(planted, abs=3.5)
         assert effect.verdict == ("" if planted else "holds 0") or (not planted and effect.verdict == "not after correction")
         assert (effect.n, len(effect.by_seed)) == (180, 3)
     text = str(maps.effect_table(grid, found))
-    assert text.count("holds 0") >= 8
+    assert text.count("holds 0") >= 5
     assert "train videos 600, phrasings 12" in text
     against_base = effects(grid, [("rl/base", "rl"), ("sft/base", "sft")], answers, splits=["test_id"])
-    assert [e.name for e in against_base[::6]] == ["rl - rl/base", "sft - sft/base"]
+    assert [e.name for e in against_base[::4]] == ["rl - rl/base", "sft - sft/base"]
     assert all(e.difference == pytest.approx(10, abs=3.5) and e.verdict == "" for e in against_base)
 
 
@@ -129,7 +129,7 @@ def test_nothing_planted_is_said_to_be_nothing(tmp_path: Path) -> None:
     grid = read_grid(make_sweep(tmp_path / "null", lambda *_: 0.5))
     found = effects(grid, [("sft", "rl")], resamples=4000)
     assert [e for e in found if e.verdict == ""] == []
-    assert sum(e.verdict == "holds 0" for e in found) >= 10
+    assert sum(e.verdict == "holds 0" for e in found) >= 6
 
 
 def test_the_resampling_is_that_of_seeds_and_videos_drawn_one_by_one() -> None:
@@ -170,13 +170,13 @@ def test_the_kind_of_query_that_gained_is_named(grid: Grid, answers: maps.Answer
     assert [(e.part, e.at) for e in found] == [("a", None), ("b", None), ("c", None)]
     assert found[0].difference == pytest.approx(15, abs=3), "0.3 at half of the points"
     assert [e.verdict == "" for e in found] == [True, False, False]
-    assert found[0].n == 6 * 3 * 20
+    assert found[0].n == 4 * 3 * 20
 
 
 def test_what_is_remembered_and_not_learned(grid: Grid, answers: maps.Answers) -> None:
     table = learned.memory_table(grid, answers, ("rl", "sft"))
     rows = {(row.cells[0].value, row.cells[1].value): row.cells for row in table.rows}
-    assert len(rows) == 12
+    assert len(rows) == 8
     for (way, at), cells in rows.items():
         gap = cells[4]
         planted = 25.0 if way == "sft" and "train videos 15," in str(at) else 0.0
@@ -195,11 +195,11 @@ def test_curves_signatures_and_seconds(grid: Grid) -> None:
     assert [len(fig.data) for fig in figures] == [2, 1, 1]
     counted = str(learned.signature_counts(grid))
     assert "scale bias" in counted
-    assert "0 of 18" in counted
-    assert "18 of 18" in counted
+    assert "0 of 12" in counted
+    assert "12 of 12" in counted
     assert "one answer" not in counted, "what was measured nowhere is not listed"
     took = maps.seconds_table(grid)
-    assert [cell.shown for cell in took.rows[0].cells] == ["train videos 15, phrasings 2", "220 +-20 s", "223 +-20 s"]
+    assert [cell.shown for cell in took.rows[0].cells] == ["train videos 15, phrasings 2", "220 s +-20", "223 s +-20"]
 
 
 def test_samples_to_look_at_are_those_that_differ_most(grid: Grid, answers: maps.Answers) -> None:
@@ -215,8 +215,8 @@ def test_the_map_is_drawn_and_shown_by_07(grid: Grid, answers: maps.Answers, tmp
     found = effects(grid, [("sft", "rl")], answers, resamples=4000)
     fig = map_figure(grid, found)
     symbols = [symbol for trace in fig.data for symbol in trace.marker.symbol]
-    assert len(symbols) == 12
-    assert symbols.count("circle") == 3
+    assert len(symbols) == 8
+    assert symbols.count("circle") == 2
     assert {trace.name for trace in fig.data} == {"phrasings 2", "phrasings 12"}
     wide = next(trace for trace in fig.data if "circle" in trace.marker.symbol)
     assert list(np.array(wide.y) - np.array(wide.error_y.arrayminus)) == pytest.approx(

@@ -102,7 +102,7 @@ def ask(self, batch, seed):
     asked += 1
     return original(self, batch, seed)
 generate._Asker.ask = ask
-work.carry_out = lambda job, folder, nodes: work.perform(job)  # in this process, which is the one that dies
+work.carry_out = lambda job, folder, nodes, watch=None: work.perform(job)  # in this process, which is the one that dies
 evaluate.answer(open_stage("evaluate", json.loads(sys.argv[1])))
 """
 
@@ -135,7 +135,7 @@ def test_another_seed_does_not_ask_the_base_again(
         original(self, answers)
 
     monkeypatch.setattr(Ledger, "add", add)
-    monkeypatch.setattr(work, "carry_out", lambda job, folder, nodes: work.perform(job))
+    monkeypatch.setattr(work, "carry_out", lambda job, folder, nodes, watch=None: work.perform(job))
     run = copied(prepared, prepared / "seed")
     stage = open_stage("evaluate", parameters(prepared, run, seed=7))
     evaluate.answer(stage)

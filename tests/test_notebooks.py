@@ -128,6 +128,35 @@ def test_times_are_marked_and_nothing_becomes_markup() -> None:
     assert "&amp; 7 birds" in html
 
 
+def test_the_three_errors_to_look_at_first_are_of_three_kinds() -> None:
+    from types import SimpleNamespace
+
+    from timer1lib.params.sections import InspectParams
+    from timer1lib.schema import Prediction, Sample
+    from timer1lib.stages import inspect
+    from timer1lib.view.lesson import item_of
+
+    def item(name: str, base: tuple[float, float], grpo: tuple[float, float]) -> Any:
+        sample = Sample(name, "v.mp4", "a dog runs", 20.0, [(0.0, 10.0)])
+        return item_of(sample, {"base": Prediction(name, *base), "grpo": Prediction(name, *grpo)})
+
+    items = [
+        item("fine", (0.0, 10.0), (0.0, 10.0)),  # 1.0 and 1.0
+        item("edges", (0.0, 4.0), (0.0, 4.0)),  # 0.4 and 0.4
+        item("near", (0.0, 6.0), (0.0, 6.0)),  # 0.6 and 0.6
+        item("lost", (0.0, 10.0), (12.0, 15.0)),  # 1.0 and 0.0: worst of all, and so the first alone
+        item("missed", (0.0, 9.0), (12.0, 15.0)),  # 0.9 and 0.0
+    ]
+    found = inspect.first_errors(SimpleNamespace(params=InspectParams()), items)  # type: ignore[arg-type]
+    assert [one.sample.id for _, one in found] == ["lost", "missed", "edges"]
+    assert [why for why, _ in found] == [
+        "grpo lost most against base",
+        "grpo misses what another one hit",
+        "grpo found the event and missed its edges",
+    ]
+    assert inspect.first_errors(SimpleNamespace(params=InspectParams()), items[:1]) == []  # type: ignore[arg-type]
+
+
 def test_the_default_run_leaves_08_alone() -> None:
     from timer1lib.runs.graph import STAGES
 

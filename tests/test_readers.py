@@ -88,7 +88,7 @@ def test_charades_text_takes_durations_from_the_csv_beside_it(tmp_path: Path) ->
     assert (result.samples[0].duration, result.samples[0].windows) == (33.67, [(0.0, 6.9)])
     assert result.samples[0].query == "a person is putting a book on a shelf."
     assert result.samples[1].duration is None
-    assert [(p.code, p.line) for p in result.problems] == [("missing_field", 2), ("unreadable", 3)]
+    assert [(p.code, p.line) for p in result.problems] == [("no_duration", 2), ("unreadable", 3)]
     assert result.rows_in == 3
 
 

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 from view_run import make_run, spoiled
 
+from timer1lib import ideas
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_jsonl
+from timer1lib.files import atomic_write_json, atomic_write_jsonl
+from timer1lib.params.sections import InspectParams, SharedParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.spans import iou
+from timer1lib.stages import Stage, inspect
 from timer1lib.view.inspector import Inspector
-from timer1lib.view.items import load_items, load_rollouts
+from timer1lib.view.items import load_items, load_rollouts, trained_with
 from timer1lib.view.scrubber import SegmentScrubber
 from timer1lib.view.static_view import LEFT, RIGHT, WIDTH, timeline_svg
 
@@ -100,11 +103,78 @@ def test_bad_videos_among_good_ones_are_said_and_their_timelines_stay(bad_run: R
     assert html.count("no pictures: ") == html.count("<svg") - html.count("data:image/jpeg") > 3
 
 
+def test_a_short_part_of_a_long_video_comes_in_full_and_goes_again(scrubber: SegmentScrubber) -> None:
+    tell(scrubber, type="ready")
+    scrubber.wait()
+    key, whole = scrubber.item["key"], scrubber.media["frames"]
+    assert (scrubber.media["part"], scrubber.media["coarse"]) == (None, False)
+    tell(scrubber, type="look", key=key, start=2.5, end=5.0)
+    scrubber.wait()
+    assert scrubber.media["part"] == [0.0, 10.0]  # from one multiple of ten seconds to another
+    assert scrubber.media["frames"] == 100
+    tell(scrubber, type="look", key=key, start=12.5, end=15.0)
+    scrubber.wait()
+    assert scrubber.media["part"] == [10.0, 16.0]
+    assert array.array("d", scrubber.frames)[0] == 0.0  # times of the part: the page adds its start
+    tell(scrubber, type="look", key=key)
+    scrubber.wait()
+    assert (scrubber.media["part"], scrubber.media["frames"]) == (None, whole)
+
+
 def test_unknown_keys_and_rewards_are_refused(scrubber: SegmentScrubber, run: RunFolder) -> None:
     with pytest.raises(Timer1Error, match="no sample"):
         scrubber.select("nope")
-    with pytest.raises(Timer1Error, match="reward"):
-        SegmentScrubber(run, load_items(run), run.root / "cache", reward="grounded_qa")
+    with pytest.raises(Timer1Error, match="unknown reward 'speed'"):
+        SegmentScrubber(run, load_items(run), run.root / "cache", reward="speed")
+
+
+def test_the_kernel_gives_the_values_that_javascript_does_not_know(run: RunFolder, tmp_path: Path) -> None:
+    """A reward of one's own, at the segments that a person dragged, against the windows that he dragged."""
+    (tmp_path / "r.py").write_text(
+        "def start(x):\n"
+        "    if x.span and x.span[0] > 50: raise ValueError('far')\n"
+        "    return abs(x.span[0] - x.window[0]) if x.span else -1.0\n"
+    )
+    made = SegmentScrubber(run, load_items(run), run.root / "cache", reward=f"{tmp_path}/r.py:start:2.0")
+    entry = made.shown
+    assert entry is not None
+    truth = entry.sample.window
+    assert made.item["reward"] == "start"
+    own = {row.key: 2 * abs(row.span[0] - truth[0]) if row.span else -2.0 for row in entry.rows}
+    assert made.item["values"] == pytest.approx(own)
+    sent: list[dict[str, object]] = []
+    made.send = lambda content, buffers=None: sent.append(content)  # type: ignore[method-assign]
+    key = entry.rows[0].key
+    asked = {"type": "values", "key": entry.key, "spans": {key: [[1.0, 2.0]]}, "truth": [[4.0, 9.0]]}
+    made._message(made, asked, [])
+    moved = {row.key: 2 * abs(row.span[0] - 4.0) if row.span else -2.0 for row in entry.rows} | {key: 6.0}
+    assert sent[0]["values"] == pytest.approx(moved)
+    made._message(made, {**asked, "spans": {key: [[60.0, 61.0]]}}, [])
+    assert "line 2: ValueError: far" in str(sent[1]["fails"])
+    for nonsense in ({"spans": 3}, {"spans": {key: "ab"}}, {"truth": [[1]]}, {"key": "other"}):
+        made._message(made, asked | nonsense, [])
+    assert len(sent) == 2
+    assert "values" not in SegmentScrubber(run, load_items(run), run.root / "cache").item
+
+
+def test_06_shows_the_reward_that_the_run_was_trained_with(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert trained_with(run) == "tiou, format"
+    run.root.mkdir()
+    run.params.write_text("grpo: {rewards: 'ideas/edges.py:edge_iou:1.0, format:1.0'}\n")
+    assert trained_with(run) == "ideas/edges.py:edge_iou:1.0, format:1.0"
+    digest = ideas.identity("ideas/edges.py:edge_iou")
+    inputs = {"rewards": [f"edge_iou:1.0 {digest}", "format:1.0", "gone:2.0 abc"]}
+    atomic_write_json(run.stamp("04_grpo"), {"parts": {"inputs": inputs}})
+    assert trained_with(run) == "ideas/edges.py:edge_iou:1.0, format:1.0"
+    (run.root / "ideas").mkdir()
+    (run.root / "ideas" / "gone.py").write_text("def gone(x): return 1.0\n")
+    inputs["rewards"][2] = f"gone:2.0 {ideas.identity(str(run.root / 'ideas' / 'gone.py') + ':gone')}"
+    atomic_write_json(run.stamp("04_grpo"), {"parts": {"inputs": inputs}})
+    assert trained_with(run).endswith("format:1.0, " + str(run.root / "ideas" / "gone.py") + ":gone:2.0"), "a cell gave it"
+    stage = Stage("inspect", run, SharedParams(), InspectParams())
+    assert inspect.live_reward(stage) == "ideas/edges.py:edge_iou:1.0"
+    assert inspect.live_reward(Stage("inspect", run, SharedParams(), InspectParams(reward="iou"))) == "iou"
 
 
 def test_choosing_anywhere_moves_everything(run: RunFolder) -> None:

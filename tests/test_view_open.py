@@ -63,7 +63,7 @@ def test_predictions_from_elsewhere_become_a_run(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     with pytest.raises(Timer1Error, match="no such folder"):
         prepare(tmp_path / "nothing")
-    with pytest.raises(Timer1Error, match="Give a run, or --predictions"):
+    with pytest.raises(Timer1Error, match="Give runs, or --predictions"):
         prepare(predictions=tmp_path / "p.jsonl")
     (tmp_path / "empty" / "data").mkdir(parents=True)
     with pytest.raises(Timer1Error, match="05_evaluate"):

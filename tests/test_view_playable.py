@@ -10,6 +10,7 @@ import pytest
 from view_run import BITS, BLOCK, write_video
 
 from timer1lib.errors import Timer1Error
+from timer1lib.view import playable as module
 from timer1lib.view.playable import playable, strip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "videos"
@@ -126,3 +127,22 @@ def test_awkward_files_become_playable(name: str, tmp_path: Path) -> None:
     assert all(a < b for a, b in zip(made.frames, made.frames[1:], strict=False))
     if "rotated" in name:
         assert (made.width, made.height) == (270, 480)
+
+
+def test_a_long_video_is_copied_by_its_key_frames_and_a_part_of_it_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits made small: 12 s at 10 fps with a key frame every second stand for an hour."""
+    monkeypatch.setattr(module, "MAX_FRAMES", 30)
+    monkeypatch.setattr(module, "KEYS_FROM", 90)
+    monkeypatch.setattr(module, "KEYS", 10)
+    write_video(tmp_path / "long.mp4", 12.0, (2.0, 4.0), (200, 60, 60))
+    whole = playable(tmp_path / "long.mp4", tmp_path / "cache")
+    assert frame_numbers(whole.content) == list(range(0, 120, 10))
+    assert whole.coarse
+    assert whole.frames == pytest.approx(np.arange(12), abs=2e-3)
+    assert whole.duration == pytest.approx(12.0, abs=0.01)
+    part = playable(tmp_path / "long.mp4", tmp_path / "cache", (5.0, 7.5))
+    assert frame_numbers(part.content) == list(range(50, 75))
+    assert not part.coarse
+    assert playable(tmp_path / "long.mp4", tmp_path / "cache").coarse  # from the cache

@@ -137,6 +137,28 @@ def make_run(root: Path, samples: int = 24, videos: int = 6, seed: int = 0) -> R
     return run
 
 
+def rival(run: RunFolder, root: Path) -> RunFolder:
+    """A second run over the same samples and videos: its answers are the first one's, moved; s001's grpo answer is the truth."""
+    for path in sorted(run.root.rglob("*.json*")):
+        if path.relative_to(run.root).parts[0] in ("data", "predictions", "logs"):
+            (root / path.relative_to(run.root)).parent.mkdir(parents=True, exist_ok=True)
+            (root / path.relative_to(run.root)).write_bytes(path.read_bytes())
+    made, rng = RunFolder(root), random.Random(7)
+    made.set_video_root(run.video_root)
+    for split in ("test_id", "test_ood"):
+        truth = {sample.id: sample.window for sample in run.read_samples(split)}
+        for name in ("base", "sft", "grpo"):
+            rows = made.read_predictions(name, split)
+            for row in rows:
+                if row.id == "s001" and name == "grpo":
+                    row.start, row.end = truth[row.id]
+                elif row.start is not None and row.end is not None:
+                    move = rng.uniform(-1.0, 1.0)
+                    row.start, row.end = max(0.0, round(row.start + move, 2)), round(row.end + move, 2)
+            atomic_write_jsonl(made.predictions(name, split), (row.to_json() for row in rows))
+    return made
+
+
 def spoiled(run: RunFolder) -> RunFolder:
     """Of the run's five videos clip_1 is gone, clip_2 cut off, and clip_3 damaged from its middle on, its index whole."""
     folder = run.video_root

@@ -47,7 +47,8 @@ EXAMPLES = {
     ),
     "synth": ("world --videos 20", "world --videos 5 --seed 7"),
     "sweep": ("params/sweeps/five_seeds.yaml", "params/sweeps/rewards.yaml --jobs 2"),
-    "inspect": ("tiny", "--predictions answers.jsonl --annotations test.jsonl"),
+    "inspect": ("tiny other", "--predictions a.jsonl b.jsonl --annotations test.jsonl --videos videos"),
+    "labels": ("tiny --to tasks.json", "tiny --from export.json"),
     "lab": ("--port 8899 --no-browser", "--diff 04_grpo"),
     "pretrain": ("base", "base --steps 200 --seed 1"),
     "compare": ("tiny other", "outputs/a outputs/b --json"),
@@ -334,12 +335,16 @@ def audit(
         Path | None, typer.Option(metavar="DIR", help="Where --deep keeps its verdicts; outputs/.cache where left out.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Processes that look at videos; every core.")] = None,
+    checks: Annotated[str, typer.Option(metavar="FILE.py:NAME", help="Checks of your own, as in curate.checks.")] = "",
     json: Json = False,
 ) -> Outcome:
     """Find the flaws of annotation files."""
     from timer1lib.data.audit import audit_files
     from timer1lib.params.sections import SharedParams
+    from timer1lib.rules import parse_checks
     from timer1lib.video.store import open_store
+
+    mine = parse_checks(checks)
 
     if deep and videos is None:
         raise Timer1Error("--deep decodes videos: name their folder with --videos")
@@ -348,7 +353,7 @@ def audit(
     many = (os.cpu_count() or 1) if workers is None else workers
     known = {"cache_dir": str(cache)} if cache is not None else {}
     store = open_store(SharedParams(workers=min(64, many), **known)) if deep else None  # type: ignore[arg-type]
-    report = audit_files(annotations, format=format, videos=videos, deep=store, workers=many)
+    report = audit_files(annotations, format=format, videos=videos, deep=store, workers=many, checks=mine)
     return Outcome(str(report), report.to_json())
 
 
@@ -491,23 +496,41 @@ def lab(
 
 @command
 def inspect(
-    run: Annotated[str | None, RunArgument] = None,
-    predictions: Annotated[Path | None, typer.Option(metavar="P", help="Predictions from elsewhere.")] = None,
+    runs: Annotated[list[str] | None, RunArgument] = None,
+    predictions: Annotated[list[Path] | None, typer.Option(metavar="P...", help="Files of predictions from elsewhere.")] = None,
     annotations: Annotated[
         Path | None, typer.Option(metavar="A", help="Their annotations, in any format that the readers know.")
     ] = None,
     videos: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of their videos.")] = None,
 ) -> Outcome:
-    """Look at a run, or at predictions from elsewhere, in JupyterLab; without the extra lab, as a page."""
+    """Look at runs side by side, or at predictions from elsewhere, in JupyterLab; without the extra lab, as a page."""
     from timer1lib.view.open import inspect as open_lab
-    from timer1lib.view.open import run_to_inspect
+    from timer1lib.view.open import runs_to_inspect
     from timer1lib.view.still import write_page
 
+    given = [*(predictions or ()), *map(Path, runs or ())] if predictions else []  # what stands behind the option's first file
+    named = [] if given else runs or []
     if not installed("lab"):
-        page = write_page(run_to_inspect(run, predictions, annotations, videos))
-        return Outcome(f"{page}: samples on a page; to play videos and save notes: {how_to_get('jupyterlab')}")
-    status = open_lab(run, predictions=predictions, annotations=annotations, videos=videos)
+        pages = [write_page(run) for run in runs_to_inspect(named, given, annotations, videos)]
+        return Outcome(
+            f"{', '.join(map(str, pages))}: samples on a page; to play videos and save notes: {how_to_get('jupyterlab')}"
+        )
+    status = open_lab(named, predictions=given, annotations=annotations, videos=videos)
     return Outcome("", status=FAILED if status else 0)
+
+
+@command
+def labels(
+    run: Annotated[str, RunArgument],
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write the windows for the other tool.")] = None,
+    read: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="Take what was changed there as notes.")] = None,
+    tool: Annotated[str, typer.Option("--tool", metavar="NAME", help="For --to: label-studio or fiftyone.")] = "label-studio",
+    splits: Annotated[str, typer.Option(metavar="NAMES", help="Splits, comma-separated; train alone if not given.")] = "train",
+) -> Outcome:
+    """Hand windows to Label Studio or FiftyOne, and bring back what was mended there, as notes."""
+    from timer1lib.view.exports import exchange
+
+    return Outcome(exchange(run, to, read, tool, splits))
 
 
 @command

@@ -14,7 +14,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -25,13 +25,13 @@ from timer1lib.files import resolve
 
 @dataclass(frozen=True, slots=True)
 class Idea:
-    """A function that a person brings. `name` is what tables and curves call it."""
+    """What a person brings: a function, or what else a file names. `name` is what tables and curves call it."""
 
     reference: str
     name: str
-    function: Callable[..., Any]
+    function: Any
     identity: str
-    """Digest of the function's meaning, and of what it uses of its file."""
+    """Digest of its meaning, and of what it uses of its file."""
 
 
 def is_reference(text: str) -> bool:
@@ -39,13 +39,13 @@ def is_reference(text: str) -> bool:
     return ".py:" in text
 
 
-def load(reference: str, what: str) -> Idea:
-    """The function of one argument that `path.py:name` names, as a `what`.
+def find(reference: str, what: str) -> Idea:
+    """What `path.py:name` names, as a `what`.
 
     The file's top level is run, once for its content; it is the user's own and named by the user.
 
     Raises:
-        Timer1Error: no such file or function, a file that cannot be run, a function that takes other arguments.
+        Timer1Error: no such file or name, a file that cannot be run.
     """
     place, _, name = map(str.strip, reference.rpartition(":"))
     try:
@@ -58,12 +58,23 @@ def load(reference: str, what: str) -> Idea:
     if name not in names:
         hint = did_you_mean(name, [key for key, value in names.items() if callable(value)])
         raise Timer1Error(f"{what} {reference}: {place} has no {name!r}{f'; {hint}' if hint else ''}")
-    function = names[name]
+    return Idea(reference, name, names[name], meaning(needed(source, name)))
+
+
+def load(reference: str, what: str) -> Idea:
+    """`find`, where it is a function of one argument; a Timer1Error where it is not."""
+    idea = find(reference, what)
+    check_takes(idea.function, 1, f"{what} {reference}")
+    return idea
+
+
+def check_takes(function: Any, count: int, who: str) -> None:
+    """Whether it is a function that takes `count` arguments (1 or 2); a Timer1Error where it is not."""
     try:
-        inspect.signature(function).bind(None)
+        inspect.signature(function).bind(*[None] * count)
     except (TypeError, ValueError):
-        raise Timer1Error(f"{what} {reference}: must be a function that takes one argument; see docs/ideas.md") from None
-    return Idea(reference, name, function, meaning(needed(source, name)))
+        number = "one argument" if count == 1 else "two arguments"
+        raise Timer1Error(f"{who}: must be a function that takes {number}; see docs/ideas.md") from None
 
 
 def identity(reference: str) -> str:
@@ -107,13 +118,18 @@ def _line_of(error: BaseException, path: Path) -> str:
 
 def call(idea: Idea, argument: Any, what: str, where: str) -> Any:
     """What an idea's function gives; where it raises a Timer1Error names it as a `what`, the line of its file, and `where`."""
+    return attempt(idea.function, (argument,), f"{what} {idea.reference}", where)
+
+
+def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], who: str, where: str) -> Any:
+    """What a person's function gives; where it raises a Timer1Error names `who`, the line of its file, and `where`."""
     try:
-        return idea.function(argument)
+        return function(*arguments)
     except Exception as error:
-        code = getattr(idea.function, "__code__", None)
+        code = getattr(function, "__code__", None)
         line = _line_of(error, Path(code.co_filename)) if code else ""
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise Timer1Error(f"{what} {idea.reference}{line}: {said}; {where}") from error
+        raise Timer1Error(f"{who}{line}: {said}; {where}") from error
 
 
 def number(value: Any, who: str, where: str) -> float:
@@ -190,14 +206,18 @@ def _used(node: ast.AST) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ from a cell
 
 
-def written_out(function: Callable[..., Any], name: str, what: str) -> str:
-    """A file's text in which `name` is a notebook's function, with everything that it uses of the notebook.
+def written_out(function: Any, name: str, what: str) -> str:
+    """A file's text in which `name` is a notebook's function, or a form of such, with everything that it uses of the notebook.
 
     Raises:
         Timer1Error: no source is known, or it uses something of the notebook that cannot be written down (a model, a table).
     """
     parts: dict[str, str] = {}
-    own = _write(function, name, what, parts)
+    if _is_ours(function):
+        own = name
+        _keep(name, function, name, what, parts)
+    else:
+        own = _write(function, name, what, parts)
     text = "\n\n\n".join(["from __future__ import annotations", *parts.values()])
     return text + ("\n" if own == name else f"\n\n\n{name} = {own}\n")
 
@@ -226,8 +246,32 @@ def _write(function: Any, name: str, what: str, parts: dict[str, str]) -> str:
     return own
 
 
+def _is_ours(value: Any) -> bool:
+    """Whether it is made of a class of this package that holds functions: an `OwnForm`."""
+    return is_dataclass(value) and not isinstance(value, type) and type(value).__module__.startswith("timer1lib.")
+
+
+def _made(used: str, value: Any, what: str, parts: dict[str, str]) -> str:
+    """The call that makes such a value anew; the functions in it go into `parts`."""
+    given = []
+    for each in fields(value):
+        part = getattr(value, each.name)
+        if isinstance(part, FunctionType):
+            name = f"{used}_{each.name}" if part.__name__ == "<lambda>" else part.__name__
+            given.append(f"{each.name}={_write(part, name, what, parts)}")
+        elif not _is_plain(part):
+            raise Timer1Error(f"{what} {used!r}: its {each.name} cannot be written into a file; give it as a function or text")
+        elif part != each.default:
+            given.append(f"{each.name}={part!r}")
+    kind = type(value)
+    parts[kind.__name__] = f"from {kind.__module__} import {kind.__name__}"
+    return f"{kind.__name__}({', '.join(given)})"
+
+
 def _keep(used: str, value: Any, name: str, what: str, parts: dict[str, str]) -> None:
-    if isinstance(value, ModuleType):
+    if _is_ours(value):
+        parts[used] = f"{used} = {_made(used, value, what, parts)}"
+    elif isinstance(value, ModuleType):
         parts[used] = f"import {value.__name__}" + ("" if value.__name__ == used else f" as {used}")
     elif getattr(value, "__module__", "__main__") not in ("__main__", None) and hasattr(value, "__name__"):
         renamed = "" if value.__name__ == used else f" as {used}"

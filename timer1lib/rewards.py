@@ -45,6 +45,21 @@ class RewardInput:
         return best_window(self.span, self.windows)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved(RewardInput):
+    """A completion as if it answered another segment: what a reward would give while a person drags an edge."""
+
+    to: Window | None
+
+    @property
+    def span(self) -> Window | None:
+        return self.to
+
+    @classmethod
+    def from_input(cls, x: RewardInput, to: Window | None, windows: tuple[Window, ...]) -> Moved:
+        return cls(x.completion, windows, x.duration, x.form, x.options, x.answer, x.query, to=to)
+
+
 Reward = Callable[[RewardInput], float]
 
 FLAT = 1e-6

@@ -27,7 +27,7 @@ OWNED: dict[str, tuple[str, ...]] = {
 }
 """Patterns of the files that a stage writes. The first stage that matches owns a file; 01 has what is left of data/."""
 
-NEVER_OWNED = ("params.yaml", "manifest.json", "notes.jsonl", "run.log", "report.html")
+NEVER_OWNED = ("params.yaml", "manifest.json", "notes.jsonl", "views.json", "run.log", "report.html")
 """The runner's own files, and what a person wrote; so are the folders below, `ideas` with functions of notebooks' cells."""
 
 _RUNNER_FOLDERS = ("notebooks", "stages", "ideas")
@@ -74,6 +74,11 @@ class RunFolder:
     @property
     def notes(self) -> Path:
         return self.root / "notes.jsonl"
+
+    @property
+    def views(self) -> Path:
+        """Views that a person kept in 06: {name: the part of its link after #}."""
+        return self.root / "views.json"
 
     def notebook(self, name: str) -> Path:
         return self.root / "notebooks" / f"{name}.ipynb"

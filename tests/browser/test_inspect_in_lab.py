@@ -103,6 +103,7 @@ def test_table_filters_and_counts(story: Any, big_run: RunFolder) -> None:
     page, _ = story
     table = page.table
     assert "800 samples" in table.locator(".t1t-count").inner_text()
+    table.locator("summary", has_text="filters").click()
     table.locator('[data-filter="type"]').select_option("counting")
     assert table.locator(".t1t-count").inner_text() == "200 of 800 samples"
     table.locator('[data-filter="high"]').fill("0.3")
@@ -111,6 +112,7 @@ def test_table_filters_and_counts(story: Any, big_run: RunFolder) -> None:
     answers = {p.id: p for split in ("test_id", "test_ood") for p in big_run.read_predictions("grpo", split)}
     low = [i for i, s in found.items() if iou(answers[i].span, s.window) <= 0.3]
     assert table.locator(".t1t-count").inner_text() == f"{len(low)} of 800 samples"
+    table.locator("summary", has_text="filters").click()
     table.get_by_role("columnheader", name="grpo").click()
     first = table.locator(".t1t-row").first.get_attribute("data-key")
     assert first.split("/")[1] in low

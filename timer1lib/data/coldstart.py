@@ -47,7 +47,7 @@ def from_form(
     for sample in usable:
         window = times(sample)
         completion = form.write(sample, window)
-        read = form.span(completion)
+        read = form.of_sample(sample, grounded=False).span(completion)
         if read is None or max(abs(read[0] - window[0]), abs(read[1] - window[1])) > 0.51 * 10**-form.decimals:
             raise Timer1Error(f"form {form.name!r}: what it writes is read as {read}: {completion[-80:]!r}")
         rows.append({**sample.to_json(), "completion": completion})
@@ -95,8 +95,8 @@ def from_annotations(path: str | Path, samples: Iterable[Sample], form: AnswerFo
         raise Timer1Error(f"{path}: none of its {read} rows belongs to a sample (matched by id, or by video and query)")
     low, high = rules.min_characters, rules.max_characters
     tests: Mapping[str, Callable[[Sample, str], bool]] = {
-        f"IoU >= {rules.min_iou:g}": lambda s, c: best_iou(form.span(c), s.windows) >= rules.min_iou,
-        f"form {form.name}": lambda s, c: not rules.require_form or form.fits(c),
+        f"IoU >= {rules.min_iou:g}": lambda s, c: best_iou(form.of_sample(s, grounded=False).span(c), s.windows) >= rules.min_iou,
+        f"form {form.name}": lambda s, c: not rules.require_form or form.of_sample(s, grounded=False).fits(c),
         f"{low} to {high} characters": lambda s, c: low <= len(c) <= high,
     }
     left = annotated

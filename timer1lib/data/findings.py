@@ -29,6 +29,7 @@ CODES: dict[str, Code] = {
     # Rows that cannot be read as a sample at all.
     "unreadable": Code("error", "drop", ("drop",), "the row is not readable: broken JSON, wrong type, not UTF-8"),
     "missing_field": Code("warning", "keep", ("keep", "drop"), "a field that this format has is absent"),
+    "no_duration": Code("info", "keep", ("keep", "drop"), "the row names no duration; the video file's own is taken"),
     "text_number": Code("warning", "keep", ("keep", "drop"), "a number is written as text; it is read as a number"),
     # Windows and durations.
     "past_end": Code("error", "clip", ("keep", "clip", "drop"), "the window reaches past the end of the video"),
@@ -83,6 +84,8 @@ class Finding:
     id: str = ""
     severity: Severity = "error"
     repair: Treatment = "drop"
+    count: int = 1
+    """Rows that it is about: more than one where a whole file has the same flaw."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.code}: {self.message}"
@@ -97,6 +100,7 @@ class Finding:
         return {
             "code": self.code, "severity": self.severity, "file": self.file, "row": self.row, "line": self.line,
             "id": self.id, "message": self.message, "repair": self.repair,
+            **({"count": self.count} if self.count != 1 else {}),
         }  # fmt: skip
 
 
@@ -126,6 +130,8 @@ class Record:
     findings: list[Finding] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     dropped_by: str | None = None
+    own: Mapping[str, Code] = field(default_factory=dict)
+    """Codes of a person's own checks."""
     readable_video: str | None = None
     """The video's path below the video folder, where one was given and the file was found."""
 
@@ -140,9 +146,8 @@ class Record:
     def find(self, code: str, message: str, *, repair: Treatment | None = None, severity: Severity | None = None) -> Treatment:
         """Note a flaw; returns the treatment to follow, and drops the row where that is `drop`."""
         treatment = repair or self.treatments[code]
-        self.findings.append(
-            Finding(code, message, self.file, self.row, self.line, self.published.id, severity or CODES[code].severity, treatment)
-        )
+        how_bad = severity or (self.own.get(code) or CODES[code]).severity
+        self.findings.append(Finding(code, message, self.file, self.row, self.line, self.published.id, how_bad, treatment))
         if treatment == "drop":
             self.dropped_by = self.dropped_by or code
         return treatment

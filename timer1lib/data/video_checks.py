@@ -185,6 +185,8 @@ def _check_length(record: Record, seconds: float, limits: Limits) -> None:
     sample = record.sample
     allowed = max(limits.duration_tolerance, 0.01 * seconds)
     start, end = sample.video_start, sample.video_end
+    if sample.duration is None:  # nothing published is changed by it; `no_duration` says so
+        sample.duration = min(end or seconds, seconds) - (start or 0.0)
     if start is not None or end is not None:
         if (end or 0.0) <= seconds + allowed and (start or 0.0) < seconds:
             return
@@ -197,11 +199,7 @@ def _check_length(record: Record, seconds: float, limits: Limits) -> None:
             keep = record.treatments["duration_mismatch"] == "keep"
             record.find("duration_mismatch", message, repair="keep" if keep else "drop")
         return
-    if sample.duration is None:
-        if record.treatments["duration_mismatch"] == "clip":
-            record.change("missing_field", "duration", None, seconds)
-            sample.duration = seconds
-    elif abs(sample.duration - seconds) > allowed:
+    if abs(sample.duration - seconds) > allowed:
         treatment = record.find("duration_mismatch", f"duration {sample.duration:g} s, the file has {seconds:.2f} s")
         if treatment == "clip":
             record.change("duration_mismatch", "duration", sample.duration, seconds)

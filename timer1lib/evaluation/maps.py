@@ -27,7 +27,7 @@ RESAMPLES = 20_000
 """So many that a p-value can be small enough for hundreds of comparisons."""
 LEVEL = 0.05
 NOVELTIES = {
-    "seen": "trained on", "test_id": "nothing new", "test_wording": "wording", "test_pairs": "colour-shape pairs",
+    "seen": "trained on", "test_id": "nothing", "test_wording": "wording", "test_pairs": "colour-shape pairs",
     "test_long": "longer videos", "test_hard": "look-alikes, shorter windows", "test_ood": "all of it",
 }  # fmt: skip
 """What is new to a model in each of the embedded world's splits."""
@@ -110,7 +110,7 @@ class Effect:
     """What `second` has more than `first` at a point (None: over all points) on a split (`part`: its queries of one kind).
 
     `interval` is 95% over seeds and videos; `p` belongs to it, and `corrected` is p after Holm's correction for all
-    effects that were asked for together.
+    effects of its pair that were asked for together: those of one picture.
     """
 
     first: str
@@ -163,7 +163,7 @@ def effects(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Effect]:
-    """The effects of pairs of ways, [from, to], in the order pair, split, part, point, corrected for one another.
+    """The effects of pairs of ways, [from, to], in the order pair, split, part, point; those of a pair corrected for one another.
 
     Args:
         splits: empty takes all that the runs were asked, but for what they were trained on.
@@ -174,7 +174,7 @@ def effects(
     given = [(split, rows) for by_split in answers.values() for split, rows in by_split.items() if _has(rows, metric)]
     known = list(dict.fromkeys(split for split, _ in given if (split in splits if splits else split != "seen")))
     made: list[Effect] = []
-    for one, two in pairs:
+    for one, two in dict.fromkeys(pairs):
         both = [at for at in grid.points if (one, at) in answers and (two, at) in answers]
         for split in known:
             tables: dict[tuple[str, Point | None], list[tuple[Mapping[int, Rows], Mapping[int, Rows]]]] = {}
@@ -193,7 +193,8 @@ def effects(
                 made.append(
                     Effect(one, two, at, split, part, mean, (float(low[0]), float(high[0])), p, p, by_seed, int(counts.sum()))
                 )
-    corrected = holm([effect.p for effect in made])
+    families = [[effect for effect in made if (effect.first, effect.second) == pair] for pair in dict.fromkeys(pairs)]
+    corrected = [p for family in families for p in holm([effect.p for effect in family])]
     return [replace(effect, corrected=p) for effect, p in zip(made, corrected, strict=True)]
 
 

@@ -86,7 +86,8 @@ def score_pairs(samples: Sequence[Sample], rows: Sequence[Prediction | None], fo
     answered = np.array([row is not None and row.error is None for row in rows], dtype=np.bool_)
     parsed = np.isfinite(span).all(axis=1) & answered
     texts = [row.completion if row is not None else "" for row in rows]
-    fits = np.array([text != "" and form.fits(text) for text in texts], dtype=np.bool_)
+    forms = (form.of_sample(sample, grounded=False) for sample in samples)
+    fits = np.array([text != "" and own.fits(text) for text, own in zip(texts, forms, strict=True)], dtype=np.bool_)
     video = numbered(sample.video for sample in samples)
     duration = np.array([np.nan if s.duration is None else s.duration for s in samples], dtype=np.float64)
     duration[~(duration > 0)] = np.nan

@@ -1,7 +1,7 @@
 """The form of an answer: how it is asked for, how SFT's examples write it, how it is read, and when a text fits it.
 
-A form has a name (`FORMS`) or is a file: YAML with the fields of `_FIELDS`, or plain text that is what is asked. A file
-brings a published checkpoint's own prompt; our named forms have our own wording.
+A form has a name (`FORMS`) or is a file (`forms.files`), which may bring a published checkpoint's own prompt; our named
+forms have our own wording.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from timer1lib.errors import Timer1Error, did_you_mean, shown
-from timer1lib.files import read_yaml, resolve
-from timer1lib.forms.reading import READINGS, Counts, Reading, list_options
+from timer1lib.errors import Timer1Error
+from timer1lib.forms.reading import READINGS, Reading, list_options
 from timer1lib.schema import Sample, Window
 
 FullStop = Literal["keep", "last", "all"]
@@ -200,85 +198,9 @@ FORMS: dict[str, AnswerForm] = {
 """Named forms. `brief` is the embedded tiny model's; `timer1_eval` is `timer1` read as Time-R1's evaluation script does."""
 
 
-def load(name: str) -> AnswerForm:
-    """A named form, or one from a file: YAML (.yaml, .yml), else plain text that is asked and read as `timer1` is."""
-    if name in FORMS:
-        return FORMS[name]
-    try:
-        path = resolve(name)
-        known = path.is_file()
-        text = path.read_text() if known and path.suffix not in (".yaml", ".yml") else ""
-    except (OSError, ValueError) as error:
-        raise Timer1Error(f"form {shown(name)}: cannot be read: {error}") from error
-    if not known:
-        hint = did_you_mean(name, FORMS)
-        raise Timer1Error(f"form {shown(name)}: neither a file nor one of {', '.join(FORMS)}{f'; {hint}' if hint else ''}")
-    if path.suffix in (".yaml", ".yml"):
-        return _from_fields(name, read_yaml(path, "form"), path)
-    return _from_fields(name, {"ask": text}, path)
-
-
-def from_identity(name: str, identity: Mapping[str, Any]) -> AnswerForm:
-    """The form that `AnswerForm.identity` was taken of; `metrics.json` holds one, so that its file may be gone."""
-    try:
-        return AnswerForm(name=name, **{**identity, "reading": Reading(**identity["reading"])})
-    except (TypeError, KeyError) as error:
-        raise Timer1Error(f"form {shown(name)}: written by another version: {error}") from error
-
-
-_FIELDS: dict[str, type | tuple[str, ...]] = {
-    **dict.fromkeys(("ask", "system", "question", "grounded", "write"), str),
-    **dict.fromkeys(("text_first", "lower_case", "loose"), bool),
-    **{"decimals": int, "read": tuple(FORMS), "full_stop": get_args(FullStop), "counts": get_args(Counts)},
-}
-"""Fields of a form file. What it leaves out is as in the form that `read` names (timer1 where that is left out too)."""
-
-
-def _from_fields(name: str, fields: Any, path: Path) -> AnswerForm:
-    if not isinstance(fields, dict):
-        raise Timer1Error(f"{path}: a form file is a mapping with fields such as ask and read")
-    for field, value in fields.items():
-        if field not in _FIELDS:
-            hint = did_you_mean(str(field), _FIELDS, cutoff=0.4) or f"the fields are {', '.join(_FIELDS)}"
-            raise Timer1Error(f"{path}: unknown field {field!r}; {hint}")
-        _check_type(path, field, value)
-    base = FORMS[fields.get("read", "timer1")]
-    reading = replace(base.reading, **{key: fields[key] for key in ("counts", "loose") if key in fields})
-    names = {"ask": "asked", "write": "written"}
-    given = {names.get(str(key), str(key)): value for key, value in fields.items() if key not in ("read", "counts", "loose")}
-    if "{options}" in fields.get("ask", ""):
-        given = {"question": fields["ask"], "grounded": fields["ask"], **given}
-    form = replace(base, name=name, reading=reading, **given)
-    for key, text, needed in (
-        ("ask", form.asked, {"query"}),
-        ("question", form.question, {"query", "options"}),
-        ("grounded", form.grounded, {"query", "options"}),
-        ("write", form.written, {"start", "end"} if form.written else set()),
-    ):
-        missing = sorted(needed - set(_FIELD.findall(text)))
-        if missing:
-            raise Timer1Error(f"{path}: `{key}` needs the field {{{missing[0]}}}")
-    unknown = sorted(set(_FIELD.findall(form.written)) - {"start", "end", "duration", "query", "before", "after"})
-    if unknown:
-        raise Timer1Error(f"{path}: `write` has an unknown field {{{unknown[0]}}}")
-    return form
-
-
-def _check_type(path: Path, field: str, value: Any) -> None:
-    wanted = _FIELDS[field]
-    if isinstance(wanted, tuple):
-        if value not in wanted:
-            raise Timer1Error(f"{path}: {field!r} is one of {', '.join(wanted)} (given {shown(value)})")
-    elif not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        words = {str: "text", bool: "true or false", int: "a whole number"}
-        raise Timer1Error(f"{path}: {field!r} must be {words[wanted]} (given {shown(value)})")
-    elif isinstance(value, int) and not isinstance(value, bool) and not 0 <= value <= 6:
-        raise Timer1Error(f"{path}: 'decimals' is 0 to 6 (given {value})")
-
-
-_FIELD = re.compile(r"\{(\w+)\}")
+FIELD = re.compile(r"\{(\w+)\}")
 
 
 def _fill(values: Mapping[str, str]) -> Callable[[str], str]:
     """A function that puts the values in the place of their fields, and touches nothing else."""
-    return lambda text: _FIELD.sub(lambda match: values.get(match[1], match[0]), text)
+    return lambda text: FIELD.sub(lambda match: values.get(match[1], match[0]), text)

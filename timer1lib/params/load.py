@@ -78,7 +78,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def nearest(model: type[BaseModel], path: Sequence[str]) -> str:
-    """`; did you mean 'grpo.beta'?` for a misspelt key, or nothing where none is near."""
+    """`; did you mean 'grpo.beta'?` for a misspelt key, or where they are listed if none is near."""
     *section, last = path
     keys = all_keys(model)
     # A section is part of every key in it, and would make all of them alike: last names are compared, its own first.
@@ -86,7 +86,8 @@ def nearest(model: type[BaseModel], path: Sequence[str]) -> str:
         by_last = {key.rpartition(".")[2]: key for key in reversed(among)}
         if near := difflib.get_close_matches(last[:100], by_last, n=1, cutoff=0.7):
             return f"; did you mean {by_last[near[0]]!r}?"
-    return ""
+    known = model is Params and len(section) == 1 and section[0] in Params.model_fields
+    return f"; timer1 params {section[0]} lists those that there are" if known else ""
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

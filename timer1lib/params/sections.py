@@ -20,7 +20,7 @@ from timer1lib.params.trainer import (
     weights_dtype,
 )
 from timer1lib.rewards import REWARDS, parse_rewards
-from timer1lib.rules import SELECTION_RULES, check_rule, own_keep
+from timer1lib.rules import SELECTION_RULES, check_rule, own_keep, parse_checks
 
 LARGEST_SEED = 2**32 - 1
 """What numpy and torch take alike."""
@@ -110,7 +110,8 @@ class SharedParams(Section):
     model: Named = Field("assets/tiny-qwen3-vl", description="base model: a folder or a hub id (Qwen2.5-VL or Qwen3-VL)")
     revision: str = Field("", description="commit, tag or branch of a hub id; empty: its main branch")
     form: Annotated[str, _read_by(forms.load)] = Field(
-        "brief", description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt)"
+        "brief",
+        description=f"how answers are asked, written and read: {', '.join(forms.FORMS)}, or a file (.yaml, .txt, mine.py:name)",
     )
     sampling: Literal["fps", "frames", "published"] = Field(
         "frames", description="by rate (fps), a fixed number of frames, or by rate with the counts and times of Qwen's pipeline"
@@ -181,6 +182,9 @@ class CurateParams(Section):
         "", description="files: annotation files of the training pool, comma-separated; none in a run that only tests"
     )
     test_files: str = Field("", description="files: test sets, comma-separated; a name and an equals sign may come before each")
+    split: float = Field(
+        1.0, gt=0, le=1, description="files: share of the videos that train, drawn by seed; the others are the split test; 1: all"
+    )
     videos: str = Field("", description="files: folder that holds all videos")
     format: str = Field("auto", description="files: a reader's name; auto recognises it from each file's content")
     hub_train: HubSets = Field("", description="files: a hub data set as id:split, read instead of train_files")
@@ -203,6 +207,7 @@ class CurateParams(Section):
     on_audio_query: KeepDrop = Field("keep", description="queries about what can only be heard")
     on_bad_answer: KeepDrop = Field("drop", description="answers that are none of the options")
     on_missing_field: KeepDrop = Field("keep", description="rows that lack a field their format has")
+    on_no_duration: KeepDrop = Field("keep", description="rows without a duration; keep takes the video file's own")
     on_text_number: KeepDrop = Field("keep", description="numbers written as text; keep reads them")
     on_duplicate: KeepDrop = Field("drop", description="the same query and window again")
     on_conflicting_windows: KeepDrop = Field("keep", description="one query with different windows")
@@ -217,6 +222,9 @@ class CurateParams(Section):
     on_wrong_label: KeepClipDrop = Field("drop", description="noted as wrong; a note's own window is taken unless kept")
     on_ambiguous: KeepDrop = Field("drop", description="noted as ambiguous")
 
+    checks: Annotated[str, _read_by(parse_checks)] = Field(
+        "", description="checks of one's own, comma-separated: ideas/my_check.py:name, with :drop behind to drop what it finds"
+    )
     end_tolerance: float = Field(0.001, ge=0, le=10, description="seconds that a window may pass the end")
     short_window: float = Field(0.5, ge=0, description="windows below this many seconds are short")
     whole_share: float = Field(0.95, gt=0, le=1, description="share of the video from which a window counts as all of it")
@@ -246,6 +254,8 @@ class CurateParams(Section):
             raise ValueError("source=files needs curate.train_files (or curate.hub_train)")
         if self.tests_only and not (split_list(self.test_files) or self.hub_test):
             raise ValueError("train_files none: a run that only tests needs curate.test_files (or curate.hub_test)")
+        if self.split < 1 and (self.source != "files" or self.tests_only):
+            raise ValueError("split divides the videos of curate.train_files: it needs source=files and such files")
         if split_list(self.more_tests) and not self.ood_videos:
             raise ValueError("more_tests need curate.ood_videos above 0, the number of their videos")
         if self.cold_start == "annotations" and not self.cold_start_file:
@@ -459,12 +469,16 @@ class EvaluateParams(Section):
 class InspectParams(Section):
     """06_inspect: what is looked at."""
 
+    runs: str = Field("", description="other runs to look at beside this one, folders or names under outputs/, comma-separated")
     splits: str = Field("", description="splits to look at, comma-separated; empty: every grounding split that has predictions")
     checkpoints: str = Field("", description="checkpoints to look at, comma-separated; empty: every one that has predictions")
     compare_from: str = Field("base", description="checkpoint that IoU differences start from; the first where it is missing")
     compare_to: str = Field("grpo", description="checkpoint that IoU differences go to; the last where it is missing")
-    reward: Literal["tiou", "iou", "tiou_centered", "format", "tvg_r1"] = Field("tiou", description="shown as an edge is dragged")
-    rollout_groups: int = Field(400, ge=1, le=100_000, description="groups of rollouts to look at, the last ones of training")
+    reward: Annotated[str, _read_by(lambda text: text and parse_rewards(text))] = Field(
+        "",
+        description="shown as an edge is dragged, written as grpo.rewards is; empty: the first that the run was trained with",
+    )
+    rollout_groups: int = Field(5000, ge=1, le=100_000, description="groups of rollouts in the table at most, the last ones")
     video_mb: float = Field(12.0, gt=0.1, le=200, description="MB of a video in the browser at most; larger ones are re-encoded")
     static_samples: int = Field(6, ge=0, le=100, description="samples drawn without a kernel: the executed notebook and its HTML")
 

@@ -55,6 +55,7 @@ def short_answer(form: AnswerForm, sample: Sample, window: Window) -> str:
     start, end = (f"{edge:.{form.decimals}f}" for edge in window)
     written = [text.format(start=start, end=end) for text in SHORT_ANSWERS]
     written += [form.write(sample, window)] if form.written else []
+    form = form.of_sample(sample, grounded=False)
     good = [text for text in written if form.fits(text) and form.span(text) == (float(start), float(end))]
     return min(good, key=len, default="")
 

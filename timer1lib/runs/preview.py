@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from itertools import combinations
 from statistics import fmean, pstdev, quantiles
 from typing import Any
 
 from timer1lib import forms
-from timer1lib.errors import Timer1Error
+from timer1lib.errors import Timer1Error, shown
 from timer1lib.evaluation.tables import Table, html_table, table_of, text_table
 from timer1lib.files import read_jsonl, read_yaml
 from timer1lib.rewards import FLAT, Reward, RewardInput
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
-from timer1lib.view.items import Item, Lane, Style, sample_of, trained_on
+from timer1lib.view.items import Item, Lane, Style, sample_of, trained_on, trained_with
 from timer1lib.view.static_view import item_html, items_html
 
 CHANGES = 10
+BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,12 @@ class Preview:
     """Least, quarter, half, three quarters, largest."""
     changes: list[Change] = field(default_factory=list)
     """Whose advantage changes most, each from another group."""
+    bins: list[int] = field(default_factory=list)
+    """Completions by reward, in ten steps of equal width from the least to the largest."""
     outside: int = 0
-    """Completions with a reward below 0 or above 1: nothing forbids it, but the library's rewards keep to it."""
+    """Completions to which one of the rewards gives less than 0 or more than 1: nothing forbids it, but the library's do not."""
+    furthest: list[str] = field(default_factory=list)
+    """The values furthest outside, each with its step, sample and completion."""
 
     def table(self) -> Table:
         rows = [
@@ -65,12 +71,18 @@ class Preview:
             ("groups whose best completion changes", f"{self.best_changed:.1f}%"),
             ("mean, standard deviation", f"{self.mean:.3f}, {self.spread:.3f}"),
             ("least, quarters, largest", ", ".join(f"{value:.3f}" for value in self.five)),
+            ("how many, from least to largest", "".join(BLOCKS[-(-8 * count // max(self.bins))] for count in self.bins)),
             ("below 0 or above 1", f"{self.outside} completions"),
         ]
         return table_of([{self.name: name, "on the stored rollouts": value} for name, value in rows])
 
     def __str__(self) -> str:
-        lines = [text_table(self.table()), "", "advantage that changes most:"]
+        lines = [
+            text_table(self.table()),
+            *(f"furthest outside: {text}" for text in self.furthest),
+            "",
+            "advantage that changes most:",
+        ]
         for change in self.changes:
             said = "no answer" if change.span is None else f"{change.span[0]:.1f} to {change.span[1]:.1f} s"
             truth = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in change.sample.windows)
@@ -79,12 +91,13 @@ class Preview:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        shown = []
+        drawn = []
         for change in self.changes:
-            label = f"{change.before:+.2f} → {change.after:+.2f}"
+            label = f"{change.before:+.1f} → {change.after:+.1f}"
             lane = Lane("r", label, change.span, change.completion, Style("#0072b2", "diagonal"))
-            shown.append(item_html(Item("", change.sample, [lane], f"step {change.step}", change.step)))
-        return f"{html_table(self.table())}{items_html(shown, 0)}"
+            drawn.append(item_html(Item("", change.sample, [lane], f"step {change.step}", change.step)))
+        outside = "".join(f"<p>furthest outside: {escape(text)}</p>" for text in self.furthest)
+        return f"{html_table(self.table())}{outside}{items_html(drawn, 0)}"
 
 
 def preview(run: RunFolder, rewards: Mapping[str, tuple[Reward, float]], name: str) -> Preview:
@@ -108,7 +121,7 @@ def preview(run: RunFolder, rewards: Mapping[str, tuple[Reward, float]], name: s
     changes = sorted((group.change() for group in groups), key=lambda c: -abs(c.after - c.before))[:CHANGES]
     return Preview(
         name=name,
-        used=str(tree.get("grpo", {}).get("rewards", "the reward that was used")),
+        used=", ".join(text.rpartition("/")[2].strip() for text in trained_with(run).split(",")),
         groups=len(groups),
         completions=len(every),
         flat_before=share * sum(_flat(group.before) for group in groups),
@@ -119,8 +132,32 @@ def preview(run: RunFolder, rewards: Mapping[str, tuple[Reward, float]], name: s
         spread=pstdev(every),
         five=(min(every), ends[0], ends[1], ends[2], max(every)),
         changes=[change for change in changes if abs(change.after - change.before) > FLAT],
-        outside=sum(not 0 <= value <= 1 for value in every),
+        bins=_bins(every),
+        outside=sum(not 0 <= value <= 1 for group in groups for value in group.extreme),
+        furthest=[
+            f"{value:.3f} at step {group.step}, sample {group.sample.id!r}: {shown(text)}"
+            for value, text, group in _furthest(groups)
+        ],
     )
+
+
+def _bins(values: Sequence[float], count: int = 10) -> list[int]:
+    low, width = min(values), (max(values) - min(values)) / count
+    found = [0] * count
+    for value in values:
+        found[min(count - 1, int((value - low) / width)) if width > 0 else 0] += 1
+    return found
+
+
+def _furthest(groups: Sequence[_Group], most: int = 2) -> list[tuple[float, str, _Group]]:
+    """The values furthest from 0 to 1, with their completions."""
+    out = [
+        (value, text, group)
+        for group in groups
+        for value, text in zip(group.extreme, group.completions, strict=True)
+        if not 0 <= value <= 1
+    ]
+    return sorted(out, key=lambda each: -max(-each[0], each[0] - 1))[:most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +168,8 @@ class _Group:
     spans: list[tuple[float, float] | None]
     before: list[float]
     after: list[float]
+    extreme: list[float]
+    """Of what each reward alone gives a completion, unweighted, the value furthest from one half."""
 
     def change(self) -> Change:
         """The completion whose advantage changes most."""
@@ -141,15 +180,18 @@ class _Group:
 
 def _group(row: Mapping[str, Any], known: Mapping[str, Sample], rewards: Mapping[str, tuple[Reward, float]], form: Any) -> _Group:
     sample = sample_of(row, known)
-    after = []
+    after, extreme = [], []
     for text in row["completions"]:
         x = RewardInput.of(text, sample, form)
         try:
-            after.append(sum(weight * reward(x) for reward, weight in rewards.values()))
+            given = [(reward(x), weight) for reward, weight in rewards.values()]
         except Timer1Error as error:
             raise Timer1Error(f"sample {sample.id!r}, step {row['step']}: {error}") from error
+        after.append(sum(weight * value for value, weight in given))
+        extreme.append(max((value for value, _ in given), key=lambda value: abs(value - 0.5)))
     spans = [tuple(map(float, span)) if span else None for span in row["spans"]]
-    return _Group(int(row["step"]), sample, list(row["completions"]), spans, [float(r) for r in row["rewards"]], after)  # type: ignore[arg-type]
+    before = [float(reward) for reward in row["rewards"]]
+    return _Group(int(row["step"]), sample, list(row["completions"]), spans, before, after, extreme)  # type: ignore[arg-type]
 
 
 def tau_b(a: Sequence[float], b: Sequence[float]) -> float | None:

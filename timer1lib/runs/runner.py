@@ -295,7 +295,10 @@ class _Runner:
     def _execute(self, stage: StageRef, key: str, parts: dict[str, Any], fresh: bool) -> dict[str, Any]:
         resumed, before = stamps.begin(self.folder, stage, key, fresh)
         root = self.folder.root.resolve()
-        run_dir = root.relative_to(self.project.root) if root.is_relative_to(self.project.root) else root
+        # relative paths were found from here, and have to be in the kernel too
+        here = Path.cwd() if self.project.root == project_root() else self.project.root
+        within = root.is_relative_to(self.project.root) and here == self.project.root
+        run_dir = root.relative_to(self.project.root) if within else root
         parameters = {"run_dir": str(run_dir), **stage_parameters(self.params, stage)}
         source = self.project.notebooks / f"{stage.notebook}.ipynb"
         if "processes" in SHARED_READ[stage.name] and self._ranks is None:  # one for all stages: it imports torch once
@@ -305,7 +308,7 @@ class _Runner:
         try:
             target = stamps.work_folder(self.folder, stage) / "notebooks" / source.name
             failed = self.folder.notebook(f"{stage.notebook}.failed")
-            execute(source, target, failed, parameters, self.project.root, self.folder.root / KERNEL_LOCK, self.display)
+            execute(source, target, failed, parameters, here, self.folder.root / KERNEL_LOCK, self.display)
             seconds = time.monotonic() - started
         finally:
             self.display.finish(seconds)

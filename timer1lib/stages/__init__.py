@@ -92,7 +92,7 @@ class Given:
     overwrite: bool
 
 
-OWN_IDEAS = {"difficulty": {"rule"}, "grpo": {"rewards", "keep"}}
+OWN_IDEAS = {"curate": {"checks"}, "difficulty": {"rule"}, "grpo": {"rewards", "keep"}}
 """Parameters that a cell may give (`Stage.adopt`), so that what the stage is made from is known only then."""
 
 

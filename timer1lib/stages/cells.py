@@ -9,11 +9,27 @@ from typing import Any
 from timer1lib import ideas
 from timer1lib.errors import Timer1Error, shown
 from timer1lib.files import atomic_write_text
+from timer1lib.forms import OwnForm
 from timer1lib.rewards import REWARDS, Reward, parse_rewards, value_of
+from timer1lib.rules import Audited
 from timer1lib.stages import Stage
 
 GivenRewards = Mapping[str, "tuple[Reward, float] | Reward | float"]
 """{name: weight} for the library's rewards, {name: (function, weight)} or {name: function} for one's own."""
+
+GivenChecks = Mapping[str, "Callable[[Audited], str | None] | tuple[Callable[[Audited], str | None], str]"]
+"""{name: function} to report what a check of one's own finds, {name: (function, "drop")} to drop it."""
+
+
+def checks_text(stage: Stage[Any], checks: str | GivenChecks) -> str:
+    """What `curate.checks` would say for checks given in a cell."""
+    if isinstance(checks, str):
+        return checks
+    parts = []
+    for name, value in checks.items():
+        function, treatment = value if isinstance(value, tuple) else (value, "keep")
+        parts.append(f"{reference(stage, function, name, 'check')}:{treatment}")
+    return ", ".join(parts)
 
 
 def rewards_text(stage: Stage[Any], rewards: str | GivenRewards) -> str:
@@ -45,8 +61,8 @@ def _pair(name: str, value: tuple[Reward, float] | Reward | float) -> tuple[Rewa
     return function, float(weight)
 
 
-def reference(stage: Stage[Any], function: Callable[..., Any] | str, name: str, what: str) -> str:
-    """Write a cell's function into `ideas/` of the run and name it as a params file would; text is such a name already."""
+def reference(stage: Stage[Any], function: Callable[..., Any] | OwnForm | str, name: str, what: str) -> str:
+    """Write a cell's function or form into `ideas/` of the run and name it as a params file would; text is such a name."""
     if isinstance(function, str):
         return function
     if not name.isidentifier():

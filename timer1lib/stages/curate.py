@@ -11,7 +11,7 @@ from typing import Any
 
 from timer1lib import forms
 from timer1lib.data.audit import AuditReport, audit_results
-from timer1lib.data.checks import Limits
+from timer1lib.data.checks import Limits, source_key
 from timer1lib.data.coldstart import Filter, exact, from_annotations, from_form, told_window
 from timer1lib.data.findings import CODES
 from timer1lib.data.notes import Note, read_notes
@@ -22,9 +22,10 @@ from timer1lib.files import atomic_write_json, atomic_write_jsonl, resolve
 from timer1lib.models.config import base_name, sampling_for
 from timer1lib.params import split_list
 from timer1lib.params.sections import CurateParams
+from timer1lib.rules import parse_checks
 from timer1lib.runs.closure import code_hash
 from timer1lib.schema import Sample
-from timer1lib.stages import Stage
+from timer1lib.stages import Stage, cells
 from timer1lib.video.store import FrameStore
 
 CurateStage = Stage[CurateParams]
@@ -32,11 +33,19 @@ CurateStage = Stage[CurateParams]
 
 @dataclass(slots=True)
 class Sources:
-    """What was read: a result for each file, the split that each goes into, and the folder of the videos."""
+    """What was read: a result for each file, the split that each goes into, and the folder of the videos.
+
+    Each sample names its split, which differs from its file's where `curate.split` has divided the videos.
+    """
 
     results: list[ReadResult]
     split_of: dict[str, str]
     root: Path | None
+
+    def __post_init__(self) -> None:
+        for result in self.results:
+            for sample in result.samples:
+                sample.split = self.split_of[result.file]
 
 
 def gather(stage: CurateStage) -> Sources:
@@ -96,7 +105,31 @@ def _files(stage: CurateStage) -> Sources:
         split_of[results[-1].file] = _split_name(entry.split(":")[0].split("/")[-1], split_of)
     if p.videos and not resolve(p.videos).is_dir():
         raise Timer1Error(f"curate.videos {p.videos!r}: no such folder")
-    return Sources(results, split_of, resolve(p.videos) if p.videos else None)
+    sources = Sources(results, split_of, resolve(p.videos) if p.videos else None)
+    if p.split < 1:
+        divide(sources, p.split, stage.shared.seed)
+    return sources
+
+
+def divide(sources: Sources, share: float, seed: int) -> None:
+    """Give the samples of all but `share` of the training videos to a split `test`.
+
+    A video, and what was cut from one video, stays together. Which it is is drawn by its name and `seed`, so that videos that
+    come later move few of the others.
+
+    Raises:
+        Timer1Error: a single video, which cannot stand on both sides.
+    """
+    samples = [sample for result in sources.results for sample in result.samples if sample.split == "train"]
+    videos = {source_key(sample.video) for sample in samples}
+    if len(videos) < 2:
+        raise Timer1Error(f"curate.split {share:g} divides videos, and there is {len(videos)}: add some, or set it to 1")
+    drawn = sorted(videos, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    kept = set(drawn[: min(len(drawn) - 1, max(1, round(share * len(drawn))))])
+    other = _split_name("test", sources.split_of)
+    for sample in samples:
+        if source_key(sample.video) not in kept:
+            sample.split = other
 
 
 def _hub(entry: str, reader: str | None) -> ReadResult:
@@ -128,19 +161,21 @@ def notes_of(stage: CurateStage) -> list[Note]:
     return [note for file in files for note in read_notes(file)]
 
 
-def audit(stage: CurateStage, sources: Sources) -> AuditReport:
+def audit(stage: CurateStage, sources: Sources, checks: cells.GivenChecks | str | None = None) -> AuditReport:
     """Audit everything together, repair copies by the treatments, and write `data/audit.json`.
+
+    `checks` stand in the place of `curate.checks`: {"too_still": my_function} to report, (my_function, "drop") to drop.
 
     Test sets are reported on and stay as published unless `repair_test` is set: repaired rows make other scores. That holds
     for what people noted on any test set, the world's too. Rows of test sets about damaged videos count with the others,
-    answered by an error, where `on_damaged` drops such rows.
+    answered by an error, where `on_damaged` drops such rows. The test that `curate.split` makes is nobody's benchmark: its
+    rows are repaired as those of training are, but for notes, by which one would choose what one is measured on.
     """
+    stage.adopt(**({} if checks is None else {"checks": cells.checks_text(stage, checks)}))
     p = stage.params
-    for result in sources.results:
-        for sample in result.samples:
-            sample.split = sources.split_of[result.file]
     training = ("train", "train_qa") if p.source == "world" else ("train",)
-    tests = [file for file, split in sources.split_of.items() if split not in training and not p.repair_test]
+    tests = [split for split in sources.split_of.values() if split not in training and not p.repair_test]
+    divided = {sample.split for result in sources.results for sample in result.samples} - set(sources.split_of.values())
     # The world's films were drawn just now, are different by construction, and their plain backgrounds would only cost time.
     foreign = p.source == "files"
     shared = stage.shared
@@ -155,9 +190,10 @@ def audit(stage: CurateStage, sources: Sources) -> AuditReport:
             limits,
             notes_of(stage),
             as_published=published,
-            only_listed=tests,
+            only_listed=tests if p.repair_test else [*tests, *divided],
             deep=deep,
             workers=shared.workers,
+            checks=parse_checks(p.checks),
         )
     _keep(stage, "audit.json", report.to_json())
     return report
@@ -169,9 +205,11 @@ def write_splits(stage: CurateStage, sources: Sources, report: AuditReport) -> d
     Raises:
         Timer1Error: nothing is left to train on; files without a video folder; a test set named `seen` beside that one.
     """
-    splits: dict[str, list[Sample]] = {}
-    for file, samples in report.samples.items():
-        splits.setdefault(sources.split_of[file], []).extend(samples)
+    named = {sample.split for result in sources.results for sample in result.samples}
+    splits: dict[str, list[Sample]] = {name: [] for name in dict.fromkeys([*sources.split_of.values(), *sorted(named)])}
+    for samples in report.samples.values():
+        for sample in samples:
+            splits[sample.split].append(sample)
     for name, samples in splits.items():
         if not samples:
             raise Timer1Error(

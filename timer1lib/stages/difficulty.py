@@ -108,7 +108,7 @@ def rollout_rewards(sample: Sample, answers: Sequence[Prediction], stage: Diffic
     """Weighted sum of the rewards named in `rollout_reward`, an answer each."""
     rewards = parse_rewards(stage.params.rollout_reward).values()
     duration = sample.duration or max(end for _, end in sample.windows)
-    form = forms.load(stage.shared.form)
+    form = forms.load(stage.shared.form).of_sample(sample, grounded=False)
     inputs = [RewardInput(a.completion, tuple(sample.windows), duration, form, query=sample.query) for a in answers]
     return [sum(weight * reward(x) for reward, weight in rewards) for x in inputs]
 

@@ -126,7 +126,7 @@ def train(
     rewards: cells.GivenRewards | str | None = None,
     keep: Callable[[Judged], bool] | str | None = None,
     weight: Callable[[Judged], float] | None = None,
-    form: str = "",
+    form: forms.OwnForm | str = "",
 ) -> str:
     """Train a variant for `steps` steps with every seed, and ask it the trial's samples; a sentence says what happened.
 
@@ -136,13 +136,14 @@ def train(
         rewards: as in `grpo.train`.
         keep: which samples are trained on, by the IoU that 03 measured (`Judged`).
         weight: as in `difficulty.choose`: draws as many samples as the run did.
-        form: another prompt and answer form, a name or a file.
+        form: another prompt and answer form: a name, a file, or an `OwnForm` of the cell.
     """
     if not variant.isidentifier():
         raise Timer1Error(f"variant {variant!r}: a name of letters, digits and underscores is needed")
     p, home = trial.params, trial.grpo(trial.folder.root)
     changes: dict[str, Any] = {"epochs": 1, "schedule": "multi_epoch", "steps_per_epoch": trial.own.steps, "keep": ""}
     changes |= {} if rewards is None else {"rewards": cells.rewards_text(home, rewards)}
+    form = cells.reference(home, form, f"{variant}_form", "form") if form else ""
     changes |= {} if keep is None else {"keep": cells.reference(home, keep, f"{variant}_keep", "keep rule")}
     params = validated(GrpoParams, p.grpo.model_dump() | changes, f"variant {variant}")
     samples, rule_named = _samples(trial, variant, weight)

@@ -6,12 +6,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from timer1lib import forms
+from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.answers import find_run
 from timer1lib.params import split_list
 from timer1lib.params.sections import InspectParams
 from timer1lib.runfolder import RunFolder
 from timer1lib.stages import Stage
-from timer1lib.view.items import Item, load_items, load_rollouts
+from timer1lib.view.items import Item, load_rollouts, load_several, trained_with
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,13 +32,19 @@ def samples(stage: Stage[InspectParams]) -> list[Item]:
     tests = [entry["kind"] for name, entry in known.items() if not name.startswith("train")]
     if tests and "grounding" not in tests and not params.splits:
         return []
-    return load_items(stage.run, split_list(params.splits), split_list(params.checkpoints), forms.load(stage.shared.form))
+    runs = [stage.run, *(RunFolder(find_run(name)) for name in split_list(params.runs) or ())]
+    return load_several(runs, split_list(params.splits), split_list(params.checkpoints), forms.load(stage.shared.form))
 
 
 def compared(stage: Stage[InspectParams], items: list[Item]) -> tuple[str, str]:
-    """The two checkpoints whose difference is shown: as asked, else the first and the last there are."""
+    """The two checkpoints whose difference is shown: as asked, else the first and the last there are. Of several runs it is the
+    checkpoint `compare_to` of the first one and of the last one.
+    """
     labels = [row.label for row in items[0].rows]
     first, last = stage.params.compare_from, stage.params.compare_to
+    if stage.params.runs:
+        ends = [label for label in labels if label.endswith(f"/{last}")]
+        return (ends[0], ends[-1]) if len(ends) > 1 else (labels[0], labels[-1])
     return (first if first in labels else labels[0], last if last in labels else labels[-1])
 
 
@@ -94,8 +102,12 @@ def histogram(items: list[Item]) -> go.Figure:
     """Share of samples by IoU, a line a checkpoint."""
     from timer1lib.view.figures import iou_histogram
 
-    labels = [row.label for row in items[0].rows] if items else []
-    return iou_histogram({x: [item.iou(row) for item in items for row in item.rows if row.label == x] for x in labels})
+    rows = items[0].rows if items else []
+    found = {x.label: [item.iou(row) for item in items for row in item.rows if row.label == x.label] for x in rows}
+    fig = iou_histogram(found)
+    for row in rows:  # a checkpoint has one colour everywhere, also where only some are looked at
+        fig.update_traces(line_color=row.style.colour, selector={"name": row.label})
+    return fig
 
 
 def look(stage: Stage[InspectParams], items: list[Item]) -> Any:
@@ -124,14 +136,37 @@ def _inspector(stage: Stage[InspectParams], items: list[Item], mode: Any) -> Ins
         raise Timer1Error(f"{stage.run.root}: nothing to look at for {mode}")
     ends = compared(stage, items) if mode == "checkpoints" else None
     size = int(params.video_mb * 1e6)
-    return Inspector(stage.run, items, resolve(stage.shared.cache_dir), params.reward, ends, size, mode, params.static_samples)
+    cache, reward, form = resolve(stage.shared.cache_dir), live_reward(stage), forms.load(stage.shared.form)
+    return Inspector(stage.run, items, cache, reward, ends, size, mode, params.static_samples, form)
+
+
+def live_reward(stage: Stage[InspectParams]) -> str:
+    """What is shown as an edge is dragged: `inspect.reward`, else the first reward of training but for the form's."""
+    if stage.params.reward:
+        return stage.params.reward
+    named = [text.strip() for text in trained_with(stage.run).split(",")]
+    return next((text for text in named if text.partition(":")[0] != "format"), "tiou")
 
 
 def notes(run: RunFolder) -> pd.DataFrame:
-    """Every note of the run: what 01_curate will read back."""
+    """Every note of the run, the split of its sample, and what 01_curate will do with it."""
     import pandas as pd
 
     from timer1lib.data.notes import notes_by_sample
 
-    rows = [note.to_json() for note in notes_by_sample(run.notes).values()]
-    return pd.DataFrame(rows, columns=["id", "label", "text", "window"])
+    names = [name for name in (run.splits() if run.data("splits.json").is_file() else ()) if run.data(name).is_file()]
+    split_of = {sample.id: name for name in reversed(names) for sample in run.read_samples(name)}
+    rows = []
+    for note in notes_by_sample(run.notes).values():
+        split = split_of.get(note.id, "")
+        effect = _effect(note, split)
+        rows.append({**note.to_json(), "split": split, "in 01": effect})
+    return pd.DataFrame(rows, columns=["id", "label", "text", "window", "split", "in 01"])
+
+
+def _effect(note: Note, split: str) -> str:
+    if note.label == "note":
+        return "a remark: nothing changes"
+    if split and not split.startswith("train"):
+        return "listed; a test set changes only with repair_test"
+    return "its window is taken (on_wrong_label)" if note.window else f"as on_{note.label} says"

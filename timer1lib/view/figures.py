@@ -18,7 +18,6 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.subplots import make_subplots
 
-from timer1lib.data.findings import CODES
 from timer1lib.view import templates
 from timer1lib.view.items import styles
 
@@ -208,12 +207,12 @@ def audit_figure(report: AuditReport) -> go.Figure:
     """Findings by code, coloured by severity; the text says what the treatments did."""
     fig = figure("What the audit found", "findings", "", 120 + 26 * max(1, len(report.findings)))
     for severity in SEVERITIES:
-        codes = [code for code in report.findings if CODES[code].severity == severity]
+        codes = [code for code in report.findings if report.codes[code].severity == severity]
         counts = [report.findings[code] for code in codes]
         fig.add_bar(
             y=codes, x=counts, name=severity, orientation="h", marker=_filled(*SEVERITIES[severity]), textposition="outside",
             text=[f"{report.findings[code]} · {report.treatments[code]}" for code in codes], cliponaxis=False,
-            hovertext=[CODES[code].meaning for code in codes]
+            hovertext=[report.codes[code].meaning for code in codes]
         )  # fmt: skip
     return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed")
 

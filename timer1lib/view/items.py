@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
+from timer1lib import ideas
 from timer1lib.data.notes import Note
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.answers import answered, predicted
 from timer1lib.evaluation.columns import in_order
-from timer1lib.files import read_json, read_jsonl
+from timer1lib.files import read_json, read_jsonl, read_yaml
 from timer1lib.forms import FORMS, MAX_CHARACTERS, AnswerForm
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample, Window
@@ -37,16 +38,23 @@ class Style:
 
 
 _KNOWN = {"base": Style("#e69f00", "diagonal"), "sft": Style("#56b4e9", "dots"), "grpo": Style("#009e73", "solid")}
-_SPARE = (
-    Style("#0072b2", "back"), Style("#d55e00", "vertical"), Style("#b8a500", "cross"), Style("#cc79a7", "diagonal"),
-    Style("#8a6fd1", "dots")
-)  # fmt: skip
+_SPARE = ("#0072b2", "#d55e00", "#b8a500", "#cc79a7", "#8a6fd1")
+_PATTERNS: tuple[Pattern, ...] = ("back", "vertical", "cross", "diagonal", "dots")
 
 
 def styles(checkpoints: list[str]) -> dict[str, Style]:
-    """A style for each checkpoint: base, sft and grpo always have the same one."""
-    spare = [name for name in checkpoints if name not in _KNOWN]
-    return {name: _KNOWN.get(name) or _SPARE[spare.index(name) % len(_SPARE)] for name in checkpoints}
+    """A style for each checkpoint: base, sft and grpo always have the same one, also as the first run's of several."""
+    found, taken = {}, 0
+    first = checkpoints[0].rpartition("/")[0] if checkpoints else ""
+    for name in checkpoints:
+        run, _, own = name.rpartition("/")
+        if own in _KNOWN and run == first:
+            found[name] = _KNOWN[own]
+        else:
+            turn = taken // len(_SPARE)  # colours that come again have another pattern
+            found[name] = Style(_SPARE[taken % len(_SPARE)], _PATTERNS[(taken + turn) % len(_PATTERNS)])
+            taken += 1
+    return found
 
 
 RangeKind = Literal["thinking", "answer"]
@@ -121,11 +129,31 @@ class Lane:
     form: bool = True
     reward: float | None = None
     error: str | None = None
+    parts: dict[str, float | None] = field(default_factory=dict)
+    """Of a rollout: what each reward gave, by its name."""
+
+    @property
+    def spans(self) -> list[Window]:
+        """The segments of the answer: the views draw as many as there are."""
+        return [self.span] if self.span else []
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One logged group of rollouts: the item that shows it, its step, and each rollout's segment and reward."""
+
+    key: str
+    step: int
+    ticks: tuple[tuple[Window | None, float], ...]
 
 
 @dataclass(slots=True)
 class Item:
-    """A sample with the answers to it. `key` is unique among the items shown together."""
+    """A sample with the answers to it. `key` is unique among the items shown together.
+
+    `run` has its video, where that is not the run that is looked at; `history` holds every group of its sample, in the order
+    of training.
+    """
 
     key: str
     sample: Sample
@@ -133,6 +161,8 @@ class Item:
     split: str = ""
     step: int | None = None
     tags: list[str] = field(default_factory=list)
+    run: RunFolder | None = None
+    history: list[Group] = field(default_factory=list)
 
     @property
     def duration(self) -> float:
@@ -176,7 +206,8 @@ def load_items(
     )
     if not chosen or not names:
         raise Timer1Error(f"{run.root}: no predictions of a grounding split yet; run 05_evaluate first")
-    style = styles(names)
+    known = in_order(sorted({name for found in predicted(run).values() for name in found} | set(names)))
+    style = styles(known)  # of all that there are, so that a choice among them changes no colour
     tags = signature_tags(run)
     items = []
     for split in chosen:
@@ -187,7 +218,7 @@ def load_items(
         for sample in run.read_samples(split):
             if sample.is_question and not sample.windows:
                 continue
-            rows = [_lane(name, answers[name].get(sample.id), style[name], form) for name in answers]
+            rows = [_lane(name, answers[name].get(sample.id), style[name], form, sample) for name in answers]
             found = sorted(tags.get((split, sample.id), set()))
             if any(row.span is None for row in rows):
                 found.append("no answer")
@@ -195,16 +226,78 @@ def load_items(
     return items
 
 
-def _lane(name: str, prediction: Prediction | None, style: Style, form: AnswerForm) -> Lane:
+def _lane(name: str, prediction: Prediction | None, style: Style, form: AnswerForm, sample: Sample) -> Lane:
     if prediction is None:
         return Lane(name, name, None, "", style, False, None, "not in the predictions")
     asked = form if prediction.parser == form.reading.way else FORMS.get(prediction.parser, form)
-    fits = asked.fits(prediction.completion)
+    fits = asked.of_sample(sample, grounded=False).fits(prediction.completion)
     return Lane(name, name, prediction.span, prediction.completion, style, fits, None, prediction.error)
 
 
-def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000) -> list[Item]:
-    """One item per group of rollouts in `logs/rollouts.jsonl`, best reward first in each; the last `limit` groups.
+def load_several(
+    runs: Sequence[RunFolder],
+    splits: list[str] | None = None,
+    checkpoints: list[str] | None = None,
+    form: AnswerForm = FORMS["timer1"],
+) -> list[Item]:
+    """`load_items` of several runs side by side: rows are named run/checkpoint, samples are the same by split, id and query.
+
+    The truth is the first run's; a sample whose windows are others in a later one has the tag "truth differs". A run without
+    any of the named checkpoints or splits is a Timer1Error.
+    """
+    if len(runs) == 1:
+        return load_items(runs[0], splits, checkpoints, form)
+    titles = run_titles(runs)
+    found: list[tuple[RunFolder, str, list[Item], list[str]]] = []
+    for run, title in zip(runs, titles, strict=True):
+        there = predicted(run)
+        own = [name for name in checkpoints or () if any(name in names for names in there.values())]
+        chosen = [split for split in splits or grounding_splits(run) if split in there]
+        if (checkpoints and not own) or not chosen:
+            wanted = f"checkpoints {', '.join(checkpoints)}" if checkpoints and chosen else "what is looked at"
+            raise Timer1Error(f"{run.root}: no predictions of {wanted} yet; run 05_evaluate there first")
+        items = load_items(run, chosen, None, form)
+        names = own or [row.key for row in items[0].rows]
+        found.append((run, title, items, names))
+    style = styles([f"{title}/{row.key}" for _, title, items, _ in found for row in items[0].rows])
+    merged: dict[tuple[str, str], Item] = {}
+    query_of: dict[str, str] = {}
+    for run, title, items, names in found:
+        for item in items:
+            whole = merged.setdefault((item.key, item.sample.query), item)
+            rows = [row for row in item.rows if row.key in names]
+            if whole is item:
+                whole.run, whole.rows = run, []
+                if query_of.setdefault(item.key, item.sample.query) != item.sample.query:
+                    whole.key = f"{item.key}@{title}"
+            elif whole.sample.windows != item.sample.windows and "truth differs" not in whole.tags:
+                whole.tags.append("truth differs")
+            whole.tags += [tag for tag in item.tags if tag not in whole.tags]
+            for row in rows:
+                row.key = row.label = f"{title}/{row.key}"
+                row.style = style[row.key]
+            whole.rows += rows
+    shown = [f"{title}/{name}" for _, title, _, names in found for name in names]
+    for item in merged.values():
+        by_key = {row.key: row for row in item.rows}
+        absent = "not in this run"
+        item.rows = [by_key.get(key) or Lane(key, key, None, "", style[key], False, None, absent) for key in shown]
+    differ = sum("truth differs" in item.tags for item in merged.values())
+    if differ:
+        log.warning("%d of %d samples have other windows in a later run: the first run's truth counts", differ, len(merged))
+    return list(merged.values())
+
+
+def run_titles(runs: Sequence[RunFolder]) -> list[str]:
+    """A short name of each run: its folder's, with the folder above where two have the same."""
+    paths = [run.root.resolve() for run in runs]
+    names = [path.name for path in paths]
+    return [name if names.count(name) == 1 else f"{path.parent.name}-{name}" for name, path in zip(names, paths, strict=True)]
+
+
+def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 20_000) -> list[Item]:
+    """One item per group of rollouts in `logs/rollouts.jsonl`, best reward first in each; the last `limit` groups. Each knows
+    all groups of its sample.
 
     A Timer1Error where no rollouts were logged, or a row lacks a field (it names file and row).
     """
@@ -213,19 +306,44 @@ def load_rollouts(run: RunFolder, samples_name: str = "train", limit: int = 2000
         raise Timer1Error(f"{path}: no rollouts yet; run 04_grpo first")
     known = trained_on(run, samples_name)
     items = []
-    rows = list(read_jsonl(path, torn_tail=True))[-limit:]
-    for number, row in enumerate(rows, 1):
+    histories: dict[str, list[Group]] = {}
+    for number, row in enumerate(read_jsonl(path, torn_tail=True), 1):
         try:
-            items.append(_group(row, known, number))
+            item = _group(row, known, number)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise Timer1Error(f"{path}, row {number}: not a group of rollouts: {error!r}") from error
-    return items
+        item.history = histories.setdefault(item.sample.id, [])
+        item.history.append(Group(item.key, item.step or 0, tuple((lane.span, lane.reward or 0.0) for lane in item.rows)))
+        items.append(item)
+    return items[-limit:]
 
 
 def trained_on(run: RunFolder, samples_name: str = "train") -> dict[str, Sample]:
     """The samples that a run's rollouts may be about, by id."""
     names = [name for name in (samples_name, "selected") if run.data(name).is_file()]
     return {sample.id: sample for name in names for sample in run.read_samples(name)}
+
+
+def trained_with(run: RunFolder) -> str:
+    """The rewards that 04_grpo was given, as `grpo.rewards` says them, those from a notebook's cell too.
+
+    One of one's own whose file says something else by now is left out; the library's default where nothing is known.
+    """
+    tree = read_yaml(run.params) if run.params.is_file() else {}
+    named = str((tree.get("grpo") or {}).get("rewards", "tiou, format"))
+    stamp = read_json(run.stamp("04_grpo")) if run.stamp("04_grpo").is_file() else {}
+    parts = stamp.get("parts", {})
+    if "rewards" not in parts.get("inputs", {}):
+        return str(parts.get("params", {}).get("rewards", named))
+    texts = []
+    for mark in parts["inputs"]["rewards"]:
+        about, _, digest = mark.partition(" ")
+        name, _, weight = about.partition(":")
+        files = [text.strip().partition(".py:")[0] + ".py" for text in named.split(",") if ideas.is_reference(text)]
+        places = [f"{file}:{name}" for file in (*files, str(run.root / "ideas" / f"{name}.py"))]
+        places = [place for place in places if ideas.identity(place) == digest] if digest else [name]
+        texts += [f"{place}:{weight or 1}" for place in places[:1]]
+    return ", ".join(texts) or "tiou, format"
 
 
 def sample_of(row: Mapping[str, Any], known: Mapping[str, Sample]) -> Sample:
@@ -244,7 +362,8 @@ def _group(row: dict[str, Any], known: dict[str, Sample], number: int) -> Item:
         completion = row["completions"][i] if row.get("completions") else ""
         style = Style("#009e73", "solid") if rank == 0 else Style("#0072b2", "diagonal")
         parsed = (float(span[0]), float(span[1])) if span and None not in span else FORMS["timer1"].span(completion)
-        rollouts.append(Lane(f"r{i}", f"rollout {i + 1}", parsed, completion, style, True, float(row["rewards"][i])))
+        parts = {name: values[i] for name, values in row.get("parts", {}).items()}
+        rollouts.append(Lane(f"r{i}", f"rollout {i + 1}", parsed, completion, style, True, float(row["rewards"][i]), parts=parts))
     return Item(f"{row['step']}/{row['id']}/{number}", sample, rollouts, f"step {row['step']}", int(row["step"]))
 
 
@@ -263,6 +382,10 @@ def signature_tags(run: RunFolder) -> dict[tuple[str, str], set[str]]:
     return tags
 
 
+WALKS = ("worst", "changed", "worse")
+"""Ways through the samples beside the order shown: by IoU, to those that moved, to those that fell."""
+
+
 def payload(item: Item, note: Note | None, reward: str) -> dict[str, Any]:
     """What the scrubber's JavaScript needs to show an item: plain JSON, times in seconds."""
     sample = item.sample
@@ -279,10 +402,16 @@ def payload(item: Item, note: Note | None, reward: str) -> dict[str, Any]:
         "reward": reward,
         "note": note.to_json() if note else None,
         "rows": [
-            {name: getattr(row, name) for name in ("key", "label", "form", "reward", "error")}
+            {name: getattr(row, name) for name in ("key", "label", "form", "reward", "error", "parts")}
             | asdict(row.style)
-            | {"span": list(row.span) if row.span else None, "pieces": linked_text(row.completion)}
+            | {"spans": [list(span) for span in row.spans], "pieces": linked_text(row.completion)}
             for row in item.rows
+        ],
+        "walks": [] if item.step is not None else list(WALKS),
+        "history": [
+            {"key": group.key, "step": group.step, "here": group.key == item.key}
+            | {"ticks": [{"span": span and list(span), "reward": value} for span, value in group.ticks]}
+            for group in item.history
         ],
     }
 
@@ -300,7 +429,7 @@ def table_row(item: Item, note: Note | None) -> dict[str, Any]:
         "duration": round(item.duration, 2),
         "length": round(window[1] - window[0], 2) if window else None,
         "truth": [[round(s, 2), round(e, 2)] for s, e in sample.windows],
-        "spans": [[round(row.span[0], 2), round(row.span[1], 2)] if row.span else None for row in item.rows],
+        "spans": [[[round(s, 2), round(e, 2)] for s, e in row.spans] for row in item.rows],
         "iou": [round(item.iou(row), 4) for row in item.rows],
         "tags": item.tags,
         "note": note.label if note else "",

@@ -12,6 +12,7 @@ import runpy
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ SPLIT = "given"
 Given = str | Path | None
 
 
-def run_from_predictions(predictions: Path, annotations: Path, videos: Path, root: Path, format: str | None = None) -> RunFolder:
-    """Write a run with the annotations as its only split and the predictions as its only checkpoint.
+def run_from_predictions(
+    predictions: Path | Sequence[Path], annotations: Path, videos: Path, root: Path, format: str | None = None
+) -> RunFolder:
+    """Write a run with the annotations as its only split and every file of predictions as a checkpoint named after it.
 
     Args:
         predictions, annotations: as `timer1 score` reads them.
@@ -44,16 +47,18 @@ def run_from_predictions(predictions: Path, annotations: Path, videos: Path, roo
         root: where the run goes; notes that are there already stay.
 
     Raises:
-        Timer1Error: an unreadable file, no such folder, or no prediction about any of the samples.
+        Timer1Error: an unreadable file, no such folder, or a file without a prediction about any of the samples.
     """
-    answers = read_answers(predictions)
+    files = [predictions] if isinstance(predictions, Path) else list(predictions)
+    given = [read_answers(file) for file in files]
     read = read_annotations(annotations, format)
     samples = [sample for sample in read.samples if sample.windows]
     if not samples:
         raise Timer1Error(f"{annotations}: no sample with a window to look at")
-    matched = match(samples, answers)
-    if len(matched.unknown) == len(answers):
-        raise Timer1Error(f"{predictions}: none of its {len(answers)} predictions is about a sample of {annotations}")
+    matches = [match(samples, answers) for answers in given]
+    for file, answers, matched in zip(files, given, matches, strict=True):
+        if len(matched.unknown) == len(answers):
+            raise Timer1Error(f"{file}: none of its {len(answers)} predictions is about a sample of {annotations}")
     folder = VideoFolder(videos)
     unseen = 0
     for sample in samples:
@@ -65,16 +70,28 @@ def run_from_predictions(predictions: Path, annotations: Path, videos: Path, roo
     _unique_ids(samples)
     _durations(samples, videos)
     run = RunFolder(root)
-    name = _plain(predictions, "model")
     run.set_video_root(videos)
     run.write_samples(SPLIT, samples)
     atomic_write_json(run.data("splits.json"), {SPLIT: {"kind": "grounding", "n": len(samples)}})
-    rows = [replace(row, id=s.id).to_json() for s, row in zip(samples, matched.rows, strict=True) if row is not None]
     for old in (root / "predictions").glob("*.jsonl"):
         old.unlink()
-    atomic_write_jsonl(run.predictions(name, SPLIT), rows)
-    log.info("%s: %d samples, %d answered, %d predictions about no sample", root, len(samples), len(rows), len(matched.unknown))
+    for file, name, matched in zip(files, model_names(files), matches, strict=True):
+        rows = [replace(row, id=s.id).to_json() for s, row in zip(samples, matched.rows, strict=True) if row is not None]
+        atomic_write_jsonl(run.predictions(name, SPLIT), rows)
+        log.info(
+            "%s: %d samples, %d answered, %d predictions about no sample", file, len(samples), len(rows), len(matched.unknown)
+        )
     return run
+
+
+def model_names(files: Sequence[Path]) -> list[str]:
+    """What each file of predictions is called: its name, with its folder's before it where two have the same one."""
+    names = [_plain(file, "model") for file in files]
+    long = [
+        f"{_plain(file.resolve().parent, 'folder')}-{name}" if names.count(name) > 1 else name
+        for file, name in zip(files, names, strict=True)
+    ]
+    return [name if long.count(name) == 1 else f"{name}-{long[:i].count(name) + 1}" for i, name in enumerate(long)]
 
 
 def _plain(path: Path, otherwise: str) -> str:
@@ -110,8 +127,8 @@ COPY = "06_inspect_open"
 
 
 def inspect(
-    run: Given = None,
-    predictions: Given = None,
+    runs: Given | Sequence[Given] = None,
+    predictions: Given | Sequence[Given] = None,
     annotations: Given = None,
     videos: Given = None,
     port: int = 8888,
@@ -120,14 +137,14 @@ def inspect(
     """Open 06_inspect in JupyterLab and stay until it ends (Ctrl-C); returns its exit status.
 
     Args:
-        run: a run's folder, or its name under `outputs/`.
-        predictions, annotations, videos: instead of a run, predictions made elsewhere.
+        runs: a run's folder, or its name under `outputs/`; of several, all checkpoints are shown side by side.
+        predictions, annotations, videos: instead of runs, one or more files of predictions made elsewhere.
         port: the first port to try.
 
     Raises:
         Timer1Error: neither a run nor the three others; nothing to look at there.
     """
-    return _serve(prepare(run, predictions, annotations, videos), port, open_browser)
+    return _serve(prepare(runs, predictions, annotations, videos), port, open_browser)
 
 
 def _serve(notebook: Path, port: int, open_browser: bool) -> int:
@@ -154,35 +171,60 @@ def lab_command(notebook: Path, port: int, open_browser: bool = True) -> list[st
     return command
 
 
-def prepare(run: Given = None, predictions: Given = None, annotations: Given = None, videos: Given = None) -> Path:
-    """Write the copy of 06_inspect that belongs to the run; arguments and errors as in `inspect`. Its path."""
-    return write_copy(run_to_inspect(run, predictions, annotations, videos))
+def prepare(
+    runs: Given | Sequence[Given] = None,
+    predictions: Given | Sequence[Given] = None,
+    annotations: Given = None,
+    videos: Given = None,
+) -> Path:
+    """Write the copy of 06_inspect that belongs to the first of the runs; arguments and errors as in `inspect`. Its path."""
+    folders = runs_to_inspect(runs, predictions, annotations, videos)
+    return write_copy(folders[0], folders[1:])
 
 
-def run_to_inspect(run: Given = None, predictions: Given = None, annotations: Given = None, videos: Given = None) -> RunFolder:
-    """The run that is looked at, made first for predictions from elsewhere; arguments and errors as in `inspect`."""
-    elsewhere = (predictions, annotations, videos)
-    if run is not None and elsewhere == (None, None, None):
-        folder = RunFolder(find_run(run).resolve())
-        if not grounding_splits(folder):
-            raise Timer1Error(f"{folder.root}: no predictions to look at yet; run it until 05_evaluate first")
-    elif run is None and predictions is not None and annotations is not None and videos is not None:
-        files = [resolve(predictions), resolve(annotations)]
-        digest = hashlib.sha256(json.dumps([str(path.resolve()) for path in files]).encode()).hexdigest()[:8]
+def runs_to_inspect(
+    runs: Given | Sequence[Given] = None,
+    predictions: Given | Sequence[Given] = None,
+    annotations: Given = None,
+    videos: Given = None,
+) -> list[RunFolder]:
+    """The runs that are looked at, made first for predictions from elsewhere; arguments and errors as in `inspect`."""
+    named, given = _listed(runs), _listed(predictions)
+    if named and not given and annotations is None and videos is None:
+        folders = [RunFolder(find_run(run).resolve()) for run in named]
+        for folder in folders:
+            if not grounding_splits(folder):
+                raise Timer1Error(f"{folder.root}: no predictions to look at yet; run it until 05_evaluate first")
+        if len({folder.root for folder in folders}) < len(folders):
+            raise Timer1Error("inspect: a run is named twice")
+        return folders
+    if given and not named and annotations is not None and videos is not None:
+        files = [resolve(path) for path in given]
+        digest = hashlib.sha256(
+            json.dumps([str(path.resolve()) for path in (*files, resolve(annotations))]).encode()
+        ).hexdigest()[:8]
         root = project_root() / "outputs" / f"inspect-{_plain(files[0], 'predictions')}-{digest}"
-        folder = run_from_predictions(files[0], files[1], resolve(videos), root)
-    else:
-        raise Timer1Error("inspect what? Give a run, or --predictions with --annotations and --videos")
-    return folder
+        return [run_from_predictions(files, resolve(annotations), resolve(videos), root)]
+    raise Timer1Error("inspect what? Give runs, or --predictions with --annotations and --videos")
 
 
-def write_copy(run: RunFolder) -> Path:
-    """06_inspect with this run's parameters; a copy that already has them keeps what a person added to it."""
+def _listed(given: Given | Sequence[Given]) -> list[str | Path]:
+    return [one for one in ([given] if given is None or isinstance(given, str | Path) else given) if one is not None]
+
+
+def write_copy(run: RunFolder, others: Sequence[RunFolder] = ()) -> Path:
+    """06_inspect with this run's parameters, beside `others` where there are some; a copy that already has them keeps what a
+    person added to it.
+    """
     params = _params(run)
+    if others:
+        beside = {"runs": ", ".join(str(other.root.resolve()) for other in others)}
+        params = params.model_copy(update={"inspect": params.inspect.model_copy(update=beside)})
     lines = cell_source(params, "inspect").splitlines()
     lines[0] = f"run_dir: str = {json.dumps(str(run.root.resolve()))}  # the run that this notebook belongs to"
     source = project_root() / "notebooks" / f"{NOTEBOOK}.ipynb"
-    target = run.notebook(COPY)
+    names = "_".join(_plain(other.root, "run") for other in others)[:80]
+    target = run.notebook(f"{COPY}_{names}" if names else COPY)
     wanted = with_cell(read_json(source), "\n".join(lines))
     if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
         kept = read_json(target)

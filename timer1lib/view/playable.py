@@ -7,6 +7,7 @@ key frames close enough for quick seeks. Everything else becomes h264, yuv420p, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -29,11 +30,13 @@ from timer1lib.video.probe import Timeline, open_container, size_and_change, tim
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 MAX_SIDE = 640
 MAX_FRAMES = 6000
 SEEK_BUDGET = 60 * 640 * 360
 """Pixels a browser may have to decode for one seek: the longest run between key frames times the frame's size."""
+KEYS_FROM, KEYS = 3 * MAX_FRAMES, 100
+"""A copy of more frames than the first is made of the key frames alone, where there are at least so many: an hour in seconds."""
 CLOCK = 90_000
 _AS_IS = {("mp4", "h264"): "video/mp4", ("webm", "vp8"): "video/webm", ("webm", "vp9"): "video/webm"}
 
@@ -43,7 +46,8 @@ class Playable:
     """A file's content to hand to a browser.
 
     `frames` holds the time of each frame in seconds, rising, from the start of the sample (of its clip, where it has
-    one); the media time in the file is the same number. `duration` is in seconds, `width` and `height` in pixels.
+    one); the media time in the file is the same number. `duration` is in seconds, `width` and `height` in pixels. `coarse`: the
+    video has more frames than the copy.
     """
 
     content: bytes = field(repr=False)
@@ -52,6 +56,7 @@ class Playable:
     duration: float
     width: int
     height: int
+    coarse: bool = False
 
 
 def playable(
@@ -69,7 +74,7 @@ def playable(
     entry = kept.get(key)
     if entry is None:
         made, as_is = _make(video, clip, max_bytes)
-        facts = {"mime": made.mime, "frames": made.frames, "duration": made.duration, "width": made.width, "height": made.height}
+        facts = {name: getattr(made, name) for name in ("mime", "frames", "duration", "width", "height", "coarse")}
         # a file that is served as it is has only its facts kept
         kept.put(key, json.dumps(facts).encode() + b"\n" + (b"" if as_is else made.content))
         return made
@@ -77,18 +82,37 @@ def playable(
     return Playable(content or video.read_bytes(), **json.loads(described))
 
 
-def pictures(run: RunFolder, sample: Sample, cache: Path, duration: float, max_bytes: int = 12_000_000) -> tuple[Playable, Strip]:
+def pictures(
+    run: RunFolder, sample: Sample, cache: Path, duration: float, max_bytes: int = 12_000_000, thumbnails: int | None = None
+) -> tuple[Playable, Strip]:
     """What is shown of a sample's video or clip: a copy that plays, and thumbnails over `duration` seconds.
 
     Whatever is wrong with the video is a Timer1Error, the one line that stands in their place.
     """
+    with _told(sample):
+        copy = playable(run.video(sample), cache, (sample.video_start, sample.video_end), max_bytes)
+        return copy, strip(copy, duration, thumbnails)
+    raise AssertionError  # for the type checker: `_told` lets no error pass unsaid
+
+
+def segment(run: RunFolder, sample: Sample, cache: Path, start: float, end: float, max_bytes: int = 12_000_000) -> Playable:
+    """Seconds `start` to `end` of a sample as an mp4 with all their frames; errors as in `pictures`."""
+    first = sample.video_start or 0.0
+    last = first + end if sample.video_end is None else min(first + end, sample.video_end)
+    with _told(sample):
+        return playable(run.video(sample), cache, (first + start, last), max_bytes)
+    raise AssertionError  # for the type checker: `_told` lets no error pass unsaid
+
+
+@contextlib.contextmanager
+def _told(sample: Sample) -> Iterator[None]:
+    """Whatever goes wrong with a sample's video becomes one line."""
     import av
 
     if not sample.video:
         raise Timer1Error("this sample names no video")
     try:
-        copy = playable(run.video(sample), cache, (sample.video_start, sample.video_end), max_bytes)
-        return copy, strip(copy, duration)
+        yield
     except (Timer1Error, av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
         log.warning("no pictures of %s: %s", sample.id, error)
         said = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
@@ -130,6 +154,10 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
     seconds = max(0.04, end - start)
     step = max(1 / 60, seconds / MAX_FRAMES)
     rate = int(0.85 * max_bytes * 8 / seconds)
+    times = line.pts * line.time_base
+    total = int(((times >= start - 1e-6) & (times < end - 1e-6)).sum())
+    keys = line.keyframes * line.time_base
+    keys_only = total > KEYS_FROM and int(((keys >= start) & (keys < end)).sum()) >= KEYS and line.pixel_format != "images"
     with tempfile.TemporaryDirectory() as folder:
         temporary = str(Path(folder) / "copy.mp4")
         faststart = {"movflags": "faststart"}
@@ -151,8 +179,8 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
                     out.width, out.height, out.pix_fmt = width, height, "yuv420p"
                     out.codec_context.time_base = Fraction(1, CLOCK)
                     out.options = {
-                        "preset": "veryfast", "crf": "26", "bf": "0", "g": "12", "sc_threshold": "0",
-                        "maxrate": str(rate), "bufsize": str(2 * rate)
+                        "preset": "ultrafast" if total > 2000 else "veryfast", "crf": "26", "bf": "0", "g": "12",
+                        "sc_threshold": "0", "maxrate": str(rate), "bufsize": str(2 * rate)
                     }  # fmt: skip
                 small = frame.reformat(width=out.width, height=out.height, format="yuv420p")
                 small.pts, small.time_base, small.pict_type = round(time * CLOCK), Fraction(1, CLOCK), 0
@@ -160,7 +188,7 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
                     sink.mux(packet)
                 written += 1
 
-            for frame in _shown(line, start):
+            for frame in _shown(line, start, keys_only):
                 if frame.time is None or frame.time < start - 1e-6:
                     held = frame
                     continue
@@ -183,11 +211,12 @@ def _encode(line: Timeline, clip: tuple[float | None, float | None], max_bytes: 
         copy, content = timeline(temporary), Path(temporary).read_bytes()
     kept = (copy.pts * copy.time_base).round(6).tolist()
     log.info("%s: browser copy of %d frames, %.1f MB", video.name, len(kept), len(content) / 1e6)
-    return Playable(content, "video/mp4", kept, max(copy.duration_s, round(end - start, 6)), copy.width, copy.height)
+    coarse = len(kept) < 0.9 * total
+    return Playable(content, "video/mp4", kept, max(copy.duration_s, round(end - start, 6)), copy.width, copy.height, coarse)
 
 
-def _shown(line: Timeline, start: float) -> Iterator[Any]:
-    """Frames with their times in the file, from about `start` seconds on."""
+def _shown(line: Timeline, start: float, keys_only: bool = False) -> Iterator[Any]:
+    """Frames with their times in the file, from about `start` seconds on; `keys_only` leaves out what others are needed for."""
     import av
 
     if line.pixel_format == "images":
@@ -199,6 +228,8 @@ def _shown(line: Timeline, start: float) -> Iterator[Any]:
     with open_container(line.path) as source:
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"
+        if keys_only:
+            stream.codec_context.skip_frame = "NONKEY"
         if start > float(line.pts[0]) * line.time_base:
             source.seek(max(0, int(start / float(stream.time_base or 1))), stream=stream)
         yield from source.decode(stream)
@@ -224,15 +255,15 @@ class Strip:
     height: int
 
 
-def strip(video: Playable, duration: float) -> Strip:
-    """Thumbnails over `duration` seconds that fill `STRIP_WIDTH` pixels.
+def strip(video: Playable, duration: float, count: int | None = None) -> Strip:
+    """`count` thumbnails over `duration` seconds; as many as fill `STRIP_WIDTH` pixels where none is given.
 
     Time beyond the video's end stays dark: an annotation's duration may be longer than its file.
     """
     from PIL import Image
 
     each = max(1, round(HEIGHT * video.width / video.height))
-    count = max(1, round(STRIP_WIDTH / each))
+    count = count or max(1, round(STRIP_WIDTH / each))
     sheet = Image.new("RGB", (count * each, HEIGHT), (24, 26, 30))
     resample = Image.Resampling.NEAREST if video.height < HEIGHT else Image.Resampling.BILINEAR
     with open_container(video.content) as container:

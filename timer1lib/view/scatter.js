@@ -26,14 +26,19 @@ class Scatter {
     this.tip = Object.assign(document.createElement("div"), { className: "t1s-tip", hidden: true });
     this.root = Object.assign(document.createElement("section"), { className: "t1s-root", tabIndex: 0 });
     this.root.dataset.lmSuppressShortcuts = "true";
-    this.root.setAttribute("aria-label", `${model.get("title")}; left and right arrows choose`);
-    this.svg = s("svg", { width: "100%", height: HEIGHT, role: "img", "aria-label": model.get("title") });
+    this.svg = s("svg", { width: "100%", height: HEIGHT, role: "img" });
     this.root.append(this.svg, this.tip);
     el.append(this.root);
-    this.offs = [["change:selected", () => this.mark()], ["change:visible", () => this.dim()]].map(([name, handler]) => { model.on(name, handler); return () => model.off(name, handler); });
+    this.offs = [["change:selected", () => this.mark()], ["change:visible", () => this.dim()], ["change:points", () => { this.width = 0; this.name(); this.draw(); }]].map(([name, handler]) => { model.on(name, handler); return () => model.off(name, handler); });
+    this.name();
     this.root.addEventListener("keydown", (event) => this.key(event));
     this.resize = new ResizeObserver(() => this.draw());
     this.resize.observe(this.root);
+  }
+
+  name() {
+    this.root.setAttribute("aria-label", `${this.model.get("title")}; left and right arrows choose`);
+    this.svg.setAttribute("aria-label", this.model.get("title"));
   }
 
   range(axis) {

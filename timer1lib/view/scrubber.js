@@ -2,6 +2,8 @@
 //
 // The kernel sends `item` (what to show), then `media` with the bytes of a playable copy, the times of its frames and
 // a strip of thumbnails. Everything that moves under the hand (seeking, edges, IoU, reward) is computed here.
+// Of a long video it first sends a copy with few frames; where the timeline is zoomed in, `media.part` names the seconds of a fine one.
+// dom.js, timeline.js and history.js stand before this file.
 
 /** IoU of two segments in seconds: the same rules as timer1lib.spans.iou (a test holds them together). */
 export function iou(a, b) {
@@ -16,6 +18,25 @@ function tiou(span, truth, duration) {
   const start = Math.max(0, 1 - Math.abs(span[0] - truth[0]) / duration);
   const end = Math.max(0, 1 - Math.abs(span[1] - truth[1]) / duration);
   return overlap * start * end;
+}
+
+/** The union of segments as sorted, disjoint ones: timer1lib.spans.merge. */
+function merged(spans) {
+  const found = [];
+  for (const [start, end] of spans.filter(([a, b]) => a <= b).sort((x, y) => x[0] - y[0])) {
+    if (found.length && start <= found.at(-1)[1]) found.at(-1)[1] = Math.max(found.at(-1)[1], end);
+    else found.push([start, end]);
+  }
+  return found;
+}
+
+/** IoU of an answer that is a set of segments with the set of true ones: shared seconds over covered seconds. */
+export function setIou(spans, truths) {
+  const [a, b] = [merged(spans), merged(truths)];
+  const length = (all) => all.reduce((sum, [start, end]) => sum + end - start, 0);
+  const shared = a.reduce((sum, x) => sum + b.reduce((part, y) => part + Math.max(0, Math.min(x[1], y[1]) - Math.max(x[0], y[0])), 0), 0);
+  const covered = length(a) + length(b) - shared;
+  return covered > 0 ? shared / covered : 0;
 }
 
 /** Rewards of timer1lib.rewards that depend on the segment: (span, truth, duration, form) -> number. */
@@ -60,44 +81,13 @@ const REWARD_NAMES = { tiou: "tIoU", iou: "IoU", tiou_centered: "tIoU·len", for
 const LABELS = [["", "no note"], ["wrong_label", "wrong label"], ["ambiguous", "ambiguous"], ["note", "remark"]];
 const KEYS = [
   ["space", "play or pause"], ["← →", "one frame (Shift: one second)"], ["s  e", "start / end of the chosen row"],
-  ["1 2 3 …", "choose a row (0: truth)"], ["n  p", "next / previous sample"], ["Enter on a bar", "play it"],
-  ["← → on an edge", "move it one frame"], ["r", "undo edits"],
+  ["1 2 3 …", "choose a row (0: truth)"], ["n  p", "next / previous sample"], ["w", "next worst (Shift: back)", "worst"],
+  ["c", "next that changed (Shift: back)", "changed"], ["d", "next that got worse (Shift: back)", "worse"], ["Enter on a bar", "play it"],
+  ["← → on an edge", "move it one frame"], ["l", "loop the chosen row"], ["<  >", "slower / faster"], ["+  −", "zoom at the playhead"],
+  ["z  a", "zoom to the chosen row / show all"], ["[  ]", "pan left / right"], ["wheel", "on pictures, ruler or map: zoom (on rows with Ctrl, or pinch); Shift: pan"], ["r", "undo edits"],
 ];
 
-function h(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "style") node.style.cssText = value;
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-const ICONS = {
-  play: "M4 2.5v11l9-5.5z", pause: "M4 3h3v10H4zM9 3h3v10H9z", first: "M3 3h2v10H3zM13 3v10L6 8z", last: "M11 3h2v10h-2zM3 3v10l7-5z",
-  back: "M10.5 3v10L4 8z", on: "M5.5 3v10L12 8z", up: "M8 4l5 7H3z", down: "M8 12l5-7H3z",
-};
-function drawn(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [key, value] of [["viewBox", "0 0 16 16"], ["width", "15"], ["height", "15"], ["fill", "currentColor"], ["aria-hidden", "true"]]) svg.setAttribute(key, value);
-  const path = document.createElementNS(svg.namespaceURI, "path");
-  path.setAttribute("d", ICONS[name]);
-  svg.append(path);
-  return svg;
-}
-
-const seconds = (t) => `${t.toFixed(2)} s`;
-const spanText = (span) => (span ? `${span[0].toFixed(2)} – ${span[1].toFixed(2)} s` : "no answer");
-const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
-
-function tickStep(duration, width) {
-  const most = Math.max(2, width / 70);
-  for (const step of [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800]) if (duration / step <= most) return step;
-  return 3600;
-}
+const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4];
 
 class Scrubber {
   constructor(model, el) {
@@ -109,10 +99,15 @@ class Scrubber {
     this.chosen = null;
     this.time = 0;
     this.stopAt = null;
+    this.loop = null;
+    this.rate = 1;
+    this.view = new View();
     this.build(el);
     this.listen("change:item", () => this.showItem());
     this.listen("change:media", () => this.showMedia());
     this.listen("change:saved", () => this.showSaved());
+    this.listen("msg:custom", (message) => this.showValues(message));
+    this.off.push(listenForFiles(model, (text) => { this.told.textContent = text; }));
     this.showItem();
     this.showMedia();
     model.send({ type: "ready" });
@@ -131,9 +126,16 @@ class Scrubber {
     this.playButton = h("button", { type: "button", class: "t1-icon", title: "play or pause (space)", "aria-label": "play", onclick: () => this.toggle() }, drawn("play"));
     const icon = (text, label, action) => h("button", { type: "button", class: "t1-icon", title: label, "aria-label": label, onclick: action }, drawn(text));
     this.place = h("span", { class: "t1-place" });
+    this.loopButton = icon("loop", "loop the chosen row (l)", () => this.toggleLoop());
+    this.loopButton.setAttribute("aria-pressed", "false");
+    this.speed = h("select", { class: "t1-speed", title: "speed (< and >)", "aria-label": "speed", onchange: () => this.setRate(Number(this.speed.value)) },
+      ...SPEEDS.map((rate) => h("option", { value: rate, selected: rate === 1 }, `${rate}×`)));
+    const zoom = h("div", { class: "t1-zoom", role: "toolbar", "aria-label": "zoom" },
+      icon("wider", "show more (−)", () => this.zoomBy(2, this.time)), icon("closer", "zoom in (+)", () => this.zoomBy(0.5, this.time)), icon("whole", "show all (a)", () => this.showAll()));
+    this.zoomTools = zoom;
     const transport = h("div", { class: "t1-transport", role: "toolbar", "aria-label": "playback" },
       icon("first", "start of the chosen row (s)", () => this.jump(0)), icon("back", "one frame back (left)", () => this.step(-1)), this.playButton,
-      icon("on", "one frame on (right)", () => this.step(1)), icon("last", "end of the chosen row (e)", () => this.jump(1)), this.clock,
+      icon("on", "one frame on (right)", () => this.step(1)), icon("last", "end of the chosen row (e)", () => this.jump(1)), this.loopButton, this.speed,
       h("span", { class: "t1-grow" }), icon("up", "previous sample (p)", () => this.move(-1)), this.place, icon("down", "next sample (n)", () => this.move(1)));
     this.query = h("h3", { class: "t1-query" });
     this.facts = h("p", { class: "t1-facts" });
@@ -141,27 +143,36 @@ class Scrubber {
     this.text = h("div", { class: "t1-text", role: "tabpanel", tabindex: "0" });
     this.lanes = h("div", { class: "t1-lanes" });
     this.thumbs = h("div", { class: "t1-thumbs", "aria-hidden": "true" });
+    this.part = h("span", { class: "t1-part" });
     this.axis = h("div", { class: "t1-axis", "aria-hidden": "true" });
+    this.map = new MiniMap(this.view, () => this.looked());
+    this.history = new History({ view: this.view, choose: (key) => this.model.send({ type: "select", key }), play: (span) => this.play(span) });
     this.head = h("div", { class: "t1-head", role: "slider", tabindex: "0", "aria-label": "playhead" });
     this.over = h("div", { class: "t1-over" }, this.head);
     this.grid = h("div", { class: "t1-grid", role: "group", "aria-label": "timeline" });
     this.note = this.noteForm();
-    const help = h("details", { class: "t1-help" }, h("summary", {}, "keys"),
-      h("dl", {}, ...KEYS.flatMap(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
+    this.keys = h("dl", {});
+    const help = h("details", { class: "t1-help" }, h("summary", {}, "keys"), this.keys);
+    this.told = h("span", { class: "t1-told", role: "status" });
+    const keep = h("div", { class: "t1-keep", role: "toolbar", "aria-label": "export" },
+      h("button", { type: "button", title: "the timeline as it is shown, as an SVG file", "data-keep": "svg", onclick: () => this.keepSvg() }, "SVG"),
+      h("button", { type: "button", title: "the chosen row's segment as an mp4 file, from the video itself", "data-keep": "mp4", onclick: () => this.keepClip() }, "mp4"), this.told);
     this.root = h("section", { class: "t1-root", tabindex: "0", "aria-label": "segment scrubber", "data-lm-suppress-shortcuts": "true" },
       h("div", { class: "t1-top" },
-        h("div", { class: "t1-screen" }, h("div", { class: "t1-stage" }, this.video, this.cover), transport),
+        h("div", { class: "t1-screen" }, h("div", { class: "t1-stage" }, this.video, this.cover, this.clock), transport),
         h("div", { class: "t1-side" }, this.query, this.facts, this.tabs, this.text)),
-      this.grid, h("div", { class: "t1-bottom" }, this.note, help));
+      this.grid, this.history.node, h("div", { class: "t1-bottom" }, this.note, keep, help));
     el.append(this.root);
     this.root.addEventListener("keydown", (event) => this.key(event));
     this.video.addEventListener("seeked", () => { this.seeking = false; this.settle(); });
     this.video.addEventListener("play", () => this.playing(true));
     this.video.addEventListener("pause", () => this.playing(false));
-    this.video.addEventListener("ended", () => this.playing(false));
+    this.video.addEventListener("ended", () => { this.playing(false); this.again(); });
     this.video.addEventListener("error", () => this.video.src && this.say("the browser cannot play this copy"));
-    this.resize = new ResizeObserver(() => this.drawAxis());
+    this.resize = new ResizeObserver(() => { this.drawAxis(); this.align(); });
     this.resize.observe(this.root);
+    this.grid.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    this.pinch();
   }
 
   noteForm() {
@@ -189,8 +200,12 @@ class Scrubber {
     if (fresh) {
       this.video.pause();
       this.edits.clear();
-      this.stopAt = null;
+      this.valued = null;
+      this.stopAt = this.loop = null;
+      this.loopButton.setAttribute("aria-pressed", "false");
+      this.told.textContent = "";
       this.time = 0;
+      this.view.fit(item.duration);
       const keep = item.rows.some((row) => row.key === this.chosen) && !item.rows.some((row) => row.reward !== null);
       this.chosen = keep ? this.chosen : (item.rows.find((row) => row.reward !== null) ?? item.rows.at(-1))?.key ?? "truth";
       if (this.model.get("media").key !== item.key) this.clearMedia("loading the video …");
@@ -204,12 +219,21 @@ class Scrubber {
     this.drawText();
     this.showNote();
     this.showTime(this.time);
+    this.history.show(item.history, item.truth);
+    this.align();
+    const known = [...(item.walks ?? [])].join();
+    if (this.keys.dataset.walks !== known) {
+      this.keys.dataset.walks = known;
+      this.keys.replaceChildren(...KEYS.filter(([, , walk]) => !walk || known.includes(walk)).flatMap(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)]));
+    }
     this.root.dataset.key = item.key;
   }
 
-  clearMedia(message) {
+  clearMedia(message, keepThumbs = false) {
     delete this.root.dataset.media;
-    this.urls.splice(0).forEach((url) => URL.revokeObjectURL(url));
+    const old = this.urls.splice(0);
+    if (keepThumbs) this.urls = old.filter((url) => this.thumbs.style.backgroundImage.includes(url));
+    old.filter((url) => !this.urls.includes(url)).forEach((url) => URL.revokeObjectURL(url));
     this.frames = new Float64Array();
     this.video.removeAttribute("src");
     this.video.load();
@@ -217,7 +241,7 @@ class Scrubber {
     this.seeking = false;
     this.target = undefined;
     this.playing(false);
-    this.thumbs.style.backgroundImage = "";
+    if (!keepThumbs) this.thumbs.style.backgroundImage = "";
     this.say(message);
   }
 
@@ -230,20 +254,23 @@ class Scrubber {
     const media = this.model.get("media");
     if (!media || !media.key || !this.item || media.key !== this.item.key) return;
     if (media.error) return this.clearMedia(media.error);
-    this.clearMedia("");
+    this.clearMedia("", Boolean(media.part));
     const bytes = (name) => { const view = this.model.get(name); return new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength); };
     const url = (name, type) => { const made = URL.createObjectURL(new Blob([bytes(name)], { type })); this.urls.push(made); return made; };
-    this.frames = new Float64Array(bytes("frames").slice().buffer);
-    this.mediaDuration = media.duration;
+    this.offset = media.part ? media.part[0] : 0;
+    this.frames = new Float64Array(bytes("frames").slice().buffer).map((t) => t + this.offset);
+    this.mediaDuration = this.offset + media.duration;
     this.root.style.setProperty("--t1-aspect", `${media.width} / ${media.height}`);
     this.root.classList.toggle("t1-pixels", media.width <= 160);
     this.video.src = url("video", media.mime);
-    if (media.thumbs) {
+    this.video.playbackRate = this.rate;
+    if (media.thumbs && !media.part) {
       this.thumbs.style.backgroundImage = `url(${url("thumbs", "image/jpeg")})`;
       this.thumbs.style.aspectRatio = `${media.strip[0]} / ${media.strip[1]}`;
     }
     this.seek(this.time);
     this.root.dataset.media = media.key;
+    this.root.dataset.part = media.part ? media.part.join("-") : "";
   }
 
   lane(key, label, cells, value, extra = "") {
@@ -259,7 +286,7 @@ class Scrubber {
   }
 
   spans(row) {
-    const own = row.truth ? this.item.truth : row.span ? [row.span] : [];
+    const own = row.truth ? this.item.truth : row.spans;
     return own.map((span, i) => this.edits.get(`${row.key}:${i}`) ?? span);
   }
 
@@ -267,26 +294,31 @@ class Scrubber {
     const rows = this.rowsShown();
     const many = rows.length > 6;
     const cells = [];
-    cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.thumbs, h("div", { class: "t1-value t1-quiet" }, ""));
-    cells.push(h("div", { class: "t1-name t1-quiet" }, "seconds"), this.axis,
-      h("div", { class: "t1-value t1-quiet" }, h("b", {}, "IoU"), h("span", { title: "the reward that is computed while an edge is dragged" }, REWARD_NAMES[this.item.reward]),
+    cells.push(h("div", { class: "t1-name t1-quiet" }, ""), this.thumbs, h("div", { class: "t1-value t1-quiet" }, this.part));
+    cells.push(h("div", { class: "t1-name t1-quiet" }, this.zoomTools), this.axis,
+      h("div", { class: "t1-value t1-quiet" }, h("span", { class: "t1-times" }, this.item.duration < LONG ? "start – end, s" : "start – end"), h("b", {}, "IoU"), h("span", { title: "the reward that is computed while an edge is dragged" }, REWARD_NAMES[this.item.reward] ?? this.item.reward),
         this.item.rows.some((row) => row.reward !== null) ? h("span", { title: "the reward that training gave, all its parts together" }, "logged") : null));
     for (const row of rows) {
       const swatch = h("i", { class: "t1-swatch", style: this.paint(row) });
       const bars = this.spans(row).map((span, i) => this.bar(row, span, i));
       const missing = bars.length ? null : h("em", { class: "t1-none" }, row.error ?? "no answer");
-      cells.push(...this.lane(row.key, [swatch, row.label], [...bars, missing], [], many ? "t1-slim" : ""));
+      cells.push(...this.lane(row.key, [swatch, h("span", { class: "t1-label", title: row.label }, row.label)], [...bars, missing], [], many ? "t1-slim" : ""));
     }
     this.thinking = h("div", { class: "t1-track t1-thinking", "data-row": "thinking" });
     this.scrubbable(this.thinking);
-    cells.push(h("div", { class: "t1-name t1-quiet" }, "named in text"), this.thinking, h("div", { class: "t1-value t1-quiet" }, ""));
+    cells.push(h("div", { class: "t1-name t1-quiet" }, "in the text"), this.thinking, h("div", { class: "t1-value t1-quiet" }, ""));
+    this.map.beside = [h("div", { class: "t1-name t1-quiet" }, ""), h("div", { class: "t1-value t1-quiet" }, "")];
+    cells.push(this.map.beside[0], this.map.node, this.map.beside[1]);
     cells.forEach((cell, i) => { cell.style.gridRow = String(Math.floor(i / 3) + 1); cell.style.gridColumn = String((i % 3) + 1); });
+    const held = this.grid.contains(document.activeElement); // else the next key would be the page's own
     this.grid.replaceChildren(...cells, this.over);
+    if (held) this.root.focus({ preventScroll: true });
     this.grid.classList.toggle("t1-logged", this.item.rows.some((row) => row.reward !== null));
     this.over.style.gridRow = `1 / span ${rows.length + 3}`;
+    this.map.fill(rows.map((row) => ({ spans: this.spans(row), colour: row.colour })));
     for (const node of [this.thumbs, this.axis, this.head]) this.scrubbable(node);
     this.values();
-    this.drawAxis();
+    this.looked();
   }
 
   paint(row) {
@@ -311,63 +343,194 @@ class Scrubber {
   }
 
   placeBar(node, span) {
-    const percent = (t) => (100 * t) / this.item.duration;
+    const percent = (t) => this.view.percent(t);
     const [start, end] = [clamp(span[0], 0, this.item.duration), clamp(span[1], 0, this.item.duration)];
     const backwards = span[1] <= span[0];
+    node.placed = span;
     node.style.left = `${percent(Math.min(start, end))}%`;
     node.style.width = `${Math.max(0.25, Math.abs(percent(end) - percent(start)))}%`;
     node.classList.toggle("t1-backwards", backwards);
-    node.title = `${spanText(span)}${backwards ? " (ends before it starts)" : ""}: click to play, drag an edge to try`;
+    const said = spanText(span, this.item.duration);
+    node.title = `${said}${backwards ? " (ends before it starts)" : ""}: click to play, drag an edge to try`;
     const label = node.dataset.bar?.split(":")[0] ?? "named in the text";
-    node.setAttribute("aria-label", `${label}: ${spanText(span)}; Enter plays it`);
+    node.setAttribute("aria-label", `${label}: ${said}; Enter plays it`);
     node.querySelectorAll(".t1-edge").forEach((edge, side) => {
       edge.setAttribute("aria-valuenow", span[side].toFixed(3));
-      edge.setAttribute("aria-valuetext", seconds(span[side]));
+      edge.setAttribute("aria-valuetext", stamp(span[side], this.item.duration));
     });
+  }
+
+  /** Of an answer that is a set, the shared and covered seconds count; of a single segment, its best window. */
+  scores(row) {
+    const spans = this.spans(row);
+    if (spans.length < 2) return this.score(row, spans[0] ?? null);
+    const truths = this.spans({ truth: true, key: "truth" });
+    const best = spans.map((span) => this.score(row, span)).reduce((most, one) => (one.reward > most.reward ? one : most));
+    return { iou: setIou(spans, truths), reward: best.reward };
   }
 
   score(row, span) {
     const truths = this.spans({ truth: true, key: "truth" });
     if (!truths.length) return { iou: 0, reward: 0 };
     const best = truths.reduce((most, truth) => (iou(span, truth) > iou(span, most) ? truth : most));  // as spans.best_window
-    const reward = REWARDS[this.item.reward] ?? REWARDS.tiou;
-    return { iou: iou(span, best), reward: reward(span, best, this.item.duration, row.form) };
+    const reward = REWARDS[this.item.reward];
+    return { iou: iou(span, best), reward: reward ? reward(span, best, this.item.duration, row.form) : this.valueOf(row) };
   }
 
-  values() {
+  /** Value of a reward that only the kernel can compute: a number, "…" while it is asked, a word where it cannot say. */
+  valueOf(row) {
+    const said = this.edits.size ? this.valued : this.item;
+    if (this.edits.size && this.silent) return "kernel?";
+    return said?.fails ? "fails" : said?.values?.[row.key] ?? "…";
+  }
+
+  /** Ask the kernel what the edited segments are worth; one question at a time, and then the newest. */
+  askForValues() {
+    this.moved = this.waiting;
+    if (this.waiting) return;
+    this.waiting = true;
+    const edited = this.item.rows.filter((row) => this.spans(row).some((_, i) => this.edits.has(`${row.key}:${i}`)));
+    const spans = Object.fromEntries(edited.map((row) => [row.key, this.spans(row)]));
+    try { this.model.send({ type: "values", key: this.item.key, spans, truth: this.spans({ truth: true, key: "truth" }) }); } catch { this.silent = true; }
+    this.patience = setTimeout(() => { this.silent = true; this.values(false); }, 3000);
+  }
+
+  showValues(message) {
+    if (message?.type !== "values") return;
+    clearTimeout(this.patience);
+    this.waiting = this.silent = false;
+    if (message.key === this.item?.key) this.valued = message;
+    this.values(this.moved);
+  }
+
+  values(ask = true) {
+    if (ask && this.edits.size && !REWARDS[this.item.reward]) this.askForValues();
     const touched = this.edits.size > 0;
     for (const row of this.rowsShown()) {
       const cell = this.grid.querySelector(`[data-value="${CSS.escape(row.key)}"]`);
       if (row.truth) {
-        cell.replaceChildren(h("span", { class: "t1-wide" }, this.spans(row).length === 1 ? spanText(this.spans(row)[0]) : `${this.spans(row).length} windows`));
+        cell.replaceChildren(this.times(row));
         continue;
       }
-      const [span] = this.spans(row);
-      const now = this.score(row, span ?? null);
-      const parts = [h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key }, now.reward.toFixed(3))];
+      const now = this.scores(row);
+      const parts = [this.times(row), h("b", { "data-iou": row.key }, now.iou.toFixed(3)), h("span", { "data-reward": row.key, title: this.explain(now.reward) }, now.reward.toFixed?.(3) ?? now.reward)];
       if (row.reward !== null) parts.push(h("span", { "data-logged": row.key }, row.reward.toFixed(3)));
       if (touched) {
-        const before = row.span ? Math.max(0, ...this.item.truth.map((truth) => iou(row.span, truth))) : 0;
+        const before = row.spans.length > 1 ? setIou(row.spans, this.item.truth) : row.spans.length ? Math.max(0, ...this.item.truth.map((truth) => iou(row.spans[0], truth))) : 0;
         const change = now.iou - before;
         if (Math.abs(change) > 5e-4) parts.push(h("small", { class: change > 0 ? "t1-up" : "t1-down" }, `${change > 0 ? "▲ +" : "▼ −"}${Math.abs(change).toFixed(3)}`));
       }
       cell.replaceChildren(...parts);
-      cell.title = row.form ? `${spanText(span)}; form kept` : `${spanText(span)}; form broken`;
+      cell.title = row.form ? "form kept" : "form broken";
     }
     this.proposal();
     this.root.classList.toggle("t1-edited", touched);
   }
 
+  explain(value) {
+    if (value === "kernel?") return `${this.item.reward} is computed in Python: it needs a running kernel`;
+    return value === "fails" ? (this.valued?.fails ?? this.item.fails) : null;
+  }
+
+  /** Start and end of a row's segments, as they are now. */
+  times(row) {
+    const spans = this.spans(row);
+    const said = spans.map((span) => `${stamp(span[0], this.item.duration)} – ${stamp(span[1], this.item.duration)}`);
+    return h("span", { class: "t1-times", "data-times": row.key, title: said.join(", ") || null }, spans.length > 1 ? `${spans.length} × ${said[0]} …` : said[0] ?? "–");
+  }
+
   drawAxis() {
     if (!this.item) return;
-    const width = this.axis.clientWidth || 600;
-    const step = tickStep(this.item.duration, width);
-    const ticks = [];
-    for (let i = 0; i * step <= this.item.duration + 1e-9; i++) {
-      const t = i * step;
-      ticks.push(h("span", { style: `left:${(100 * t) / this.item.duration}%` }, step < 1 ? t.toFixed(1) : String(Math.round(t))));
+    const { start, end, whole } = this.view;
+    this.axis.replaceChildren(...ticks(start, end, this.axis.clientWidth || 600, whole).map(([t, text]) => h("span", { style: `left:${this.view.percent(t)}%` }, text)));
+  }
+
+  /** The shown part has changed: everything goes to its new place. */
+  looked() {
+    const { view } = this;
+    this.grid.querySelectorAll(".t1-bar, .t1-ghost").forEach((node) => node.placed && this.placeBar(node, node.placed));
+    this.thumbs.style.backgroundSize = `${(100 * view.whole) / view.span}% 100%`;
+    this.thumbs.style.backgroundPositionX = view.zoomed ? `${(100 * view.start) / (view.whole - view.span)}%` : "0";
+    this.part.textContent = view.zoomed ? `${stamp(view.start, view.whole)} – ${stamp(view.end, view.whole)}` : "";
+    this.drawAxis();
+    this.align();
+    this.history.place();
+    this.showTime(this.time);
+    [this.root.dataset.viewStart, this.root.dataset.viewEnd] = [view.start.toFixed(4), view.end.toFixed(4)];
+    clearTimeout(this.asking);
+    this.asking = setTimeout(() => this.askForPart(), 250);
+  }
+
+  /** The history's tracks stand below those of the rows. */
+  align() {
+    const [track, root] = [this.axis, this.history.node].map((node) => node.getBoundingClientRect());
+    if (!track.width || this.history.node.hidden) return;
+    this.history.node.style.setProperty("--t1-left", `${track.left - root.left}px`);
+    this.history.node.style.setProperty("--t1-wide", `${track.width}px`);
+  }
+
+  /** A long video's copy has few frames: of a short part of it the kernel makes one with all of them. */
+  askForPart() {
+    const media = this.model.get("media");
+    if (!this.item || media.key !== this.item.key || media.error || !media.coarse) return;
+    const { start, end, span } = this.view;
+    const covered = media.part && start >= media.part[0] - 1e-6 && end <= media.part[1] + 1e-6;
+    if (span <= media.fine_below) { if (!covered) this.model.send({ type: "look", key: media.key, start, end }); }
+    else if (media.part) this.model.send({ type: "look", key: media.key });
+  }
+
+  zoomBy(factor, at) { this.view.zoom(factor, clamp(at, this.view.start, this.view.end)); this.looked(); }
+  panBy(share) { this.view.pan(share * this.view.span); this.looked(); }
+  showAll() { this.view.fit(this.item.duration); this.looked(); }
+
+  zoomToRow() {
+    const spans = this.spans(this.rowsShown().find((row) => row.key === this.chosen) ?? { truth: true, key: "truth" });
+    if (!spans.length) return;
+    const [start, end] = [Math.min(...spans.flat()), Math.max(...spans.flat())];
+    const margin = Math.max(1, (end - start) * 0.6);
+    this.view.show(start - margin, end + margin);
+    this.looked();
+    this.seek(start);
+  }
+
+  wheel(event) {
+    if (!this.item) return;
+    const free = event.target.closest(".t1-thumbs, .t1-axis, .t1-map, .t1-head");
+    const sideways = event.shiftKey ? event.deltaY || event.deltaX : Math.abs(event.deltaX) > Math.abs(event.deltaY) ? event.deltaX : 0;
+    if (sideways && this.view.zoomed) {
+      event.preventDefault();
+      this.panBy(sideways / 800);
+    } else if (!sideways && (event.ctrlKey || event.metaKey || free)) {
+      event.preventDefault();
+      const at = event.target.closest(".t1-map") ? this.time : this.timeAt(event);
+      this.zoomBy(Math.exp(clamp(event.deltaY, -120, 120) * (event.ctrlKey ? 0.008 : 0.003)), at);
     }
-    this.axis.replaceChildren(...ticks);
+  }
+
+  /** Two fingers on the timeline: what lies under them stays under them. */
+  pinch() {
+    const fingers = new Map();
+    let held = null;
+    const share = (x) => { const box = this.over.getBoundingClientRect(); return (x - box.left) / box.width; };
+    this.grid.addEventListener("pointerdown", (event) => {
+      if (event.pointerType !== "touch") return;
+      fingers.set(event.pointerId, event.clientX);
+      if (fingers.size === 2) { held = [...fingers.values()].map((x) => this.view.time(share(x))); event.stopPropagation(); event.preventDefault(); }
+    }, true);
+    this.grid.addEventListener("pointermove", (event) => {
+      if (!fingers.has(event.pointerId)) return;
+      fingers.set(event.pointerId, event.clientX);
+      if (!held || fingers.size < 2) return;
+      event.stopPropagation();
+      const [a, b] = [...fingers.values()].map(share);
+      if (Math.abs(b - a) < 0.01) return;
+      const span = Math.abs((held[1] - held[0]) / (b - a));
+      const start = held[0] - a * span;
+      this.view.show(start, start + span);
+      this.looked();
+    }, true);
+    const lift = (event) => { fingers.delete(event.pointerId); if (fingers.size < 2) held = null; };
+    for (const name of ["pointerup", "pointercancel"]) this.grid.addEventListener(name, lift, true);
   }
 
   choose(key) {
@@ -387,7 +550,8 @@ class Scrubber {
     if (!row) { this.text.textContent = ""; return; }
     this.text.setAttribute("aria-label", `text of ${row.label}`);
     if (!row.pieces.length) { this.text.replaceChildren(h("em", {}, row.error ?? "no text was kept")); return; }
-    this.text.replaceChildren(...row.pieces.flatMap((piece) => this.piece(piece, row)));
+    const parts = Object.entries(row.parts ?? {}).map(([name, value]) => `${name} ${value === null ? "none" : value.toFixed(3)}`);
+    this.text.replaceChildren(...row.pieces.flatMap((piece) => this.piece(piece, row)), parts.length ? h("p", { class: "t1-parts" }, parts.join(" · ")) : "");
   }
 
   piece(piece, row) {
@@ -395,7 +559,7 @@ class Scrubber {
       return piece.text.split(/(<[^<>]{1,20}>)/).filter(Boolean).map((part) => (part.startsWith("<") ? h("span", { class: "t1-mark" }, part) : part));
     }
     const span = [piece.start, piece.end];
-    const link = h("button", { type: "button", class: `t1-link t1-${piece.kind}`, title: `${spanText(span)}: click to play`, onclick: () => this.play(span) }, piece.text);
+    const link = h("button", { type: "button", class: `t1-link t1-${piece.kind}`, title: `${spanText(span, this.item.duration)}: click to play`, onclick: () => this.play(span) }, piece.text);
     if (piece.kind === "thinking") {
       const bar = h("div", { class: "t1-bar t1-named", role: "button", tabindex: "0", onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); this.play(span); } } });
       this.placeBar(bar, span);
@@ -418,10 +582,14 @@ class Scrubber {
   showTime(time) {
     this.time = time;
     if (!this.item) return;
-    const percent = (100 * clamp(time, 0, this.item.duration)) / this.item.duration;
+    const percent = this.view.percent(clamp(time, 0, this.item.duration));
     this.head.style.left = `${percent}%`;
+    this.head.hidden = percent < -0.01 || percent > 100.01;
+    this.map.place(clamp(time, 0, this.item.duration));
     const frame = this.frames.length ? frameAt(this.frames, time) : null;
-    this.clock.textContent = frame === null ? seconds(time) : `${seconds(this.frames[frame])}  ·  frame ${frame + 1} / ${this.frames.length}`;
+    const unit = this.item.duration < LONG ? " s" : "";
+    const shown = frame === null ? time : Math.max(this.frames[frame], this.offset ?? 0);
+    this.clock.textContent = frame === null ? `${stamp(time, this.item.duration, 2)}${unit}` : `${stamp(shown, this.item.duration, 2)}${unit}  ·  frame ${frame + 1} / ${this.frames.length}`;
     for (const [name, value] of [["valuemin", 0], ["valuemax", this.item.duration.toFixed(3)], ["valuenow", time.toFixed(3)], ["valuetext", this.clock.textContent]]) this.head.setAttribute(`aria-${name}`, value);
     this.root.dataset.time = time.toFixed(4);
   }
@@ -430,7 +598,9 @@ class Scrubber {
     const wanted = clamp(time, 0, this.item?.duration ?? 0);
     if (!this.frames.length) return this.showTime(wanted);
     const frame = frameAt(this.frames, wanted);
-    this.showTime(wanted < this.mediaDuration ? Math.max(this.frames[frame], 0) : wanted);
+    const inside = wanted < this.mediaDuration && wanted >= this.offset;
+    this.showTime(inside ? Math.max(this.frames[frame], 0) : wanted);
+    if (!inside && this.model.get("media").part) this.model.send({ type: "look", key: this.item.key });
     this.target = insideFrame(this.frames, frame, this.mediaDuration);
     this.settle();
   }
@@ -438,9 +608,10 @@ class Scrubber {
   /** One seek at a time; while one runs, only the newest wish is kept. */
   settle() {
     if (this.seeking || this.target === undefined || !this.video.src) return;
-    if (Math.abs(this.video.currentTime - this.target) < 1e-4) { this.target = undefined; return; }
+    const wanted = clamp(this.target - this.offset, 0, Math.max(0, this.mediaDuration - this.offset));
+    if (Math.abs(this.video.currentTime - wanted) < 1e-4) { this.target = undefined; return; }
     this.seeking = true;
-    this.video.currentTime = this.target;
+    this.video.currentTime = wanted;
     this.target = undefined;
   }
 
@@ -461,12 +632,15 @@ class Scrubber {
 
   toggle() {
     this.stopAt = null;
-    if (this.video.paused) this.start();
+    if (this.video.paused && this.loop) this.play(this.loop);
+    else if (this.video.paused) this.start();
     else this.video.pause();
   }
 
   play(span) {
     if (!span || span[1] <= span[0]) return;
+    if (this.loop) this.loop = span;
+    this.bringIn(span[0], span[1]);
     this.video.pause();
     this.seek(span[0]);
     this.stopAt = span[1];
@@ -475,24 +649,62 @@ class Scrubber {
 
   start() {
     if (!this.video.src) return;
-    if (this.stopAt === null && this.video.currentTime >= this.mediaDuration - 0.05) this.seek(0);
+    if (this.stopAt === null && this.offset + this.video.currentTime >= this.mediaDuration - 0.05) this.seek(this.offset);
+    this.video.playbackRate = this.rate;
     this.video.play().catch(() => {});
   }
+
+  /** A segment outside the shown part moves it there. */
+  bringIn(start, end) {
+    const { view } = this;
+    if (!view.zoomed || (start >= view.start && start <= view.end)) return;
+    view.pan((start + Math.min(end, start + view.span)) / 2 - (view.start + view.end) / 2);
+    this.looked();
+  }
+
+  toggleLoop() {
+    const row = this.rowsShown().find((candidate) => candidate.key === this.chosen);
+    const span = row && this.spans(row)[0];
+    this.loop = this.loop ? null : span ?? null;
+    this.loopButton.setAttribute("aria-pressed", String(Boolean(this.loop)));
+    if (this.loop) this.play(this.loop);
+    else this.stopAt = null;
+  }
+
+  /** Once more from the start of what is looped. */
+  again() {
+    if (!this.loop) return false;
+    this.seek(this.loop[0]);
+    this.stopAt = this.loop[1];
+    this.start();
+    return true;
+  }
+
+  setRate(rate) {
+    this.rate = rate;
+    this.video.playbackRate = rate;
+    this.speed.value = String(rate);
+  }
+
+  faster(way) { this.setRate(SPEEDS[clamp(SPEEDS.indexOf(this.rate) + way, 0, SPEEDS.length - 1)]); }
 
   playing(on) {
     this.playButton.replaceChildren(drawn(on ? "pause" : "play"));
     this.playButton.setAttribute("aria-label", on ? "pause" : "play");
     if (!on) return;
-    const follow = (time) => {
+    const follow = (mediaTime) => {
       if (this.video.paused) return;
+      const time = this.offset + mediaTime;
       if (this.stopAt !== null && time >= this.stopAt) {
         const stop = this.stopAt;
+        if (this.loop) { this.seek(this.loop[0]); this.next(follow); return; }
         this.stopAt = null;
         this.video.pause();
         const last = Math.max(0, frameAt(this.frames, Math.max(0, stop - 2e-6)));
         this.seek(this.frames[last] ?? stop);
         return;
       }
+      if (this.view.zoomed && time > this.view.end && !this.video.seeking) { this.view.pan(time - this.view.start); this.looked(); }
       if (!this.video.seeking) this.showTime(this.frames.length ? this.frames[frameAt(this.frames, time)] : time);
       this.next(follow);
     };
@@ -504,13 +716,29 @@ class Scrubber {
     else requestAnimationFrame(() => callback(this.video.currentTime));
   }
 
-  move(delta) { this.model.send({ type: "move", delta }); }
+  move(delta, how = "next") { if (how === "next" || this.item.walks.includes(how)) this.model.send({ type: "move", delta, how }); }
+
+  // ---- files
+
+  keepSvg() {
+    const edits = Object.fromEntries([...this.edits].map(([id, span]) => [id, span]));
+    this.told.textContent = "drawing …";
+    this.model.send({ type: "svg", key: this.item.key, edits, start: this.view.start, end: this.view.end });
+  }
+
+  keepClip() {
+    const row = this.rowsShown().find((candidate) => candidate.key === this.chosen);
+    const span = row && this.spans(row)[0];
+    if (!span || span[1] <= span[0]) { this.told.textContent = "this row has no segment"; return; }
+    this.told.textContent = "cutting …";
+    this.model.send({ type: "clip", key: this.item.key, row: row.key, start: span[0], end: span[1] });
+  }
 
   // ---- hands
 
   timeAt(event) {
     const box = this.over.getBoundingClientRect();
-    return (clamp((event.clientX - box.left) / box.width, 0, 1)) * this.item.duration;
+    return this.view.time(clamp((event.clientX - box.left) / box.width, 0, 1));
   }
 
   drag(node, { start, move, end }) {
@@ -565,7 +793,7 @@ class Scrubber {
 
   setEdge(row, i, side, time) {
     const span = [...this.spans(row)[i]];
-    const gap = Math.min(0.01, this.item.duration / 1000);
+    const gap = 0.01;
     span[side] = side ? clamp(time, span[0] + gap, this.item.duration) : clamp(time, 0, span[1] - gap);
     const id = `${row.key}:${i}`;
     if (!this.edits.has(id)) this.ghost(row, i);
@@ -590,7 +818,9 @@ class Scrubber {
     event.stopPropagation();
     const way = (event.key === "ArrowRight" ? 1 : -1) * (event.shiftKey ? 10 : 1);
     const now = this.spans(row)[i][side];
-    const to = this.frames.length > 1
+    const media = this.model.get("media");
+    const framed = this.frames.length > 1 && now >= this.frames[0] - 1e-6 && now <= this.mediaDuration && !(media.coarse && !media.part);
+    const to = framed
       ? this.frames[clamp(frameAt(this.frames, now) + way + (way < 0 && now > this.frames[frameAt(this.frames, now)] + 1e-6 ? 1 : 0), 0, this.frames.length - 1)]
       : now + 0.1 * way;
     this.setEdge(row, i, side, side && way > 0 && to <= now ? this.item.duration : to);
@@ -611,7 +841,10 @@ class Scrubber {
     if (event.target.closest("textarea, input, select") || event.ctrlKey || event.metaKey || event.altKey || !this.item) return;
     const button = event.target.closest("button, summary");
     const act = {
-      " ": button ? null : () => this.toggle(), n: () => this.move(1), p: () => this.move(-1), s: () => this.jump(0), e: () => this.jump(1), r: () => this.undo(),
+      " ": button ? null : () => this.toggle(), n: () => this.move(1), p: () => this.move(-1),
+      w: () => this.move(1, "worst"), W: () => this.move(-1, "worst"), c: () => this.move(1, "changed"), C: () => this.move(-1, "changed"), d: () => this.move(1, "worse"), D: () => this.move(-1, "worse"),
+      "+": () => this.zoomBy(0.5, this.time), "=": () => this.zoomBy(0.5, this.time), "-": () => this.zoomBy(2, this.time), z: () => this.zoomToRow(), a: () => this.showAll(),
+      "[": () => this.panBy(-0.5), "]": () => this.panBy(0.5), l: () => this.toggleLoop(), "<": () => this.faster(-1), ">": () => this.faster(1), s: () => this.jump(0), e: () => this.jump(1), r: () => this.undo(),
       ArrowLeft: () => this.nudge(event, -1), ArrowRight: () => this.nudge(event, 1), Home: () => this.seek(0), End: () => this.seek(this.item.duration),
     }[event.key] ?? (/^\d$/.test(event.key) && this.rowsShown()[Number(event.key)] ? () => this.choose(this.rowsShown()[Number(event.key)].key) : null);
     if (!act) return;
@@ -630,6 +863,7 @@ class Scrubber {
     this.edits.clear();
     this.drawLanes();
     this.drawText();
+    this.looked();
   }
 
   // ---- notes
@@ -640,14 +874,14 @@ class Scrubber {
     this.remark.value = note?.text ?? "";
     this.repair.checked = Boolean(note?.window);
     this.proposal();
-    this.saved.textContent = note ? (note.window ? `kept; repair ${spanText(note.window)}` : "kept in notes.jsonl") : "";
+    this.saved.textContent = note ? (note.window ? `kept; repair ${spanText(note.window, this.item.duration)}` : "kept in notes.jsonl") : "";
   }
 
   /** The window that a note would propose: the dragged truth, else the one it has; the only source of one. */
   proposal() {
     const window = this.edits.get("truth:0") ?? this.item.note?.window ?? null;
     this.repairLabel.hidden = !window;
-    if (window) this.repairLabel.lastChild.textContent = `propose the edited truth, ${spanText(window)}, as the repair`;
+    if (window) this.repairLabel.lastChild.textContent = `propose the edited truth, ${spanText(window, this.item.duration)}, as the repair`;
     return window;
   }
 
@@ -665,6 +899,8 @@ class Scrubber {
 
   remove() {
     this.off.forEach((off) => off());
+    clearTimeout(this.patience);
+    clearTimeout(this.asking);
     this.resize.disconnect();
     this.video.pause();
     this.urls.forEach((url) => URL.revokeObjectURL(url));

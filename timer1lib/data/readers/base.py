@@ -136,7 +136,8 @@ class Row:
         """Note fields that rows of this format usually have."""
         for name in names:
             if self.data.get(name) in (None, ""):
-                self.note("missing_field", severity, f"no {name}")
+                lengths = name.endswith("duration")
+                self.note("no_duration" if lengths else "missing_field", "info" if lengths else severity, f"no {name}")
 
     def options(self, *names: str) -> list[str]:
         name = self.first(*names)

@@ -107,7 +107,7 @@ def _charades(row: Row, companions: Companions) -> Sample:
     video = row.text("video")
     duration = companions.get(video)
     if duration is None:
-        row.note("missing_field", "warning", f"no duration of {video} in a CSV beside the file")
+        row.note("no_duration", "info", f"no duration of {video} in a CSV beside the file")
     start, end = row.as_number("start", row.data["start"]), row.as_number("end", row.data["end"])
     return Sample("", video, row.query("sentence"), duration, [(start, end)], source="charades")
 

@@ -51,7 +51,7 @@ def _own(row: Row, _: Companions) -> Sample:
 
 def _plain(row: Row, _: Companions) -> Sample:
     if row.first(*DURATION) is None:
-        row.note("missing_field", "warning", f"no {DURATION[0]}")
+        row.note("no_duration", "info", f"no {DURATION[0]}")
     name = row.first(*OPTIONS)
     options = _options(row, name) if name else None
     extra = {k: v for k, v in row.data.items() if isinstance(k, str) and k not in _KNOWN and v is not None}

@@ -186,7 +186,8 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         self._note(mode, "frac_groups_without_gradient", encoded.flat_groups(weighted).float().mean().item())
         if self._on_rollouts is not None and mode == "train":
             here = weighted[team.rank * source.share : (team.rank + 1) * source.share]
-            rows = [row for rows in team.all(self._rollout_rows(batch, here)) for row in rows]
+            mine = everyone[team.rank * source.share : (team.rank + 1) * source.share]
+            rows = [row for rows in team.all(self._rollout_rows(batch, here, mine)) for row in rows]
             if team.first:
                 in_order = sorted(zip(source.order, rows, strict=True), key=lambda pair: pair[0])
                 self._on_rollouts(self.state.global_step, [row for _, row in in_order])
@@ -328,12 +329,15 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         first = said[0] if said else "a reward is NaN"
         raise Timer1Error(f"{first}; training stopped after {step} steps, which are kept")
 
-    def _rollout_rows(self, batch: _Batch, weighted: Tensor) -> list[dict[str, Any]]:
+    def _rollout_rows(self, batch: _Batch, weighted: Tensor, each: Tensor) -> list[dict[str, Any]]:
+        """A group's completions, their `rewards` (weighted sums), and `parts`: what each reward gave by its name (B, G, F)."""
         texts = self.processing_class.batch_decode(batch.completions, skip_special_tokens=True)
         groups = [texts[i : i + batch.group] for i in range(0, len(texts), batch.group)]
+        names = self.reward_func_names
         return [
             {"step": self.state.global_step, "id": prompt.sample_id, "completions": group, "rewards": rewards}
-            for prompt, group, rewards in zip(batch.prompts, groups, weighted.tolist(), strict=True)
+            | {"parts": {name: [None if v != v else v for v in part[:, i].tolist()] for i, name in enumerate(names)}}
+            for prompt, group, rewards, part in zip(batch.prompts, groups, weighted.tolist(), each, strict=True)
         ]
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
