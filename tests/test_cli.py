@@ -29,6 +29,8 @@ COMMANDS = [
     "estimate",
     "rehearse",
     "pretrain",
+    "init",
+    "upgrade",
 ]
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "timer1lib"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("errors", "schema", "spans", "files", "processes", "progress", "weak"),
+    ("errors", "extras", "schema", "spans", "files", "processes", "progress", "weak"),
     ("ideas", "forms"),
     ("rewards", "rules"),
     ("params",),
@@ -33,7 +33,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("view",),
     ("runs",),
     ("stages",),
-    ("rehearsal",),
+    ("rehearsal", "workbook"),
     ("cli",),
 ]
 """Lowest first. A module imports from its own floor and from lower ones."""
@@ -236,16 +236,30 @@ def name_of(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
 def declared(group: str) -> set[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] if group == "dependencies" else project["optional-dependencies"][group]
-    return {name_of(re.split(r"[^A-Za-z0-9_.-]", line)[0]) for line in lines}
+    """What a group of dependencies names, its own extras (`timer1lib[notebooks]`) followed; `core` is what every install has."""
+    found: set[str] = set()
+    for line in PROJECT["dependencies"] if group == "core" else PROJECT["optional-dependencies"][group]:
+        inner = re.fullmatch(r"timer1lib\[(\w+)\]", line)
+        found |= declared(inner[1]) if inner else {name_of(re.split(r"[^A-Za-z0-9_.-]", line)[0])}
+    return found
+
+
+def needed() -> set[str]:
+    """What the seven notebooks need, installed by `make run`."""
+    return declared("core") | declared("train") | declared("lab")
+
+
+DEVELOP = ("dev", "docs")
 
 
 def extras() -> set[str]:
     """What only an extra brings: imported late, or in tests that are skipped without it."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {name for group in project["optional-dependencies"] if group != "dev" for name in declared(group)}
+    known = {"notebooks", "train", "lab", *DEVELOP}
+    return {name for group in PROJECT["optional-dependencies"] if group not in known for name in declared(group)}
 
 
 def third_party(*folders: str) -> dict[str, str]:
@@ -275,33 +289,23 @@ def third_party(*folders: str) -> dict[str, str]:
 
 def test_every_dependency_that_is_imported_is_declared_and_the_other_way_round() -> None:
     run = third_party(PACKAGE, "notebooks")
-    undeclared = [f"{where} imports {name}" for name, where in run.items() if name not in declared("dependencies") | extras()]
+    undeclared = [f"{where} imports {name}" for name, where in run.items() if name not in needed() | extras()]
     develop = third_party("tests", "benchmarks", "scripts")
-    known = declared("dependencies") | declared("dev") | extras()
+    known = needed() | declared("dev") | declared("docs") | extras()
     undeclared += [f"{where} imports {name}" for name, where in develop.items() if name not in known]
     assert not undeclared, "not declared in pyproject.toml:\n" + "\n".join(undeclared)
-    unused = declared("dependencies") - set(run) - set(PLUG_INS)
+    unused = needed() - set(run) - set(PLUG_INS)
     unused |= declared("dev") - set(develop) - TOOLS
     assert not unused, "declared in pyproject.toml, imported by nobody:\n" + "\n".join(sorted(unused))
 
 
-def test_every_dependency_is_pinned() -> None:
-    lines = (ROOT / "requirements.lock").read_text().split()
-    pinned = [name_of(line.split("==")[0]) for line in lines]
-    assert all("==" in line for line in lines)
-    assert len(pinned) == len(set(pinned))
-    missing = (declared("dependencies") | declared("dev")) - set(pinned)
-    assert not missing, "declared in pyproject.toml, not in requirements.lock:\n" + "\n".join(sorted(missing))
+def test_an_extra_is_known_by_what_it_brings() -> None:
+    from timer1lib.extras import EXTRAS
 
-
-def test_extras_are_pinned_beside_the_lock() -> None:
-    def pins(name: str) -> dict[str, str]:
-        return {name_of(line.split("==")[0]): line.split("==")[1] for line in (ROOT / name).read_text().split()}
-
-    pinned, lock = pins("requirements-extras.lock"), pins("requirements.lock")
-    assert not extras() - set(pinned), "declared in pyproject.toml, not in requirements-extras.lock"
-    # botocore, below s3fs, wants an older one than the lock has; nothing of ours does
-    assert set(pinned) & set(lock) == {"python-dateutil"}
+    distributions = packages_distributions()
+    for extra, modules in EXTRAS.items():
+        brings = {name_of(distributions.get(module, [module])[0]) for module in modules}
+        assert brings == declared(extra) - {"decord"}, extra
 
 
 def test_the_house_is_small() -> None:

@@ -25,6 +25,7 @@ from typer.exceptions import TyperException
 
 from timer1lib import __version__
 from timer1lib.errors import Timer1Error, shown
+from timer1lib.extras import how_to_get, installed, need
 from timer1lib.progress import quiet_libraries
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -52,8 +53,13 @@ EXAMPLES = {
     "pretrain": ("base", "base --steps 200 --seed 1"),
     "compare": ("tiny other", "outputs/a outputs/b --format latex"),
     "report": ("tiny", "tiny other --out comparison.html"),
+    "init": ("book", "."),
+    "upgrade": ("", "book --yes"),
 }
 """Two a subcommand; tests/test_cli.py holds that each can be read."""
+
+NEEDS = {"work": "train", "ground": "train", "sweep": "train", "rehearse": "train", "pretrain": "train", "lab": "lab"}
+"""{subcommand: the extra without which it cannot start}; `run` needs train for more than a plan."""
 
 app = typer.Typer(
     help="Temporal video grounding with reinforcement learning, from notebooks.",
@@ -98,6 +104,8 @@ def command(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
     def run(**given: Any) -> int:
         as_json = bool(given.get("json"))
         try:
+            if name in NEEDS:
+                need(NEEDS[name], f"timer1 {name}")
             with _stdout_is_ours() if as_json else contextlib.nullcontext():
                 outcome = function(**given)
             text = json_text.dumps(outcome.value, ensure_ascii=False, allow_nan=False) if as_json else outcome.text
@@ -108,6 +116,11 @@ def command(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
             raise
         except Timer1Error as error:
             return _complain(str(error), BAD_INPUT)
+        except ModuleNotFoundError as error:
+            if not error.name or error.name.partition(".")[0] == __package__:
+                return _fault(error)
+            why = f"timer1 {name} needs {error.name}, which is not installed: {how_to_get(error.name)}"
+            return _complain(why, BAD_INPUT)
         except KeyboardInterrupt:
             return _complain("interrupted; run the same command again to go on", INTERRUPTED)
         except BrokenPipeError:
@@ -120,9 +133,7 @@ def command(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
         except Exception as error:
             if type(error).__name__ == "NotebookFailed":
                 return _complain(str(error), FAILED)
-            if os.environ.get("TIMER1_DEBUG"):
-                traceback.print_exc()
-            return _complain(f"{type(error).__name__}: {error} (a fault of timer1's own; TIMER1_DEBUG=1 shows where)", FAILED)
+            return _fault(error)
 
     name = function.__name__
     examples = "\n\n".join(f"timer1 {name} {example}" for example in EXAMPLES.get(name, ()))
@@ -169,6 +180,40 @@ RunArgument = typer.Argument(metavar="RUN", autocompletion=_runs, help="A run's 
 
 
 @command
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one that holds none of these files.")],
+) -> Outcome:
+    """Make a workbook: notebooks, recipes and example ideas, to run and to change."""
+    from timer1lib.workbook import init as make
+
+    files = make(folder)
+    return Outcome(f"{folder}: a workbook of {len(files)} files; next: cd {folder} && timer1 run params/tiny.yaml")
+
+
+@command
+def upgrade(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The workbook; this folder where left out.")] = Path(),
+    yes: Annotated[bool, typer.Option("--yes", help="Take every change without asking.")] = False,
+) -> Outcome:
+    """Show what this version has changed since a workbook was made, and take what you accept."""
+    from timer1lib import workbook
+
+    taken, left = 0, 0
+    asks = sys.stdin.isatty() and sys.stdout.isatty() and not yes
+    for change in workbook.changes(folder):
+        sys.stdout.write(f"{change}\n")
+        if yes or (asks and _agrees(f"take {change.name}? [y/N] ")):
+            taken += 1
+            if said := workbook.take(folder, change):
+                sys.stdout.write(f"{said}\n")
+        else:
+            left += 1
+    workbook.finish(folder, left)
+    how = "" if asks or yes or not left else "; --yes takes them, and a terminal asks about each"
+    return Outcome(f"{taken} taken, {left} left{how}" if taken or left else f"{folder}: as timer1 {__version__} has it")
+
+
+@command
 def run(
     params: ParamsFiles,
     overrides: Overrides = None,
@@ -195,6 +240,7 @@ def run(
     if dry_run:
         plan = planned(loaded, from_=from_, until=until, fresh=fresh, out=out)
         return Outcome(plan_text(plan), [dataclasses.asdict(stage) for stage in plan])
+    need("train", "timer1 run")
     machines = parse_nodes(0, nodes, address) if nodes > 1 else None
     result = run_notebooks(loaded, from_=from_, until=until, fresh=fresh, out=out, yes=yes, nodes=machines)
     report = str(result.report) if result.report else None
@@ -499,11 +545,19 @@ def inspect(
     ] = None,
     videos: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of their videos.")] = None,
 ) -> Outcome:
-    """Look at runs side by side, or at predictions from elsewhere, in JupyterLab."""
+    """Look at runs side by side, or at predictions from elsewhere, in JupyterLab; without the extra lab, as a page."""
     from timer1lib.view.open import inspect as open_lab
+    from timer1lib.view.open import runs_to_inspect
+    from timer1lib.view.still import write_page
 
     given = [*(predictions or ()), *map(Path, runs or ())] if predictions else []  # what stands behind the option's first file
-    status = open_lab([] if given else runs or [], predictions=given, annotations=annotations, videos=videos)
+    named = [] if given else runs or []
+    if not installed("lab"):
+        pages = [write_page(run) for run in runs_to_inspect(named, given, annotations, videos)]
+        return Outcome(
+            f"{', '.join(map(str, pages))}: samples on a page; to play videos and save notes: {how_to_get('jupyterlab')}"
+        )
+    status = open_lab(named, predictions=given, annotations=annotations, videos=videos)
     return Outcome("", status=FAILED if status else 0)
 
 
@@ -589,6 +643,14 @@ def pretrain(
     return Outcome(f"{folder}: trained for {steps} steps; its training.json says how")
 
 
+def _agrees(question: str) -> bool:
+    """What a person at the terminal answers; no where they close it."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def _numbers(text: str, name: str) -> list[int]:
     numbers = []
     for part in filter(None, map(str.strip, text.split(","))):
@@ -603,6 +665,12 @@ def _plain(value: Any) -> str:
     width = max((len(str(key)) for key in value), default=0)
     items = ((str(key).ljust(width), f"{item:.2f}" if isinstance(item, float) else item) for key, item in value.items())
     return "\n".join(f"{key}  {item}" for key, item in items)
+
+
+def _fault(error: Exception) -> int:
+    if os.environ.get("TIMER1_DEBUG"):
+        traceback.print_exc()
+    return _complain(f"{type(error).__name__}: {error} (a fault of timer1's own; TIMER1_DEBUG=1 shows where)", FAILED)
 
 
 def _complain(message: str, status: int, command_path: str = "timer1") -> int:

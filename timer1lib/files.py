@@ -19,22 +19,42 @@ import yaml
 
 from timer1lib.errors import Timer1Error
 
+PACKAGE = Path(__file__).resolve().parent
+WORKBOOK = ".timer1"
+"""Folder that marks what `timer1 init` made, and says what it was made of (timer1lib.workbook)."""
+
+
+def is_project(folder: Path) -> bool:
+    """Whether runs belong here: a checkout, or a workbook that `timer1 init` made."""
+    return (folder / "notebooks").is_dir() and ((folder / "timer1lib").is_dir() or (folder / WORKBOOK).is_dir())
+
+
+def find_project() -> Path | None:
+    """The project found upward from here, else the checkout that this package lies in."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents, PACKAGE.parent) if is_project(folder)), None)
+
 
 def project_root() -> Path:
-    """The folder that holds `notebooks/` and `params/`: found upward from here, else from the package."""
-    for start in (Path.cwd(), Path(__file__).resolve().parent):
-        for folder in (start, *start.parents):
-            if (folder / "notebooks").is_dir() and (folder / "timer1lib").is_dir():
-                return folder
-    raise Timer1Error("no project folder found (one with notebooks/ and timer1lib/); run from inside the checkout")
+    """The folder that holds `notebooks/`, `params/` and `outputs/`; a Timer1Error where there is none."""
+    if (found := find_project()) is None:
+        raise Timer1Error(f"no workbook in {Path.cwd()} or above it: `timer1 init DIR` makes one, then run from inside it")
+    return found
+
+
+def shipped() -> Path:
+    """Where `notebooks/`, `params/`, `ideas/` and `assets/` of this version are: in the installed package, or the checkout."""
+    inside = PACKAGE / "shipped"
+    return inside if inside.is_dir() else PACKAGE.parent
 
 
 def resolve(path: str | Path) -> Path:
-    """`path` as it is where absolute or found from here, else from the project's root."""
+    """`path` as it is where absolute or found from here; else in the project, else among what is shipped (the tiny model)."""
     candidate = Path(path).expanduser()
     if candidate.is_absolute() or candidate.exists():
         return candidate
-    return project_root() / candidate
+    root = find_project() or Path()
+    return next((base / candidate for base in (root, shipped()) if (base / candidate).exists()), root / candidate)
 
 
 def read_yaml(path: str | Path, what: str = "YAML file") -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_jsonl, project_root, read_json, read_jsonl, safe_join
+from timer1lib.files import atomic_write_json, atomic_write_jsonl, find_project, is_project, read_json, read_jsonl, safe_join
 from timer1lib.schema import Prediction, Sample
 
 OWNED: dict[str, tuple[str, ...]] = {
@@ -140,9 +139,9 @@ class RunFolder:
     def _projects(self) -> list[Path]:
         """Folders that relative paths may start from: the project that this run lies in, then the one we are in."""
         above = self.root.resolve().parents
-        found = [folder for folder in above if (folder / "notebooks").is_dir() and (folder / "timer1lib").is_dir()][:1]
-        with contextlib.suppress(Timer1Error):
-            found.append(project_root().resolve())
+        found = [folder for folder in above if is_project(folder)][:1]
+        if (root := find_project()) is not None:
+            found.append(root.resolve())
         return found or [Path.cwd()]
 
     def _named_folders(self, world: str) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.columns import Kind, in_order
-from timer1lib.files import project_root, read_json, read_numbered
+from timer1lib.files import find_project, read_json, read_numbered
 from timer1lib.forms import FORMS, AnswerForm, from_identity
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
@@ -65,8 +65,9 @@ def answered(run: RunFolder, checkpoint: str, split: str) -> list[Prediction]:
 
 def find_run(run: str | Path) -> Path:
     """The folder of a run that is given as a path or as a name under `outputs/`; a Timer1Error names the runs there are."""
-    outputs = project_root() / "outputs"
-    for folder in (Path(run).expanduser(), project_root() / run, outputs / run) if str(run).strip() else ():
+    root = find_project() or Path()
+    outputs = root / "outputs"
+    for folder in (Path(run).expanduser(), root / run, outputs / run) if str(run).strip() else ():
         if folder.is_dir():
             return folder
     known = ", ".join(sorted(path.name for path in outputs.glob("*") if (path / "data").is_dir())) or "none yet"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from timer1lib.errors import Timer1Error
+from timer1lib.extras import need
 from timer1lib.files import read_json
 from timer1lib.models.config import cached_config, family_of, model_source
 from timer1lib.models.decoding import take_over
@@ -115,8 +115,7 @@ def _quantisation(bits: str, dtype: torch.dtype) -> Any:
     """What bitsandbytes is told; None for no bits. Tower, mergers and head stay as they are: the loss reads the head's."""
     if not bits:
         return None
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise Timer1Error(f"weights {bits} need bitsandbytes: pip install 'timer1[bnb]'")
+    need("bnb", f"weights {bits}")
     from transformers import BitsAndBytesConfig
 
     untouched = [r".*\bvisual", "lm_head"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from timer1lib.errors import Timer1Error, did_you_mean, shown
+from timer1lib.extras import how_to_get
 from timer1lib.params import split_list
 
 Weights = Literal["auto", "float32", "bfloat16", "8bit", "4bit"]
@@ -167,7 +168,7 @@ def _file(path: str) -> Path:
     package, _, rest = path.partition("/")
     spec = importlib.util.find_spec(package)  # does not run the package
     if spec is None or not spec.submodule_search_locations:
-        raise Timer1Error(f"{package} is not installed; its arguments cannot be checked")
+        raise Timer1Error(f"{package} is not installed; its arguments cannot be checked: {how_to_get(package)}")
     return Path(spec.submodule_search_locations[0]) / rest
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from timer1lib import ideas
 from timer1lib.data.readers import FORMATS
 from timer1lib.errors import Timer1Error, shown
+from timer1lib.extras import how_to_get
 from timer1lib.files import read_json, resolve, sha256_file, sha256_sample
 from timer1lib.models.config import base_name, model_source
 from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
@@ -95,7 +96,7 @@ def check_files(params: Params) -> None:
     for part in (params.sft, params.grpo):
         for package, what in packages_needed(part.weights, part.optim, params.shared.report_to).items() if part.enabled else ():
             if importlib.util.find_spec(package) is None:
-                raise Timer1Error(f"{what} needs {package}, which is not installed: pip install {package}")
+                raise Timer1Error(f"{what} needs {package}, which is not installed: {how_to_get(package)}")
     named = [("notes_file", p.notes_file)]
     if p.cold_start == "annotations":
         named.append(("cold_start_file", p.cold_start_file))

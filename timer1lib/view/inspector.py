@@ -19,8 +19,8 @@ from timer1lib.view.aside import HERE, Aside, script
 from timer1lib.view.exports import FORMATS, export
 from timer1lib.view.items import Item, table_row
 from timer1lib.view.playable import pictures
-from timer1lib.view.scrubber import SegmentScrubber, static_item
-from timer1lib.view.static_view import items_html
+from timer1lib.view.scrubber import SegmentScrubber
+from timer1lib.view.static_view import items_html, static_item
 
 
 class SampleTable(anywidget.AnyWidget):

@@ -18,7 +18,8 @@ from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Prediction, Sample
 from timer1lib.view import templates
 from timer1lib.view.items import Item, Lane, styles
-from timer1lib.view.scrubber import SegmentScrubber, static_item
+from timer1lib.view.scrubber import SegmentScrubber
+from timer1lib.view.static_view import static_item
 
 if TYPE_CHECKING:
     from timer1lib.evaluation.tables import Table

@@ -177,9 +177,18 @@ def prepare(
     annotations: Given = None,
     videos: Given = None,
 ) -> Path:
-    """Write the copy of 06_inspect that belongs to the run, the first of several (made first, for predictions from elsewhere);
-    arguments and errors as in `inspect`. Its path.
-    """
+    """Write the copy of 06_inspect that belongs to the first of the runs; arguments and errors as in `inspect`. Its path."""
+    folders = runs_to_inspect(runs, predictions, annotations, videos)
+    return write_copy(folders[0], folders[1:])
+
+
+def runs_to_inspect(
+    runs: Given | Sequence[Given] = None,
+    predictions: Given | Sequence[Given] = None,
+    annotations: Given = None,
+    videos: Given = None,
+) -> list[RunFolder]:
+    """The runs that are looked at, made first for predictions from elsewhere; arguments and errors as in `inspect`."""
     named, given = _listed(runs), _listed(predictions)
     if named and not given and annotations is None and videos is None:
         folders = [RunFolder(find_run(run).resolve()) for run in named]
@@ -188,14 +197,14 @@ def prepare(
                 raise Timer1Error(f"{folder.root}: no predictions to look at yet; run it until 05_evaluate first")
         if len({folder.root for folder in folders}) < len(folders):
             raise Timer1Error("inspect: a run is named twice")
-        return write_copy(folders[0], folders[1:])
+        return folders
     if given and not named and annotations is not None and videos is not None:
         files = [resolve(path) for path in given]
         digest = hashlib.sha256(
             json.dumps([str(path.resolve()) for path in (*files, resolve(annotations))]).encode()
         ).hexdigest()[:8]
         root = project_root() / "outputs" / f"inspect-{_plain(files[0], 'predictions')}-{digest}"
-        return write_copy(run_from_predictions(files, resolve(annotations), resolve(videos), root))
+        return [run_from_predictions(files, resolve(annotations), resolve(videos), root)]
     raise Timer1Error("inspect what? Give runs, or --predictions with --annotations and --videos")
 
 

@@ -38,7 +38,7 @@ from timer1lib.view import figures
 from timer1lib.view.figures import figure_html
 from timer1lib.view.items import Item, load_items, styles
 from timer1lib.view.page import Page, macro
-from timer1lib.view.scrubber import static_item
+from timer1lib.view.static_view import static_item
 
 HEADLINE = {"mIoU": "R1@0.5", "accuracy": "accuracy"}
 """What a split has, and the metric that the first sentences and the large numbers tell of it."""

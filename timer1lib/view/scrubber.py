@@ -16,7 +16,6 @@ from typing import Any
 
 import anywidget
 import traitlets
-from markupsafe import Markup
 
 from timer1lib.data.notes import LABELS, Note, notes_by_sample, save_note
 from timer1lib.errors import Timer1Error
@@ -27,7 +26,7 @@ from timer1lib.schema import Window
 from timer1lib.view.aside import HERE, Aside, script
 from timer1lib.view.items import Item, payload
 from timer1lib.view.playable import pictures, segment
-from timer1lib.view.static_view import item_html, timeline_svg
+from timer1lib.view.static_view import static_item, timeline_svg
 
 KEPT_IN_MEMORY = 8
 IN_JAVASCRIPT = ("tiou", "iou", "tiou_centered", "format", "tvg_r1")
@@ -323,15 +322,6 @@ def _edited(key: str, spans: Sequence[Window], edits: Mapping[str, Any]) -> list
     """Spans of a row with the edges that were dragged in the browser: {row:number: [start, end]}."""
     found = [edits.get(f"{key}:{i}", span) for i, span in enumerate(spans)]
     return [(float(start), float(end)) for start, end in found]
-
-
-def static_item(run: RunFolder, entry: Item, cache: Path, max_bytes: int = 12_000_000) -> Markup:
-    """An item as HTML with thumbnails; one line says why where its video cannot be shown."""
-    try:
-        _, picture = pictures(run, entry.sample, cache, entry.duration, max_bytes)
-    except Timer1Error as error:
-        return item_html(entry, without=str(error))
-    return item_html(entry, "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode())
 
 
 def _windows(listed: Any) -> list[Window]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from timer1lib.errors import Timer1Error
+from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Window
 from timer1lib.view import templates
 from timer1lib.view.items import THINKING_COLOUR, TRUTH_COLOUR, Item, Pattern, linked_text, named_ranges
+from timer1lib.view.playable import pictures
 
 WIDTH, LEFT, RIGHT = 960, 96, 118
 WIDE = WIDTH - LEFT - RIGHT
@@ -62,6 +67,15 @@ def item_html(item: Item, strip: str = "", texts: bool = True, without: str = ""
         if texts and row.completion
     ]
     return Markup(_macros().item(sample.query, facts, without, timeline_svg(item, strip), written, f"{LEFT / WIDTH:.1%}"))
+
+
+def static_item(run: RunFolder, entry: Item, cache: Path, max_bytes: int = 12_000_000) -> Markup:
+    """An item as HTML with thumbnails; one line says why where its video cannot be shown."""
+    try:
+        _, picture = pictures(run, entry.sample, cache, entry.duration, max_bytes)
+    except Timer1Error as error:
+        return item_html(entry, without=str(error))
+    return item_html(entry, "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode())
 
 
 def items_html(items: Sequence[Markup], more: int) -> str:

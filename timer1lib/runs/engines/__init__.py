@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from timer1lib.errors import Timer1Error, shown
+from timer1lib.extras import need
 from timer1lib.runs.engines.seam import Engine, Resources
 
 EngineName = Literal["local", "ray", "slurm"]
@@ -34,20 +34,13 @@ def open_engine(
             raise Timer1Error(f"--address {shown(address)}: the local engine has none; name --engine ray or slurm")
         return LocalEngine(resources, jobs)
     if name == "ray":
-        _need("ray", name)
+        need("ray", "--engine ray")
         from timer1lib.runs.engines.on_ray import RayEngine
 
         return RayEngine(resources, jobs, address or "auto")
     if name == "slurm":
-        _need("submitit", name)
+        need("slurm", "--engine slurm")
         from timer1lib.runs.engines.slurm import SlurmEngine
 
         return SlurmEngine(resources, jobs, address, options, root)
     raise Timer1Error(f"engine {shown(name)}: there are local, ray and slurm")
-
-
-def _need(package: str, engine: str) -> None:
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        raise Timer1Error(f"--engine {engine} needs {package}: pip install 'timer1lib[{engine}]'") from None
