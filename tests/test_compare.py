@@ -177,15 +177,15 @@ def test_metrics_hold_baselines_differences_signatures_and_failures(tmp_path: Pa
     )
     table = results_table(metrics, "test_id")
     assert [row.cells[0].shown for row in table.rows] == [
-        "base",
-        "SFT",
         "(whole video)",
         "(window prior)",
         "(query words + prior)",
+        "base",
+        "SFT",
     ]
     assert [head.title for head in table.head][:6] == ["checkpoint", "n", "answered", "unparsable", "mIoU", "R1@0.3"]
-    assert table.rows[1].cells[4].shown == f"{100 * 59 / 60:.1f}"
-    assert [row.kind for row in table.rows] == ["", "best", "baseline", "baseline", "baseline"]
+    assert table.rows[4].cells[4].shown == f"{100 * 59 / 60:.1f}"
+    assert [row.kind for row in table.rows] == ["baseline", "baseline", "baseline", "", "best"]
     assert pairs(["base", "sft", "grpo"]) == [("base", "sft"), ("sft", "grpo"), ("base", "grpo")]
     json.dumps(metrics, allow_nan=False)
 
@@ -233,7 +233,7 @@ def test_every_table_has_the_checkpoints_in_the_order_of_training() -> None:
     scores = {"grpo": {"mIoU": 3.0, "n": 4}, "other": {"mIoU": 4.0}, "base": {"mIoU": 1.0}, "sft": {"mIoU": 2.0}}
     metrics = {"splits": {"test_id": scores}, "baselines": {"test_id": {"whole video": {"mIoU": 0.5}}}}
     for table, place in ((results_table(metrics, "test_id"), 0), (brief_table(metrics), 1)):
-        names = [row.cells[place].shown for row in table.rows]
+        names = [row.cells[place].shown for row in table.rows if row.kind != "baseline"]
         assert names[:4] == ["base", "SFT", "GRPO", "other"]
     assert [line.split()[-1] for line in text_table(brief_table(metrics)).splitlines()[2:]] == ["1.0", "2.0", "3.0", "4.0"]
 

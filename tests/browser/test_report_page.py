@@ -114,8 +114,9 @@ def test_a_link_to_a_sample_opens_its_place(watched: Watched, pages: dict[str, P
     listed = re.findall(r'<tr id="(sample=[^"]+)"', text)[-1]
     page.goto(f"file://{pages['run']}#{listed}")
     page.wait_for_function("() => document.querySelector('tr:target')?.closest('details').open")
-    page.wait_for_timeout(500)
-    assert 0 <= page.locator("tr:target").bounding_box()["y"] < 900
+    page.wait_for_function(
+        "() => { const top = document.querySelector('tr:target').getBoundingClientRect().top; return top >= 0 && top < innerHeight; }"
+    )
     drawn = re.findall(r'<div class="sample" id="(sample=[^"]+)"', text)[0]
     page.evaluate("(hash) => { location.hash = hash; }", drawn)
     inside = "() => { const top = document.querySelector('.sample:target')?.getBoundingClientRect().top; return top > -60 && top < innerHeight; }"

@@ -101,7 +101,7 @@ TEMPLATE = go.layout.Template(
         "xaxis": _AXIS,
         "yaxis": _AXIS,
         "title": {"x": 0.004, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 8, "b": 10},
-                  "automargin": True, "font": {"size": 15}},
+                  "font": {"size": 15}},
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         "modebar": {"orientation": "v"},
         "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
@@ -115,11 +115,15 @@ WRAPPED = 40
 
 def figure(title: str, x: str, y: str, height: int = 340) -> go.Figure:
     """An empty figure in the common look; `x` and `y` are the axes' titles, with units."""
-    lines = textwrap.wrap(title, WRAPPED)
-    empty = go.Figure(
-        layout={"template": TEMPLATE, "title": {"text": "<br>".join(lines)}, "height": height + 20 * len(lines[1:])}
-    )
+    empty = _titled(go.Figure(layout={"template": TEMPLATE}), title, height)
     return empty.update_xaxes(title_text=x).update_yaxes(title_text=y)
+
+
+def _titled(fig: go.Figure, title: str, height: int, above: int = 0) -> go.Figure:
+    """Give a figure a title, broken into lines, and room for it; `above`: pixels for what else stands over the plot."""
+    lines = textwrap.wrap(title, WRAPPED)
+    room = 20 * len(lines)
+    return fig.update_layout(title_text="<br>".join(lines), margin_t=22 + room + above, height=height + max(0, room - 20))
 
 
 def _legend(fig: go.Figure, on: bool = True) -> go.Figure:
@@ -288,7 +292,7 @@ def coverage_figure(reports: Reports) -> go.Figure:
         fig.add_heatmap(z=report["cells"], x=axis, y=axis, colorscale="Viridis", showscale=False, row=1, col=i)
         fig.update_xaxes(title_text="centre, % of the video", row=1, col=i)
     fig.update_yaxes(title_text="length, % of the video", row=1, col=1)
-    return fig.update_layout(template=TEMPLATE, height=370, title="Where the windows are")
+    return _titled(fig.update_layout(template=TEMPLATE), "Where the windows are", 370, above=24)
 
 
 def length_figure(reports: Reports) -> go.Figure:
@@ -387,4 +391,4 @@ def clock_figure(report: Mapping[str, Any]) -> go.Figure:
     fig.update_yaxes(title="told, s", row=1, col=1).update_yaxes(title="told - true, s", row=2, col=1)
     fig.update_xaxes(title="true time of the frame, s", row=2, col=1)
     title = f"What the model is told about time: largest error {report['max_error_s']:.2f} s"
-    return fig.update_layout(title="<br>".join(textwrap.wrap(title, WRAPPED)), height=480, template=TEMPLATE)
+    return _titled(fig.update_layout(template=TEMPLATE), title, 480)
