@@ -352,6 +352,8 @@ def test_the_sentence_says_what_is_shown_and_what_is_not() -> None:
     assert " c " not in sentence(paired, pair="a → b")
     assert "about 0.3 would be shown by chance" in sentence({str(i): paired["in"] for i in range(6)})
     assert sentence({"in": {"a → b": entry(0.0, 0.0, 0.0)}}).startswith("Shown: nothing. Not shown: that b differs")
+    many = sentence({str(i): {"a → b": entry(0.1, -1.0, 1.0)} for i in range(7)})
+    assert "Not shown: 7 other differences, whose intervals hold 0." in many
     assert sentence({}) == "Nothing is compared here: it takes two that answered the same questions."
 
 

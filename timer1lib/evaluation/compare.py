@@ -197,6 +197,8 @@ def compare_table(value: Mapping[str, Any], split: str, parameters: bool = False
     return Table(tuple(head), tuple(rows), split)
 
 
+MOST_TOLD = 6
+"""Differences that were not shown and are told one by one; more are counted."""
 MAIN = {"grounding": "mIoU", "questions": "accuracy"}
 """What differences are told of, by the kind of a split."""
 
@@ -228,6 +230,8 @@ def sentence(paired: Mapping[str, Any], metrics: Sequence[str] = tuple(MAIN.valu
                 clear.append(f"{second} is {'better' if difference > 0 else 'worse'} than {first} on {split} ({told})")
     if not count:
         return "Nothing is compared here: it takes two that answered the same questions."
+    if len(open_) > MOST_TOLD:
+        open_ = [f"{len(open_)} other differences, whose intervals hold 0"]
     parts = [f"Shown: {'; '.join(clear) or 'nothing'}.", f"Not shown: {'; '.join(open_)}." if open_ else ""]
     if seeds > 1:
         parts.append(f"Intervals are over {seeds} seeds and over videos.")
