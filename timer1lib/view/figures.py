@@ -100,7 +100,7 @@ TEMPLATE = go.layout.Template(
         "colorway": list(COLOURS),
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        "title": {"x": 0.004, "xref": "container", "y": 1, "yref": "paper", "yanchor": "bottom", "font": {"size": 15}},
+        "title": {"x": 0.004, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "font": {"size": 15}},
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         "modebar": {"orientation": "v"},
         "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
@@ -123,7 +123,10 @@ def _titled(fig: go.Figure, title: str, height: int, above: int = 0) -> go.Figur
     lines = textwrap.wrap(title, WRAPPED)
     room = 20 * len(lines)
     return fig.update_layout(
-        title_text="<br>".join(lines), margin_t=22 + room + above, title_pad_b=12 + above, height=height + max(0, room - 20)
+        title_text="<br>".join(lines),
+        margin_t=22 + room + above,
+        title_pad_t=8 + 10 * len(lines[1:]),
+        height=height + max(0, room - 20),
     )
 
 
