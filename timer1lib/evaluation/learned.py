@@ -94,9 +94,9 @@ def signature_counts(grid: Grid, ways: Sequence[str] = ()) -> Table:
     wanted = list(ways) or grid.ways
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for split, name, way in sorted(asked):
-        row = rows.setdefault((split, name), {"split": split, "signature": name.replace("_", " "), **dict.fromkeys(wanted)})
+        line = rows.setdefault((split, name), {"split": split, "signature": name.replace("_", " "), **dict.fromkeys(wanted)})
         if way in wanted and asked[split, name, way]:
-            row[way] = f"{flagged[split, name, way]} of {asked[split, name, way]}"
+            line[way] = f"{flagged[split, name, way]} of {asked[split, name, way]}"
     return table_of([row for row in rows.values() if any(row[way] for way in wanted)])
 
 

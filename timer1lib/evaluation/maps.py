@@ -182,7 +182,7 @@ def effects(
                 first, second = answers[one, at].get(split, {}), answers[two, at].get(split, {})
                 for part, rows in _parts(first, split, part_of).items() if second else ():
                     tables.setdefault((part, None if over_points else at), []).append((rows, second))
-            for (part, at), pieces in tables.items():
+            for (part, place), pieces in tables.items():
                 sums, counts, seeds = crossed_sums(pieces, metric)
                 if len(seeds) == 0 or not counts.sum(1).all():
                     continue
@@ -191,7 +191,7 @@ def effects(
                 by_seed = tuple((sums.sum(1) / counts.sum(1)).tolist())
                 mean, p = float(sums.sum() / counts.sum()), p_value(means)
                 made.append(
-                    Effect(one, two, at, split, part, mean, (float(low[0]), float(high[0])), p, p, by_seed, int(counts.sum()))
+                    Effect(one, two, place, split, part, mean, (float(low[0]), float(high[0])), p, p, by_seed, int(counts.sum()))
                 )
     families = [[effect for effect in made if (effect.first, effect.second) == pair] for pair in dict.fromkeys(pairs)]
     corrected = [p for family in families for p in holm([effect.p for effect in family])]

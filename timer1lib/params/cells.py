@@ -68,8 +68,8 @@ def with_cell(notebook: dict[str, Any], source: str) -> dict[str, Any]:
         cells[at] = {**cells[at], "metadata": {**cells[at]["metadata"], "jupyter": HIDDEN}, "source": lines}
     else:
         first = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
-        new = {"cell_type": "code", "execution_count": None, "metadata": {"tags": [TAG], "jupyter": HIDDEN}, "outputs": []}
-        new["source"] = lines
+        new: dict[str, Any] = {"cell_type": "code", "execution_count": None, "outputs": [], "source": lines}
+        new["metadata"] = {"tags": [TAG], "jupyter": HIDDEN}
         if (notebook.get("nbformat", 4), notebook.get("nbformat_minor", 5)) >= (4, 5):
             new["id"] = CELL_ID
         cells.insert(first, new)

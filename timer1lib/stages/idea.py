@@ -213,9 +213,12 @@ def _trained(
 
 def _digest(trial: Trial, shared: SharedParams, params: GrpoParams, samples: Mapping[str, Sample], order: list[str]) -> str:
     """Of everything that a variant's answers depend on."""
+    names = split_list(params.rewards)
     parts = {
         "params": result_parameters(params, but=("rewards", "keep")),
-        "ideas": input_files({"rewards": params.rewards, "keep": params.keep}) | {"names": split_list(params.rewards)},
+        "ideas": input_files({"rewards": params.rewards, "keep": params.keep}),
+        # a function is known by what it means, wherever it lies
+        "rewards": [] if any(".py:" in name for name in names) else names,
         "shared": result_parameters(shared, but=("form",)),
         "form": forms.load(shared.form).identity(),
         "start": folder_hash(Path(trial.start)) if Path(trial.start).is_dir() else trial.start,
@@ -223,8 +226,6 @@ def _digest(trial: Trial, shared: SharedParams, params: GrpoParams, samples: Map
         "asked": [trial.own.split, *(sample.id for sample in trial.samples), result_parameters(trial.params.evaluate)],
         "code": code_hash(Path(__file__).resolve().parents[1], "stages.grpo"),
     }
-    if any(".py:" in name for name in parts["ideas"]["names"]):
-        parts["ideas"].pop("names")  # a function is known by what it means, wherever it lies
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
