@@ -442,6 +442,7 @@ def sweep(
       grid: {grpo.beta: [0, 0.04]}   # and all combinations of these
       seeds: [0, 1, 2]               # everything once for each seed
       pairs: [[plain, fast]]         # rows to compare over seeds
+      minutes: 4                     # what a row took, to say at the start how long all will take
       gpus: 1                        # cards a row, or a part of one (0.5)
       cpus: 4                        # cores a row
       slurm: {partition: gpu, time: 240}  # options of sbatch; time in minutes
