@@ -46,7 +46,8 @@ def execute_here(source: Path, target: Path, failed: Path, parameters: Mapping[s
     from IPython.core.formatters import DisplayFormatter
 
     show = DisplayFormatter().format
-    notebook, names = json.loads(source.read_text()), {"__name__": "__main__", "display": show}
+    notebook = json.loads(source.read_text())
+    names: dict[str, Any] = {"__name__": "__main__", "display": lambda *values: [show(value) for value in values]}
     before = constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE
     constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = os.environ["HF_HUB_CACHE"], True
     try:
