@@ -34,6 +34,15 @@ def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("timer1lib.stages.warm", lambda: None)
 
 
+FIRST = ("test_engine_ray", "test_ranks", "browser", "test_rehearsal", "test_stage_training", "test_engines", "test_signals")
+"""Files that take longest: begun last, one of them would keep one core waiting for minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: min(places.get(part, len(FIRST)) for part in (item.path.stem, item.path.parent.name)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling

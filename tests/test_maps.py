@@ -228,6 +228,9 @@ def test_the_map_is_drawn_and_shown_by_07(grid: Grid, answers: maps.Answers, tmp
     assert drawn is not None
     assert {e.name for e in drawn[1]} == {"sft - rl"}
     assert compare.sweep_map(open_stage("compare", {"run_dir": str(tmp_path)})) is None
+    drawn = compare.sweep_map(open_stage("compare", {"run_dir": str(tmp_path), "sweep": str(root)}))
+    assert drawn is not None
+    assert {e.name for e in drawn[1]} == {"rl - rl/base", "sft - sft/base", "sft - rl"}
     with pytest.raises(Timer1Error, match="there are rl, sft"):
         compare.sweep_map(open_stage("compare", {"run_dir": str(tmp_path), "sweep": str(root), "sweep_pairs": "a:b"}))
 

@@ -58,7 +58,7 @@ def test_filter_between_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(stage_grpo, "do", asked)
     stage = Stage("grpo", RunFolder(tmp_path), SharedParams(), GrpoParams())
     samples = {"a": TWO, "b": Sample("b", "v.mp4", "q", 40.0, [(0.0, 5.0)])}
-    trainer = stage_grpo._Trainer(stage, samples)
+    trainer = stage_grpo._Trainer(stage, samples, None)
     assert trainer.measure(str(tmp_path / "model"), ["a", "b"], 1) == {"a": pytest.approx(IOU), "b": None}
 
 

@@ -36,6 +36,8 @@ def view(runs: list[RunFolder], tmp_path: Path) -> Inspector:
 
 
 def sent(widget: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list[bytes]]]:
+    """What a widget sends, in a script: a browser test that ran before in this process leaves a loop that seems to run."""
+    monkeypatch.setattr("timer1lib.view.aside.asyncio.get_running_loop", lambda: (_ for _ in ()).throw(RuntimeError()))
     found: list[tuple[dict[str, Any], list[bytes]]] = []
     monkeypatch.setattr(type(widget), "send", lambda self, content, buffers=None: found.append((content, buffers or [])))
     return found

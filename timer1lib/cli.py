@@ -487,11 +487,12 @@ def compare(
     from timer1lib.files import atomic_write_text, project_root
 
     outputs = project_root() / "outputs"
-    named = runs or default_pair(outputs)
+    there = [] if runs else runs_there(outputs)
+    named: list[Any] = runs or [outputs / name for name in default_pair(there)]
     if not named:
         raise Timer1Error(f"{outputs}: no run was evaluated yet; timer1 run params/tiny.yaml makes one")
     value = compare_runs(named)
-    listed = "" if runs or format == "csv" else document([runs_table(runs_there(outputs))], format) + "\n\n"
+    listed = "" if runs or format == "csv" else document([runs_table(there)], format) + "\n\n"
     text = listed + compare_document(value, format)
     if out is not None:
         atomic_write_text(out, text + "\n")

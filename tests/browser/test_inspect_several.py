@@ -174,6 +174,7 @@ def test_a_filter_chooses_its_first_hit_and_says_where_nothing_matches(page: Any
     table(page).locator('.t1t-none [data-do="reset"]').click()
     page.wait_for_function("() => document.querySelector('.t1t-count').textContent === '800 samples'")
     assert table(page).locator(".t1t-none").is_hidden()
+    assert table(page).locator('.t1t-row[data-key="test_ood/s790"]').is_visible(), "the chosen row stays in sight"
 
 
 def test_a_click_is_answered_within_200_ms_with_six_checkpoints(page: Any, shots: Path) -> None:

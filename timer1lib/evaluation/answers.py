@@ -16,6 +16,8 @@ from timer1lib.schema import Prediction, Sample
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 EXAMPLES = 5
+SWEEP = "sweep.json"
+"""What `timer1 sweep` leaves in its folder."""
 
 
 def predicted(run: RunFolder) -> dict[str, list[str]]:
@@ -72,6 +74,13 @@ def find_run(run: str | Path) -> Path:
             return folder
     known = ", ".join(sorted(path.name for path in outputs.glob("*") if (path / "data").is_dir())) or "none yet"
     raise Timer1Error(f"run {str(run)!r}: no such folder, nor one of that name under outputs/, which holds {known}")
+
+
+def find_sweep(sweep: str | Path) -> Path | None:
+    """The folder of a sweep that is given as a path or as a name under `outputs/sweeps/`; None where there is no such one."""
+    root = find_project() or Path()
+    places = (Path(sweep).expanduser(), root / sweep, root / "outputs" / "sweeps" / sweep)
+    return next((place for place in places if str(sweep).strip() and (place / SWEEP).is_file()), None)
 
 
 @dataclass(slots=True)

@@ -18,6 +18,8 @@ Kind = Literal["grounding", "questions"]
 Place = Literal["brief", "score", "results", "report", "compare", "pooled"]
 """Tables: at the end of a run or sweep, `timer1 score`, 05_evaluate, report.html, `timer1 compare`, over seeds."""
 
+MAIN: dict[Kind, str] = {"grounding": "mIoU", "questions": "accuracy"}
+"""The one metric that a split is told by where there is room for one, and that differences are told of."""
 BOTH: frozenset[Kind] = frozenset({"grounding", "questions"})
 GROUNDING: frozenset[Kind] = frozenset({"grounding"})
 QUESTIONS: frozenset[Kind] = frozenset({"questions"})
@@ -124,3 +126,8 @@ def number(value: Any) -> float | None:
     if isinstance(value, Mapping):
         value = value.get("value", value.get("mean"))
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def main_score(row: Mapping[str, Any]) -> float | None:
+    """A row's `MAIN` metric, percent; None where it has none."""
+    return next((value for key in MAIN.values() if (value := number(row.get(key))) is not None), None)

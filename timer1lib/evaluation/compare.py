@@ -12,7 +12,7 @@ from typing import Any
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation import questions
 from timer1lib.evaluation.answers import answered, asked, find_run, form_of, read_metrics, split_kinds
-from timer1lib.evaluation.columns import Kind, column_of, display_name, in_order, number, shown
+from timer1lib.evaluation.columns import MAIN, Kind, column_of, display_name, in_order, number, shown
 from timer1lib.evaluation.differing import differing, parameters_table, said
 from timer1lib.evaluation.intervals import RESAMPLES
 from timer1lib.evaluation.metrics import Comparison, as_json, paired, summary
@@ -199,8 +199,6 @@ def compare_table(value: Mapping[str, Any], split: str, parameters: bool = False
 
 MOST_TOLD = 6
 """Differences that were not shown and are told one by one; more are counted."""
-MAIN = {"grounding": "mIoU", "questions": "accuracy"}
-"""What differences are told of, by the kind of a split."""
 
 
 def sentence(paired: Mapping[str, Any], metrics: Sequence[str] = tuple(MAIN.values()), pair: str = "", seeds: int = 1) -> str:

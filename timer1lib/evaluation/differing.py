@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.answers import read_metrics
-from timer1lib.evaluation.columns import display_name, in_order, number
+from timer1lib.evaluation.columns import display_name, in_order, main_score
 from timer1lib.evaluation.tables import Cell, Head, Line, Table
 from timer1lib.files import read_json, read_yaml
 from timer1lib.params import CANNOT_CHANGE_RESULTS
@@ -133,16 +133,8 @@ def runs_there(outputs: Path) -> list[dict[str, Any]]:
         except Timer1Error:
             continue
         last = next((in_order(rows)[-1] for rows in splits.values() if rows), "")
-        scores = {
-            split: value
-            for split, rows in splits.items()
-            if (
-                value := next(
-                    (number(rows.get(last, {}).get(key)) for key in ("mIoU", "accuracy") if key in rows.get(last, {})), None
-                )
-            )
-            is not None
-        }
+        by_split = {split: main_score(rows.get(last, {})) for split, rows in splits.items()}
+        scores = {split: value for split, value in by_split.items() if value is not None}
         when = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(" ", "minutes")[:16]
         found.append({"run": path.parent.name, "evaluated": when, "checkpoint": last, "scores": scores, "changed": changes})
     return found
@@ -165,12 +157,12 @@ def runs_table(rows: list[dict[str, Any]]) -> Table:
     return Table(tuple(heads), tuple(lines), "The runs that there are")
 
 
-def default_pair(outputs: Path, here: str = "") -> list[str]:
-    """The runs to compare where none is named: the default one, then `here` if that is another one, else the newest other.
+def default_pair(there: Sequence[Mapping[str, Any]], here: str = "") -> list[str]:
+    """Which of `runs_there` to compare where none is named: the default one, then `here` or else the newest other.
 
     The default is the run of params/tiny.yaml, or `here` where that one was not evaluated. Fewer where there are no two.
     """
-    names = [row["run"] for row in runs_there(outputs)]
+    names = [row["run"] for row in there]
     usual = next((name for name in (Params().name, here, *reversed(names)) if name in names), "")
     other = next((name for name in (here, *names) if name in names and name != usual), "")
-    return [str(outputs / name) for name in (usual, other) if name]
+    return [name for name in (usual, other) if name]

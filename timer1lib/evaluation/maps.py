@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from timer1lib.errors import Timer1Error
+from timer1lib.evaluation.answers import SWEEP, find_sweep
 from timer1lib.evaluation.intervals import percentile
 from timer1lib.evaluation.pooled import Rows, answered_rows, crossed_means, crossed_sums
 from timer1lib.evaluation.scored import Floats
 from timer1lib.evaluation.tables import Cell, Table, table_of
-from timer1lib.files import project_root, read_json
+from timer1lib.files import read_json
 from timer1lib.runfolder import RunFolder
 
 RESAMPLES = 20_000
@@ -55,6 +56,8 @@ class Grid:
     rows: list[Trained]
     notes: list[str]
     """What is missing from it, and why."""
+    named: Sequence[tuple[str, str]] = ()
+    """The pairs that its file compares."""
 
     @property
     def ways(self) -> list[str]:
@@ -64,6 +67,12 @@ class Grid:
     def points(self) -> list[Point]:
         found = {row.at for row in self.rows}
         return sorted(found, key=lambda point: [values.index(v) for v, values in zip(point, self.axes.values(), strict=True)])
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What is compared: as its file says, else each way with the base, and with the way listed first."""
+        ways = self.ways
+        return list(self.named) or [(f"{way}/base", way) for way in ways] + [(ways[0], way) for way in ways[1:]]
 
     def of(self, way: str, at: Point | None = None) -> list[Trained]:
         """A way's runs, at one point or at all."""
@@ -76,13 +85,12 @@ def read_grid(sweep: str | Path) -> Grid:
     Raises:
         Timer1Error: no such sweep, one of which no row has ended yet, or one without a grid of one or two axes.
     """
-    folders = [Path(sweep).expanduser(), project_root() / sweep, project_root() / "outputs" / "sweeps" / sweep]
-    folder = next((folder for folder in folders if (folder / "sweep.json").is_file()), None)
+    folder = find_sweep(sweep)
     if folder is None:
         raise Timer1Error(
             f"sweep {str(sweep)!r}: no sweep.json there, nor under outputs/sweeps/; a sweep writes it when rows end"
         )
-    written = read_json(folder / "sweep.json")
+    written = read_json(folder / SWEEP)
     listed = [row for row in written["rows"] if row.get("at")]
     keys = list(listed[0]["at"]) if listed else []
     axes = {key: sorted({row["at"][key] for row in listed}, key=_order) for key in keys}
@@ -98,7 +106,7 @@ def read_grid(sweep: str | Path) -> Grid:
     notes = [f"rows that failed are left out: {', '.join(failed)}"] if failed else []
     if left := written.get("unfinished"):
         notes.append(f"{left} rows have not ended yet")
-    return Grid(written["name"], axes, rows, notes)
+    return Grid(written["name"], axes, rows, notes, [(one, two) for one, two in written.get("pairs", ())])
 
 
 def _order(value: Any) -> tuple[bool, Any]:

@@ -491,7 +491,9 @@ class CompareParams(Section):
     )
     sweep: str = Field("", description="a sweep with a grid, its folder or name, whose map is drawn; empty: none")
     sweep_pairs: str = Field(
-        "sft:rl, rl/base:rl", description="the sweep's listed rows (or row/checkpoint) whose differences are drawn, each from:to"
+        "",
+        description="the sweep's listed rows (or row/checkpoint) whose differences are drawn, each from:to, as in "
+        "sft:rl, rl/base:rl; empty: those of its file",
     )
     checkpoint: str = Field("", description="checkpoint of every run that is compared; empty: the last that each has")
     comparison: Literal["reaches", "exceeds"] = Field(

@@ -31,7 +31,7 @@ def closure(package: Path, module: str) -> list[Path]:
         if path in seen:
             continue
         seen.add(path)
-        for name in _imports(path, package):
+        for name in _imports(path.read_text(), (package.name, *path.relative_to(package).parent.parts)):
             if name.partition(".")[0] not in _NO_RESULT:
                 waiting += _files_of(package, name)
     return sorted(seen)
@@ -55,14 +55,14 @@ def _files_of(package: Path, module: str) -> list[Path]:
     return [own, *(path for path in above if path.is_file())] if own else []
 
 
-def _imports(path: Path, package: Path) -> list[str]:
-    """Dotted names inside the package that a file imports; `from a import b` gives both `a` and `a.b`."""
+@lru_cache(maxsize=1024)
+def _imports(source: str, here: tuple[str, ...]) -> list[str]:
+    """Dotted names inside the package that a file in folder `here` imports; `from a import b` gives both `a` and `a.b`."""
     try:
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(source)
     except SyntaxError:
         return []
-    prefix = package.name + "."
-    here = (package.name, *path.relative_to(package).parent.parts)
+    prefix = here[0] + "."
     names: list[str] = []
     for node in _run(tree):
         if isinstance(node, ast.Import):

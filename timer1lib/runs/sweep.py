@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -31,11 +31,11 @@ from timer1lib.runs.kernel import RUNNER_LOCK, exclusive
 from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.row import LOG, last_line
-from timer1lib.runs.runner import Project, ask, plan_stages, somebody_there, to_run_again
+from timer1lib.runs.runner import Planned, Project, ask, plan_stages, somebody_there
 from timer1lib.runs.schedule import Scheduler, Unit, identities
 from timer1lib.runs.stamps import refuse_foreign
 from timer1lib.runs.storage import Storage, StoredStages
-from timer1lib.runs.sweepfile import Row, read_sweep
+from timer1lib.runs.sweepfile import Row, read_sweep, variant_pairs
 
 if TYPE_CHECKING:
     from timer1lib.evaluation.tables import Format
@@ -60,6 +60,8 @@ class SweepResult:
     pooled: dict[str, Any] | None = None
     """Over seeds, where there are several: `evaluation.pooled.pool`."""
     about: str = ""
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    """As the sweep's file names them."""
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -69,6 +71,7 @@ class SweepResult:
         return {
             "name": self.name,
             "about": self.about,
+            "pairs": self.pairs,
             "date": now(),
             "machine": machine(),
             "seconds": round(self.seconds, 1),
@@ -135,26 +138,27 @@ def sweep(
     for row in rows:
         refuse_foreign(root / row.name)
     stages = STAGES[: find_stage(spec.until).number]
+    plans = [plan_stages(row.params, RunFolder(root / row.name), project, stages) for row in rows]
     if not yes and somebody_there():
-        again = [(row.name, to_run_again(row.params, RunFolder(root / row.name), project, stages)) for row in rows]
-        ask([f"{name}: {line}" for name, lines in again for line in lines if line.precious])
+        ask([f"{row.name}: {stage}" for row, plan in zip(rows, plans, strict=True) for stage in plan if stage.precious])
     no_card = all(row.params.shared.device == "cpu" for row in rows)
     resources = Resources(0.0 if no_card and spec.gpus is None else spec.gpus, spec.cpus)
     if storage:
         Storage(storage).check()
     started = time.monotonic()
-    result = SweepResult(spec.name, root, 0.0, about=spec.about)
+    result = SweepResult(spec.name, root, 0.0, about=spec.about, pairs=spec.pairs)
     with _signals_end_it(), exclusive(root, "timer1 sweep") as held:
         for left in (root / ".store").glob(".new-*"):
             shutil.rmtree(left, ignore_errors=True)
         machines = open_engine(engine, resources, jobs and min(jobs, len(rows)), address, spec.slurm, root)
         store = StoredStages(root / ".store", storage, spec.name) if storage else None
-        (stream or sys.stderr).write(f"{how_long(rows, stages, root, project, machines.places(), spec.minutes)}\n")
+        (stream or sys.stderr).write(f"{how_long(rows, plans, machines.places(), spec.minutes)}\n")
         told = partial(job_of, root=root, project=project, sweep=spec.name, storage=storage)
+        written = root / "sweep.json"
+        stands = written.is_file() and not read_json(written).get("unfinished")  # a finished sweep's, until this one is
+        note = None if stands else partial(_note, result)
         try:
-            result.rows = Rows(
-                rows, stages, machines, root, stream or sys.stderr, told, store, partial(_note, spec.name, root)
-            ).run()
+            result.rows = Rows(rows, stages, machines, root, stream or sys.stderr, told, store, note).run()
         finally:
             machines.close()
         held.check()
@@ -167,7 +171,7 @@ def sweep(
             runs = [(row["variant"], row["seed"], row["run"]) for row in finished]
             from timer1lib.evaluation.pooled import pool
 
-            result.pooled = pool(runs, pairs=spec.pairs)
+            result.pooled = pool(runs, pairs=variant_pairs(spec.pairs, rows))
     result.seconds = time.monotonic() - started
     atomic_write_json(root / "sweep.json", result.to_json())
     atomic_write_text(root / "table.txt", result.text() + "\n")
@@ -204,24 +208,19 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _note(name: str, root: Path, rows: list[dict[str, Any]], unfinished: int) -> None:
-    """Have `sweep.json` hold what has ended so far, where no finished sweep stands in it."""
-    path = root / "sweep.json"
-    if not path.is_file() or read_json(path).get("unfinished"):
-        atomic_write_json(path, {**SweepResult(name, root, 0.0, rows).to_json(), "unfinished": unfinished})
+def _note(result: SweepResult, rows: list[dict[str, Any]], unfinished: int) -> None:
+    """Have `sweep.json` hold what has ended so far."""
+    atomic_write_json(result.root / "sweep.json", {**replace(result, rows=rows).to_json(), "unfinished": unfinished})
 
 
-def how_long(
-    rows: Sequence[Row], stages: Sequence[StageRef], root: Path, project: Project, places: int, minutes: float | None
-) -> str:
+def how_long(rows: Sequence[Row], plans: Sequence[Sequence[Planned]], places: int, minutes: float | None) -> str:
     """In words, how long a sweep will take: by what its finished stages took, the same listed row's first, else by `minutes`."""
     took: dict[str, list[float]] = {}
     asked: dict[str, tuple[str, str]] = {}
     done, open_rows = set(), 0
-    for row in rows:
-        plan = plan_stages(row.params, RunFolder(root / row.name), project, stages)
+    for row, plan in zip(rows, plans, strict=True):
         open_rows += any(stage.why for stage in plan)
-        for stage, identity in zip(plan, identities(row.params, stages), strict=True):
+        for stage, identity in zip(plan, identities(row.params, STAGES[: len(plan)]), strict=True):
             names = asked[identity] = f"{row.way} {stage.notebook}", stage.notebook
             if stage.seconds is not None:
                 for name in names:

@@ -100,16 +100,20 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), seeds: Sequence[
     base_path = path.parent / spec.base if (path.parent / spec.base).is_file() else resolve(spec.base)
     base = load_params(base_path, overrides)
     rows = list(_rows(path, spec, base, list(seeds) or spec.seeds))
-    pairs = [pair for named in spec.pairs for pair in _pairs(named, rows)]
-    if unknown := sorted({end.split("/")[0] for pair in pairs for end in pair} - {row.variant for row in rows}):
+    named = {end.split("/")[0] for pair in variant_pairs(spec.pairs, rows) for end in pair}
+    if unknown := sorted(named - {row.variant for row in rows}):
         raise Timer1Error(f"{path}: pairs name the row {unknown[0]!r}, which there is not")
     if repeated := [name for name, count in Counter(row.name for row in rows).items() if count > 1]:
         raise Timer1Error(f"{path}: two rows are named {repeated[0]!r}")
-    return spec.model_copy(update={"pairs": pairs}), rows
+    return spec, rows
 
 
-def _pairs(named: tuple[str, str], rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """A pair of listed rows at every point of the grid where both stand; any other pair as it is."""
+def variant_pairs(pairs: Sequence[tuple[str, str]], rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """A sweep's pairs as pairs of variants: listed rows at every point of the grid where both stand, any other as it is."""
+    return [pair for named in pairs for pair in _at_every_point(named, rows)]
+
+
+def _at_every_point(named: tuple[str, str], rows: Sequence[Row]) -> list[tuple[str, str]]:
     (one, _, first), (two, _, second) = (end.partition("/") for end in named)
     ends = [{str(row.at): row.variant for row in rows if row.way == way and row.variant != way} for way in (one, two)]
     if not all(ends):

@@ -25,7 +25,9 @@ def there(stage: CompareStage) -> Table:
 def runs(stage: CompareStage) -> list[str]:
     """Folders or names of the runs to compare: those of the parameters, else the default run and this or the newest other."""
     root = stage.run.root.resolve()
-    return split_list(stage.params.runs) or default_pair(root.parent, root.name) or [str(stage.run.root)]
+    if named := split_list(stage.params.runs):
+        return named
+    return [str(root.parent / name) for name in default_pair(runs_there(root.parent), root.name)] or [str(stage.run.root)]
 
 
 def compare(stage: CompareStage) -> dict[str, Any]:
@@ -45,8 +47,9 @@ def sweep_map(stage: CompareStage) -> tuple[Grid, list[Effect]] | None:
     if not stage.params.sweep:
         return None
     grid = read_grid(stage.params.sweep)
-    pairs = [(one.strip(), two.strip()) for one, _, two in (text.partition(":") for text in split_list(stage.params.sweep_pairs))]
-    found = effects(grid, pairs, seed=stage.shared.seed)
+    named = (text.partition(":") for text in split_list(stage.params.sweep_pairs))
+    pairs = [(one.strip(), two.strip()) for one, _, two in named]
+    found = effects(grid, pairs or grid.pairs, seed=stage.shared.seed)
     if not found:
         raise Timer1Error(f"compare.sweep_pairs {stage.params.sweep_pairs!r}: no such rows; there are {', '.join(grid.ways)}")
     return grid, found

@@ -18,7 +18,6 @@ from timer1lib import forms
 from timer1lib.data.schedules import filter_epoch, plan_epoch
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, project_root, read_json, read_jsonl, resolve
-from timer1lib.models.config import base_name
 from timer1lib.params import result_parameters, split_list
 from timer1lib.params.load import load_params, validated
 from timer1lib.params.sections import GrpoParams, IdeaParams, Params, SharedParams
@@ -65,8 +64,7 @@ class Trial:
     @property
     def start(self) -> str:
         """Folder or hub id of the model that every variant starts from: the run's SFT checkpoint, else the base."""
-        sft = self.run.checkpoint("sft")
-        return str(sft.resolve()) if sft.is_dir() else base_name(self.params.shared)
+        return grpo.starting_model(self.grpo(self.run.root))
 
     def label(self, variant: str, seed: int) -> str:
         """What a variant's answers are called."""
@@ -297,7 +295,7 @@ def write_params(trial: Trial, variant: str) -> str:
     named = _variant(trial, trial.label(variant, trial.seeds[0]))["named"]
     root = trial.folder.root
     name = f"{trial.run.root.name}_{variant}"
-    tree: dict[str, Any] = _differing(trial.params) | {"name": name}
+    tree: dict[str, Any] = trial.params.model_dump(exclude_defaults=True) | {"name": name}
     for key, value in named.items():
         section, _, field = key.partition(".")
         tree[section] = {**tree.get(section, {}), field: value}
@@ -318,10 +316,3 @@ def shown_path(path: Path) -> str:
     """As a params file would name it: relative to the project where it lies inside."""
     whole, base = path.resolve(), project_root().resolve()
     return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else str(whole)
-
-
-def _differing(params: Params) -> dict[str, Any]:
-    """What of a run's parameters is not the default."""
-    defaults, tree = Params().model_dump(), params.model_dump(exclude={"name"})
-    found = {section: {k: v for k, v in values.items() if v != defaults[section][k]} for section, values in tree.items()}
-    return {section: values for section, values in found.items() if values}

@@ -13,9 +13,10 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.answers import find_run
-from timer1lib.evaluation.columns import number
+from timer1lib.evaluation.answers import SWEEP, find_run, find_sweep
+from timer1lib.evaluation.columns import main_score, number
 from timer1lib.evaluation.compare import compare_runs, compare_table, parameters_part, sentence, verdict
+from timer1lib.evaluation.maps import effects, read_grid
 from timer1lib.evaluation.pooled import means_table, pooled_tables
 from timer1lib.evaluation.tables import Cell, Head, Line, Table, paired_table, scores_of, unbroken
 from timer1lib.files import project_root, read_json, read_jsonl
@@ -25,10 +26,9 @@ from timer1lib.schema import Sample
 from timer1lib.view import figures
 from timer1lib.view.figures import figure_html
 from timer1lib.view.items import Item, load_items, styles
+from timer1lib.view.maps import map_figures
 from timer1lib.view.page import Page, macro
 from timer1lib.view.report import HEADLINE, cache_of, choose, examples, write_report
-
-SWEEP = "sweep.json"
 
 
 def write_pages(names: Sequence[str | Path], out: Path | None = None) -> list[Path]:
@@ -38,7 +38,7 @@ def write_pages(names: Sequence[str | Path], out: Path | None = None) -> list[Pa
         names: runs, as folders or names under `outputs/`, or one folder of a sweep (or its name under `outputs/sweeps/`).
         out: the file of the page, in place of `report.html` in the folder, or `outputs/reports/A-B.html` for several runs.
     """
-    sweeps = {name: folder for name in names if (folder := _sweep(name)) is not None}
+    sweeps = {name: folder for name in names if (folder := find_sweep(name)) is not None}
     if sweeps and len(names) > 1:
         raise Timer1Error(f"{next(iter(sweeps))}: a sweep has a page of its own; name it alone, or runs alone")
     if sweeps:
@@ -49,12 +49,6 @@ def write_pages(names: Sequence[str | Path], out: Path | None = None) -> list[Pa
     if out is not None:
         raise Timer1Error(f"--out: the report of one run stands in it, {folders[0] / 'report.html'}")
     return [write_report(RunFolder(folders[0]))]
-
-
-def _sweep(name: str | Path) -> Path | None:
-    root = project_root()
-    places = (Path(name).expanduser(), root / name, root / "outputs" / "sweeps" / name)
-    return next((place for place in places if str(name).strip() and (place / SWEEP).is_file()), None)
 
 
 def write_comparison(folders: Sequence[Path], out: Path | None = None, samples: int = 10) -> Path:
@@ -110,7 +104,19 @@ def differences(root: Path, sweep: Mapping[str, Any]) -> list[go.Figure]:
     return [fig for split, part in splits.items() if (fig := figures.forest(part["paired"], split)) is not None]
 
 
-FIGURES: dict[str, Callable[[Path, Mapping[str, Any]], list[go.Figure]]] = {"Differences": differences}
+def over_the_grid(root: Path, sweep: Mapping[str, Any]) -> list[go.Figure]:
+    """The map of a sweep whose grid varies one or two parameters, a figure for each of its pairs."""
+    varied: dict[str, set[str]] = {}
+    for row in sweep["rows"]:
+        for key, value in (row.get("at") or {}).items():
+            varied.setdefault(key, set()).add(str(value))
+    if sum(len(values) > 1 for values in varied.values()) not in (1, 2):
+        return []
+    grid = read_grid(root)
+    return map_figures(grid, effects(grid, grid.pairs)) if grid.rows else []
+
+
+FIGURES: dict[str, Callable[[Path, Mapping[str, Any]], list[go.Figure]]] = {"Differences": differences, "Map": over_the_grid}
 """Figures of a sweep's page by their heading, from its folder and its `sweep.json`; one that gives none has no heading."""
 
 
@@ -204,8 +210,8 @@ def rows_table(rows: Sequence[Mapping[str, Any]], here: Path) -> Table:
         metrics = Path(row["run"]) / "metrics.json"
         given = read_json(metrics).get("splits", {}) if metrics.is_file() and not row["error"] else {}
         last = {split: list(scores_of(by_name).values())[-1:] for split, by_name in given.items()}
-        keys = {split: next((key for key in HEADLINE if key in scores[0]), "") for split, scores in last.items() if scores}
-        scored.append({split: value for split, key in keys.items() if (value := number(last[split][0].get(key))) is not None})
+        found = {split: main_score(rows[0]) for split, rows in last.items() if rows}
+        scored.append({split: value for split, value in found.items() if value is not None})
     splits = list(dict.fromkeys(split for row in scored for split in row))
     head = [Head("row", kind="left"), Head("changes", kind="wrap"), Head("seed")]
     head += [*(Head(split, "mIoU, or accuracy of questions, of its last checkpoint, percent") for split in splits), Head("time")]

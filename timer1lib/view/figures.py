@@ -195,7 +195,7 @@ def by_group(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str 
         rows = {group: row for group, row in groups[name].items() if isinstance(row.get(metric), (int, float))}
         values = [float(row[metric]) for row in rows.values()]
         ends = [row.get("interval", {}).get(metric) or (value, value) for row, value in zip(rows.values(), values, strict=True)]
-        errors = _whiskers(values, ends)
+        errors = whiskers(values, ends)
         labels = [f"{group} (n={row['n']})" if "n" in row else group for group, row in rows.items()]
         marker = _filled(style.colour, SHAPES[style.pattern])
         fig.add_bar(y=labels, x=values, name=name, orientation="h", marker=marker, error_x=errors)
@@ -222,7 +222,7 @@ def forest(paired: Mapping[str, Any], title: str) -> go.Figure | None:
         for sure, (_, value, _) in zip(clear, rows, strict=True)
     ]
     symbols = ["circle" if sure else "circle-open" for sure in clear]
-    error = _whiskers([value for _, value, _ in rows], [ends for *_, ends in rows])
+    error = whiskers([value for _, value, _ in rows], [ends for *_, ends in rows])
     marker = {"color": colours, "symbol": symbols, "size": 10}
     fig.add_scatter(
         x=[value for _, value, _ in rows], y=[name for name, *_ in rows], mode="markers", marker=marker, error_x=error
@@ -231,7 +231,7 @@ def forest(paired: Mapping[str, Any], title: str) -> go.Figure | None:
     return _legend(fig, False).update_yaxes(autorange="reversed", showgrid=False)
 
 
-def _whiskers(values: Sequence[float], ends: Sequence[Sequence[float]]) -> dict[str, Any]:
+def whiskers(values: Sequence[float], ends: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Error bars from each value's interval."""
     over = [high - value for value, (_, high) in zip(values, ends, strict=True)]
     under = [value - low for value, (low, _) in zip(values, ends, strict=True)]
@@ -344,7 +344,7 @@ def blind_figure(reports: Reports, metric: str = "R1@0.5") -> go.Figure:
         ]
         colours = [RED if s else ("#9aa0a8", "#56b4e9", "#0072b2")[i % 3] for s in strong]
         values = [a[metric] for a in answers]
-        error = _whiskers(values, [a["interval"][metric] for a in answers])
+        error = whiskers(values, [a["interval"][metric] for a in answers])
         marker = _filled(colours, ("", ".", "/")[i % 3])
         fig.add_bar(x=list(rows), y=values, name=name, marker=marker, error_y=error)
     limits = [report["bias"]["limit"] for report in reports.values()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -11,7 +10,7 @@ from plotly.subplots import make_subplots
 from timer1lib.evaluation.columns import column_of
 from timer1lib.evaluation.learned import CURVES, curves
 from timer1lib.evaluation.maps import NOVELTIES, Effect, Grid, Point
-from timer1lib.view.figures import COLOURS, TEMPLATE, figure
+from timer1lib.view.figures import COLOURS, TEMPLATE, figure, whiskers
 
 SYMBOLS = {"": "circle", "not after correction": "circle-open", "holds 0": "x-thin-open"}
 """By an effect's verdict."""
@@ -36,9 +35,11 @@ def map_figure(grid: Grid, found: Sequence[Effect], metric: str = "mIoU") -> go.
             here = [e for e in found if e.split == split and e.at is not None and (value is None or e.at[1] == value)]
             shift = 0.16 * (i - (len(series) - 1) / 2)
             symbols = [SYMBOLS[e.verdict] for e in here]
+            points = [column.scale * e.difference for e in here]
+            bars = whiskers(points, [[column.scale * end for end in e.interval] for e in here])
             fig.add_scatter(
-                x=[across[0].index(e.at[0]) + shift for e in here if e.at], y=[column.scale * e.difference for e in here],
-                error_y=_whiskers(here, column.scale), mode="markers", name=f"{_short(keys[-1])} {value}", legendgroup=str(i),
+                x=[across[0].index(e.at[0]) + shift for e in here if e.at], y=points,
+                error_y=bars, mode="markers", name=f"{_short(keys[-1])} {value}", legendgroup=str(i),
                 showlegend=panel == 0 and value is not None, text=[f"{e.name}: {e.verdict or 'stands'}, n={e.n}" for e in here],
                 marker={"size": 9, "color": COLOURS[i % len(COLOURS)], "symbol": symbols, "line_width": 2},
                 **place,
@@ -49,10 +50,9 @@ def map_figure(grid: Grid, found: Sequence[Effect], metric: str = "mIoU") -> go.
     return fig
 
 
-def _whiskers(found: Sequence[Effect], scale: float) -> dict[str, Any]:
-    over = [scale * (e.interval[1] - e.difference) for e in found]
-    under = [scale * (e.difference - e.interval[0]) for e in found]
-    return {"type": "data", "array": over, "arrayminus": under, "thickness": 1.4, "width": 3}
+def map_figures(grid: Grid, found: Sequence[Effect]) -> list[go.Figure]:
+    """A figure for each pair."""
+    return [map_figure(grid, [one for one in found if one.name == name]) for name in dict.fromkeys(one.name for one in found)]
 
 
 def _short(key: str) -> str:

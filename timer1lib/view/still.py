@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -12,8 +11,7 @@ from timer1lib.files import atomic_write_text, read_json
 from timer1lib.runfolder import RunFolder
 from timer1lib.view import templates
 from timer1lib.view.items import load_items
-from timer1lib.view.report import cache_of, choose
-from timer1lib.view.static_view import static_item
+from timer1lib.view.report import cache_of, choose, examples
 
 SAMPLES = 60
 """Drawn on a page at most: each brings a strip of thumbnails, 20 kB or so."""
@@ -24,9 +22,6 @@ def write_page(run: RunFolder) -> Path:
     form = form_of(read_json(run.metrics) if run.metrics.is_file() else {})
     items = load_items(run, form=form)
     groups = choose(items, SAMPLES)
-    cache = cache_of(run)
-    drawn = [(heading, [static_item(run, item, cache) for item in chosen]) for heading, chosen in groups]
-    sections: Any = templates().get_template("sections.html").module
     shown = len({item.key for _, chosen in groups for item in chosen})
     page = (
         templates()
@@ -36,7 +31,7 @@ def write_page(run: RunFolder) -> Path:
             css=Markup((Path(__file__).parent / "report.css").read_text()),
             shown=shown,
             of=len(items),
-            body=Markup(sections.examples(drawn)),
+            body=Markup(examples(run, cache_of(run), groups)),
         )
     )
     path = run.root / "inspect.html"

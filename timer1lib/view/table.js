@@ -250,6 +250,7 @@ class Table {
       if (this.model.get("compare").join() !== pair.join()) { this.model.set("compare", pair); this.model.save_changes(); }
     }
     this.update();
+    this.mark(true);
   }
 
   addDelta() {
@@ -280,6 +281,7 @@ class Table {
     if (this.state.sort !== key) Object.assign(this.state, { sort: key, way: 1 });
     else if (this.state.way === 1) this.state.way = -1;
     else Object.assign(this.state, { sort: "", way: 1 });
+    this.body.scrollTop = 0;
     this.update();
   }
 
