@@ -54,4 +54,5 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
             path = nodeid.split("::", 1)[0]
             return "browser" if "browser/" in path else path
 
+    config.option.loadscopereorder = False  # which puts files of many tests first, and long ones last
     return Rooms(config, log)

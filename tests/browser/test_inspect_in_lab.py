@@ -75,6 +75,7 @@ class Lab:
         return float(self.page.evaluate("() => document.querySelector('.t1-root[data-key^=test_] video').currentTime"))
 
     def choose(self, key: str) -> None:
+        self.table.locator(".t1t-body").evaluate("(node) => { node.scrollTop = 0; }")  # only rows in sight exist
         self.table.locator(f'.t1t-row[data-key="{key}"]').click()
         self.page.wait_for_function("(key) => document.querySelector('.t1-root[data-key^=test_]').dataset.key === key", arg=key)
         self.page.wait_for_function("(key) => document.querySelector('.t1-root[data-key^=test_]').dataset.media === key", arg=key)
