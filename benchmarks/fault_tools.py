@@ -271,22 +271,24 @@ _CLOCKED = re.compile(r"(^|[_/])(seconds|time|runtime|finished|started|mtime_ns|
 RESULTS = ("data", "checkpoints", "logs", "predictions", "metrics.json", "difficulty.jsonl")
 
 
-def _timeless(value: Any, folders: Sequence[tuple[str, str]]) -> Any:
-    """A JSON value without times and places, which differ between any two runs."""
+def _timeless(value: Any, folders: Sequence[tuple[str, str]], name: str) -> Any:
+    """A JSON value without times, places and the run's name, which differ between any two runs."""
     if isinstance(value, dict):
-        return {name: _timeless(inner, folders) for name, inner in value.items() if not _CLOCKED.search(name)}
+        return {key: _timeless(inner, folders, name) for key, inner in value.items() if not _CLOCKED.search(key)}
     if isinstance(value, list):
-        return [_timeless(inner, folders) for inner in value]
+        return [_timeless(inner, folders, name) for inner in value]
+    if value == name:  # inside a text it would be any word
+        return "RUN"
     if isinstance(value, str):
-        for folder, name in folders:
-            value = value.replace(folder, name)
+        for folder, place in folders:
+            value = value.replace(folder, place)
     return value
 
 
 def results(run: Path, cache: Path | None = None) -> dict[str, str]:
     """{file: digest} of everything that a run is for, and of the videos that were drawn for it."""
     whole = run.parent / "whole"  # what a copied run still names as its place
-    folders = [(f"{whole}.cache", "CACHE"), (str(cache), "CACHE"), (str(run), "RUN"), (str(whole), "RUN"), (run.name, "RUN")]
+    folders = [(f"{whole}.cache", "CACHE"), (str(cache), "CACHE"), (str(run), "RUN"), (str(whole), "RUN")]
     found = {}
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
@@ -297,7 +299,7 @@ def results(run: Path, cache: Path | None = None) -> dict[str, str]:
             lines = (
                 content.decode().splitlines() if path.suffix == ".jsonl" else [content.decode()] if path.suffix == ".json" else []
             )
-            rows = [_timeless(json.loads(line), folders) for line in lines]
+            rows = [_timeless(json.loads(line), folders, run.name) for line in lines]
             content = json.dumps(rows, sort_keys=True).encode() if lines else content
         found[name] = hashlib.sha256(content).hexdigest()
     for path in sorted(cache.glob("world-*/**/*.mp4")) if cache else ():
