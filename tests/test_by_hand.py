@@ -124,6 +124,11 @@ def test_an_idea_is_tried_beside_the_run_and_never_in_it(params: Params, made: P
     assert {log: log.stat().st_mtime_ns for log in sorted(beside.glob("trainings/*/logs/grpo.jsonl"))} == stood
     with pytest.raises(Timer1Error, match="variant 'other_s0' has not been trained"):
         names["idea"].difference(names["trial"], "default", "other")
+    there = names["trial"].run.video_root
+    there.rename(there.with_name("elsewhere"))
+    with pytest.raises(Timer1Error, match="none of the run's videos is there; bring them back"):
+        names["idea"].train(names["trial"], "late")
+    there.with_name("elsewhere").rename(there)
 
 
 def test_other_settings_are_refused_and_replace_with_overwrite(params: Params, made: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from timer1lib import forms
 from timer1lib.data.schedules import filter_epoch, plan_epoch
 from timer1lib.errors import Timer1Error
-from timer1lib.files import atomic_write_json, atomic_write_text, project_root, read_json, read_jsonl, resolve
+from timer1lib.files import atomic_write_json, atomic_write_text, project_root, read_json, read_jsonl, resolve, safe_join
 from timer1lib.params import result_parameters, split_list
 from timer1lib.params.load import load_params, validated
 from timer1lib.params.sections import GrpoParams, IdeaParams, Params, SharedParams
@@ -138,6 +138,9 @@ def train(
     """
     if not variant.isidentifier():
         raise Timer1Error(f"variant {variant!r}: a name of letters, digits and underscores is needed")
+    root = trial.run.video_root
+    if trial.samples and not any(safe_join(root, sample.video).is_file() for sample in trial.samples):
+        raise Timer1Error(f"{root}: none of the run's videos is there; bring them back, or run 01_curate again")
     p, home = trial.params, trial.grpo(trial.folder.root)
     changes: dict[str, Any] = {"epochs": 1, "schedule": "multi_epoch", "steps_per_epoch": trial.own.steps, "keep": ""}
     changes |= {} if rewards is None else {"rewards": cells.rewards_text(home, rewards)}
@@ -152,8 +155,8 @@ def train(
         ids = [row["id"] for row in rows if row["kept"]]
     named = {f"grpo.{key}": getattr(params, key) for key, given in (("rewards", rewards), ("keep", keep)) if given is not None}
     named |= ({"difficulty.rule": rule_named} if rule_named else {}) | ({"shared.form": form} if form else {})
-    root = trial.folder.root
-    named = {key: text.replace(str(root), shown_path(root)) for key, text in named.items()}
+    beside = trial.folder.root
+    named = {key: text.replace(str(beside), shown_path(beside)) for key, text in named.items()}
     said = []
     for seed in trial.seeds:
         shared = validated(SharedParams, p.shared.model_dump() | {"seed": seed} | ({"form": form} if form else {}), variant)

@@ -285,7 +285,8 @@ def audit_figure(report: AuditReport) -> go.Figure:
             text=[f"{report.findings[code]} · {report.treatments[code]}" for code in codes], cliponaxis=False,
             hovertext=[report.codes[code].meaning for code in codes]
         )  # fmt: skip
-    return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed")
+    room = 1.3 * max(report.findings.values(), default=1)  # for the text behind the longest bar
+    return fig.update_layout(barmode="stack").update_yaxes(autorange="reversed").update_xaxes(range=[0, room])
 
 
 def coverage_figure(reports: Reports) -> go.Figure:
