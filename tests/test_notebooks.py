@@ -51,7 +51,7 @@ def test_cells_show_sentences_and_tables(name: str) -> None:
     ("name", "library"),
     [
         ("01_curate", '["answers"]["window prior"]["mIoU"]'),
-        ("03_difficulty", 'select([{"id"'),
+        ("03_difficulty", 'select(table, "gaussian"'),
         ("04_grpo", 'REWARDS["tiou"](x)'),
         ("04_grpo", "filter_epoch(list(known), known, low, high)"),
         ("05_evaluate", '["R1@0.5"]) < 1e-9'),
