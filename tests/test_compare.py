@@ -369,7 +369,7 @@ def test_without_names_the_newest_is_compared_with_the_default(tmp_path: Path) -
         ("tiny", "nothing"),
         ("old", "nothing"),
     ]
-    assert [Path(name).name for name in default_pair(runs_there(tmp_path))] == ["tiny", "new"]
-    assert [Path(name).name for name in default_pair(runs_there(tmp_path), "tiny")] == ["tiny", "new"]
-    assert [Path(name).name for name in default_pair(runs_there(tmp_path), "old")] == ["tiny", "old"]
+    assert default_pair(runs_there(tmp_path)) == ["tiny", "new"]
+    assert default_pair(runs_there(tmp_path), "tiny") == ["tiny", "new"]
+    assert default_pair(runs_there(tmp_path), "old") == ["tiny", "old"]
     assert default_pair(runs_there(tmp_path / "unfinished")) == []

@@ -91,22 +91,31 @@ def read_grid(sweep: str | Path) -> Grid:
             f"sweep {str(sweep)!r}: no sweep.json there, nor under outputs/sweeps/; a sweep writes it when rows end"
         )
     written = read_json(folder / SWEEP)
-    listed = [row for row in written["rows"] if row.get("at")]
-    keys = list(listed[0]["at"]) if listed else []
-    axes = {key: sorted({row["at"][key] for row in listed}, key=_order) for key in keys}
-    axes = {key: values for key, values in axes.items() if len(values) > 1}
-    if not 1 <= len(axes) <= 2:
+    axes = axes_of(written["rows"])
+    if not can_be_drawn(axes):
         raise Timer1Error(f"{folder}: a map needs a sweep with a grid of one or two parameters; this one varies {len(axes)}")
     rows = [
         Trained(row["way"], tuple(row["at"][key] for key in axes), row["seed"], RunFolder(folder / row["run"]))
-        for row in listed
-        if not row["error"]
+        for row in written["rows"]
+        if row.get("at") and not row["error"]
     ]
     failed = [row["name"] for row in written["rows"] if row["error"]]
     notes = [f"rows that failed are left out: {', '.join(failed)}"] if failed else []
     if left := written.get("unfinished"):
         notes.append(f"{left} rows have not ended yet")
     return Grid(written["name"], axes, rows, notes, [(one, two) for one, two in written.get("pairs", ())])
+
+
+def axes_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The parameters that the rows of a `sweep.json` vary over its grid, with their values in order."""
+    listed = [row["at"] for row in rows if row.get("at")]
+    axes = {key: sorted({at[key] for at in listed}, key=_order) for key in (listed[0] if listed else ())}
+    return {key: values for key, values in axes.items() if len(values) > 1}
+
+
+def can_be_drawn(axes: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a map has room for so many axes."""
+    return 1 <= len(axes) <= 2
 
 
 def _order(value: Any) -> tuple[bool, Any]:

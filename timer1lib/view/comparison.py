@@ -16,7 +16,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.answers import SWEEP, find_run, find_sweep
 from timer1lib.evaluation.columns import main_score, number
 from timer1lib.evaluation.compare import compare_runs, compare_table, parameters_part, sentence, verdict
-from timer1lib.evaluation.maps import effects, read_grid
+from timer1lib.evaluation.maps import axes_of, can_be_drawn, effects, read_grid
 from timer1lib.evaluation.pooled import means_table, pooled_tables
 from timer1lib.evaluation.tables import Cell, Head, Line, Table, paired_table, scores_of, unbroken
 from timer1lib.files import project_root, read_json, read_jsonl
@@ -106,11 +106,7 @@ def differences(root: Path, sweep: Mapping[str, Any]) -> list[go.Figure]:
 
 def over_the_grid(root: Path, sweep: Mapping[str, Any]) -> list[go.Figure]:
     """The map of a sweep whose grid varies one or two parameters, a figure for each of its pairs."""
-    varied: dict[str, set[str]] = {}
-    for row in sweep["rows"]:
-        for key, value in (row.get("at") or {}).items():
-            varied.setdefault(key, set()).add(str(value))
-    if sum(len(values) > 1 for values in varied.values()) not in (1, 2):
+    if not can_be_drawn(axes_of(sweep["rows"])):
         return []
     grid = read_grid(root)
     return map_figures(grid, effects(grid, grid.pairs)) if grid.rows else []
