@@ -32,13 +32,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from timer1lib.models import rollouts, shared_attention
 from timer1lib.models.architecture import Architecture
 from timer1lib.models.config import KNOWN
+from timer1lib.models.encoded import EncodedPrompt, encode
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import accept_features, tower_features
 from timer1lib.training.common import freeze_vision_tower
-from timer1lib.training.video_grpo import attention, repeated, rollouts, shared_prefix
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, encode
+from timer1lib.training.video_grpo import repeated, shared_prefix
 
 PROMPTS, COMPLETIONS = (290, 1058, 2082), (32, 128)
 VOCAB = 512
@@ -125,7 +126,7 @@ def prepare(model: Any, *, fast: bool, checkpointing: bool) -> Any:
     model.generation_config.pad_token_id = PAD
     if fast:
         shared_prefix.watch_backbone(model)
-        attention.install(model)
+        shared_attention.install(model)
         accept_features(speed_up_vision(model))
     model.train()
     if checkpointing:

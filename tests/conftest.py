@@ -50,6 +50,16 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     class Rooms(LoadScopeScheduling):
         """What may run at the same time: files, but all of `browser/` together."""
 
+        def remove_node(self, node: Any) -> Any:
+            """A process that died takes nothing along, and its finished files are not handed out again.
+
+            They hold no test whose end would ask for the next file, and so the process that got one would wait for ever.
+            """
+            given = self.assigned_work[node]
+            for scope in [scope for scope, tests in given.items() if all(tests.values())]:
+                del given[scope]
+            return super().remove_node(node)
+
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.split("::", 1)[0]
             return "browser" if "browser/" in path else path

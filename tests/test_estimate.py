@@ -18,13 +18,14 @@ from torch.utils._pytree import tree_map_only  # noqa: E402
 
 from timer1lib.cli import main  # noqa: E402
 from timer1lib.errors import Timer1Error  # noqa: E402
+from timer1lib.models import rollouts, shared_attention  # noqa: E402
 from timer1lib.models.config import FAMILIES as FAMILY_OBJECTS  # noqa: E402
 from timer1lib.models.config import KNOWN, architecture_of, family_of, family_of_model, known_sizes  # noqa: E402
+from timer1lib.models.encoded import encode  # noqa: E402
 from timer1lib.models.features import accept_features, merged_features, mergers, tower_features  # noqa: E402
 from timer1lib.params.load import load_params  # noqa: E402
 from timer1lib.training.estimate import estimate, format_estimate, seen_pairs  # noqa: E402
-from timer1lib.training.video_grpo import attention, rollouts, shared_prefix  # noqa: E402
-from timer1lib.training.video_grpo.encoded import encode  # noqa: E402
+from timer1lib.training.video_grpo import shared_prefix  # noqa: E402
 
 QWEN3 = FAMILY_OBJECTS["qwen3_vl"].sizes
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def test_arithmetic_and_memory_are_those_of_a_measured_model(family: str) -> Non
     assert (sizes.text_parameters(), sizes.merger_parameters(), sizes.tower_parameters()) == counted(model)
     double_head(model)
     shared_prefix.watch_backbone(model)
-    attention.install(model)
+    shared_attention.install(model)
     raw = video_prompt(family, (8, 8, 8), words=40, dtype=torch.float32)
     prompt = encode(model, raw, "0")
     group, length = 4, 24
@@ -115,19 +116,19 @@ def test_arithmetic_and_memory_are_those_of_a_measured_model(family: str) -> Non
     activations = sizes.activation_bytes(packed, 4, False, copied=group * (size - 1 + length))
     assert sum(storages.values()) == pytest.approx(activations, rel=0.2)
 
-    states: list[attention.Rollout] = []
-    original = attention.Rollout.__init__
+    states: list[shared_attention.Rollout] = []
+    original = shared_attention.Rollout.__init__
 
     def remember(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         states.append(self)
 
-    attention.Rollout.__init__ = remember  # type: ignore[method-assign]
+    shared_attention.Rollout.__init__ = remember  # type: ignore[method-assign]
     try:
         options = {"max_new_tokens": length, "eos_token_id": [VOCAB - 1], "suppress_tokens": [VOCAB - 1]}
         rollouts.generate(model, [prompt], group, options, PAD, [0])
     finally:
-        attention.Rollout.__init__ = original  # type: ignore[method-assign]
+        shared_attention.Rollout.__init__ = original  # type: ignore[method-assign]
     kept = sum(t.numel() * t.element_size() for s in states for pair in (*s.shared.values(), *s.own.values()) for t in pair)
     assert kept == sizes.key_bytes(size + group * length, 4)
 
@@ -260,7 +261,7 @@ def test_the_peak_is_that_of_a_measured_step(way: str) -> None:
         whole = get_peft_model(model, lora_config(grpo.lora_rank, family_of(model.config, "here")))
     double_head(model)
     shared_prefix.watch_backbone(model)
-    attention.install(model)
+    shared_attention.install(model)
     accept_features(model)
     if grpo.gradient_checkpointing:
         whole.gradient_checkpointing_enable({"use_reentrant": False})

@@ -88,17 +88,20 @@ def ask(loaded: Any, samples: list[Sample], videos: Path, shared: SharedParams, 
     return predict(loaded, samples, lambda s: videos / s.video, shared, out, **options)
 
 
+@pytest.mark.parametrize("asking", ["shared_prefix", "repeated"])
+@pytest.mark.parametrize("penalty", [1.0, 1.4])
 def test_batched_answers_equal_single_ones(
-    loaded: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
+    loaded: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path, asking: str, penalty: float
 ) -> None:
-    """Prompts of different lengths, several to a video, left padding, shared features: as the plain forward, one by one."""
+    """Prompts of different lengths, several to a video, padding, shared features: as the plain forward, one by one."""
     import torch
 
     from timer1lib.models.config import sampling_for
     from timer1lib.models.inputs import banned_token_ids, encode_prompt, sample_prompt
     from timer1lib.video.decode import read_frames
 
-    answers = ask(loaded, samples, videos, shared, tmp_path / "p.jsonl", batch_size=6)
+    shared = shared.model_copy(update={"asking": asking})
+    answers = ask(loaded, samples, videos, shared, tmp_path / "p.jsonl", batch_size=6, repetition_penalty=penalty)
     assert [a.id for a in answers] == [s.id for s in samples]
     sampling = sampling_for(shared, loaded.name)
     texts = []
@@ -106,7 +109,8 @@ def test_batched_answers_equal_single_ones(
         frames = read_frames(videos / sample.video, sampling)
         row = encode_prompt(loaded, frames, sample_prompt(sample, shared))
         with torch.inference_mode():
-            tokens = loaded.model.generate(**row, max_new_tokens=8, do_sample=False, suppress_tokens=banned_token_ids(loaded))
+            how = {"do_sample": False, "repetition_penalty": penalty, "suppress_tokens": banned_token_ids(loaded)}
+            tokens = loaded.model.generate(**row, max_new_tokens=8, **how)
         texts.append(loaded.tokenizer.decode(tokens[0, row["input_ids"].shape[1] :], skip_special_tokens=True))
     assert [a.completion for a in answers] == texts
     assert len(set(texts)) > 3, "answers that are all alike would prove nothing"

@@ -13,7 +13,8 @@ trl = pytest.importorskip("trl")
 from grpo_runs import tiny_folder, trainer  # noqa: E402
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 
-from timer1lib.training.video_grpo import rollouts, shared_prefix  # noqa: E402
+from timer1lib.models import rollouts  # noqa: E402
+from timer1lib.training.video_grpo import shared_prefix  # noqa: E402
 from timer1lib.training.video_grpo.trainer import VideoGRPOTrainer  # noqa: E402
 
 HOOKS = {

@@ -11,9 +11,10 @@ pytest.importorskip("trl")
 
 from grpo_models import BANNED, EOS, FAMILIES, PAD, VOCAB, random_model, video_prompt  # noqa: E402
 
+from timer1lib.models import rollouts, shared_attention  # noqa: E402
+from timer1lib.models.encoded import EncodedPrompt, encode  # noqa: E402
 from timer1lib.models.fast_vision import speed_up_vision  # noqa: E402
-from timer1lib.training.video_grpo import attention, repeated, rollouts  # noqa: E402
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, encode  # noqa: E402
+from timer1lib.training.video_grpo import repeated  # noqa: E402
 
 GRIDS = [((3, 4, 6), 7), ((2, 8, 4), 12), ((1, 4, 4), 3)]
 
@@ -42,7 +43,7 @@ def test_greedy_is_generate(family: str) -> None:
     model, prompts, raw = model_and_prompts(family)
     expected = [generated(model, row) for row in raw]
     assert len({tuple(row) for row in expected}) == len(raw)  # the prompts do matter
-    attention.install(speed_up_vision(model))
+    shared_attention.install(speed_up_vision(model))
     tokens = rollouts.generate(model, prompts, 2, options(do_sample=False), PAD, [0, 0, 0])
     for row, group in zip(expected, rollouts.cut_after_end(tokens, [EOS]), strict=True):
         assert group == [row, row]
@@ -53,7 +54,7 @@ def test_greedy_with_a_penalty_is_generate(family: str) -> None:
     model, prompts, raw = model_and_prompts(family, count=1)
     expected = generated(model, raw[0], repetition_penalty=0.3)
     assert expected != generated(model, raw[0])
-    attention.install(model)
+    shared_attention.install(model)
     tokens = rollouts.generate(model, prompts, 1, options(do_sample=False, repetition_penalty=0.3), PAD, [0])
     assert rollouts.cut_after_end(tokens, [EOS]) == [[expected]]
 
@@ -61,7 +62,7 @@ def test_greedy_with_a_penalty_is_generate(family: str) -> None:
 def test_a_forgotten_delta_shows_in_the_rollouts() -> None:
     model, prompts, raw = model_and_prompts("qwen2_5_vl", count=1)
     expected = generated(model, raw[0])
-    attention.install(model)
+    shared_attention.install(model)
     prompts[0].delta += 40
     tokens = rollouts.generate(model, prompts, 1, options(do_sample=False), PAD, [0])
     assert rollouts.cut_after_end(tokens, [EOS]) != [[expected]]
@@ -87,7 +88,7 @@ def test_sampled_tokens_have_the_model_s_distribution(changes: dict[str, Any]) -
         logits = model(**raw[0]).logits[0, -1].clone()
     logits[BANNED] = -torch.inf
     probabilities = wanted_distribution(logits, **changes)
-    attention.install(model)
+    shared_attention.install(model)
     draws = 4000
     tokens = rollouts.generate(model, prompts, draws, options(max_new_tokens=2, **changes), PAD, [11])
     counts = torch.bincount(tokens[0, :, 0], minlength=VOCAB).double()
@@ -130,7 +131,7 @@ def wanted_distribution(logits: Any, temperature: float = 1.0, top_k: int = 0, t
 
 def test_rollouts_depend_on_their_seed_and_not_on_company_or_ambient_randomness() -> None:
     model, prompts, _ = model_and_prompts("qwen3_vl")
-    attention.install(model)
+    shared_attention.install(model)
     torch.manual_seed(0)
     together = rollouts.generate(model, prompts, 3, options(), PAD, [1, 2, 3])
     state = torch.get_rng_state()
@@ -146,7 +147,7 @@ def test_vision_tokens_are_never_sampled_and_ends_end() -> None:
     model, prompts, _ = model_and_prompts("qwen3_vl", count=2)
     with torch.no_grad():
         model.lm_head.weight.zero_()  # every token is as likely as any other
-    attention.install(model)
+    shared_attention.install(model)
     tokens = rollouts.generate(model, prompts, 64, options(max_new_tokens=60), PAD, [1, 2])
     rows = [row for group in rollouts.cut_after_end(tokens, [EOS]) for row in group]
     said = {token for row in rows for token in row}

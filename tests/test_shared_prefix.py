@@ -13,12 +13,13 @@ torch = pytest.importorskip("torch")
 
 from grpo_models import FAMILIES, PAD, double_head, plain_logps, ragged_completions, random_model, video_prompt  # noqa: E402
 
+from timer1lib.models import shared_attention  # noqa: E402
 from timer1lib.models.config import family_of_model  # noqa: E402
+from timer1lib.models.encoded import EncodedPrompt, encode  # noqa: E402
 from timer1lib.models.fast_vision import speed_up_vision  # noqa: E402
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash  # noqa: E402
 from timer1lib.training.common import freeze_vision_tower  # noqa: E402
-from timer1lib.training.video_grpo import attention, repeated, shared_prefix  # noqa: E402
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, encode  # noqa: E402
+from timer1lib.training.video_grpo import repeated, shared_prefix  # noqa: E402
 
 GROUP, LENGTH = 4, 9
 GRIDS = [((3, 4, 6), 7), ((2, 8, 4), 12), ((3, 4, 6), 7)]
@@ -42,7 +43,7 @@ def prepared(family: str, *, lora: bool = False, checkpointing: bool = False, fr
         )
         model.enable_input_require_grads()
     shared_prefix.watch_backbone(base)
-    attention.install(base)
+    shared_attention.install(base)
     accept_features(speed_up_vision(base))
     model.train()
     if checkpointing:
@@ -185,7 +186,7 @@ def test_a_plain_causal_mask_shows(family: str, monkeypatch: pytest.MonkeyPatch)
         length = layout.prefix + layout.group * layout.length
         return torch.ones(batch, 1, length, length, dtype=torch.bool).tril()
 
-    monkeypatch.setattr(attention.PackedGroups, "dense_mask", causal)
+    monkeypatch.setattr(shared_attention.PackedGroups, "dense_mask", causal)
     model = prepared(family)
     prompts = [encode(model, row, str(i)) for i, row in enumerate(raw)]
     logps, _ = shared_prefix.score(model, prompts, tokens, mask, PAD, dense=True)
@@ -199,13 +200,13 @@ def test_reentrant_or_not_the_layout_reaches_the_recomputation() -> None:
     model = prepared("qwen3_vl", checkpointing=True)
     raw = prompts_of("qwen3_vl")[:1]
     seen = []
-    original = attention.PackedGroups.attend
+    original = shared_attention.PackedGroups.attend
 
     def counted(self: Any, layer: int, *args: Any) -> Any:
         seen.append(layer)
         return original(self, layer, *args)
 
-    attention.PackedGroups.attend = counted  # type: ignore[method-assign]
+    shared_attention.PackedGroups.attend = counted  # type: ignore[method-assign]
     try:
         tokens, mask = ragged_completions(1, GROUP, LENGTH)
         logps, _ = shared_prefix.score(model, [encode(model, raw[0], "0")], tokens, mask, PAD)
@@ -213,20 +214,20 @@ def test_reentrant_or_not_the_layout_reaches_the_recomputation() -> None:
         loss_of(logps).backward()
         assert sorted(seen) == [0, 0, 1, 1]
     finally:
-        attention.PackedGroups.attend = original  # type: ignore[method-assign]
+        shared_attention.PackedGroups.attend = original  # type: ignore[method-assign]
 
 
 def test_sliding_windows_are_refused() -> None:
     model = random_model("qwen2_5_vl")
     model.config.text_config.layer_types = ["full_attention", "sliding_attention"]
     with pytest.raises(ValueError, match="sliding"):
-        attention.install(model)
+        shared_attention.install(model)
 
 
 def test_without_a_layout_the_installed_attention_is_sdpa() -> None:
     raw = video_prompt("qwen3_vl")
     plain, installed = random_model("qwen3_vl"), random_model("qwen3_vl")
-    attention.install(installed)
+    shared_attention.install(installed)
     with torch.no_grad():
         assert torch.equal(plain(**raw).logits, installed(**raw).logits)
 
@@ -237,7 +238,7 @@ def test_torch_s_lower_right_bias_is_the_mask_that_is_used_without_a_gpu() -> No
     from torch.nn.functional import scaled_dot_product_attention
 
     torch.manual_seed(0)
-    layout = attention.PackedGroups(prefix=7, group=2, length=4)
+    layout = shared_attention.PackedGroups(prefix=7, group=2, length=4)
     query, key, value = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 11, 8), torch.randn(2, 3, 11, 8)
     mask = layout._tail_mask(query)
     assert mask.tolist() == [[True] * 7 + [column <= row for column in range(4)] for row in range(4)]

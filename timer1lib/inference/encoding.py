@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,11 @@ from timer1lib.video.store import FrameStore, open_store
 from timer1lib.workers.team import team
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from timer1lib.clock.frames import Frames
     from timer1lib.inference.ledger import Ledger
+    from timer1lib.models.encoded import EncodedPrompt
     from timer1lib.models.load import LoadedModel
     from timer1lib.params.sections import SharedParams
 
@@ -105,6 +109,21 @@ class PromptEncoder:
         return rendered.rpartition(mark)[2] if mark in rendered else None
 
 
+@dataclass
+class Together:
+    """Questions by what they share: prompts up to the end of their video, each with the texts that stand behind it."""
+
+    prompts: list[EncodedPrompt]
+    texts: list[list[Tensor]]
+    places: list[tuple[int, int]]
+    """Of each question, in order: which prompt, and which of its texts."""
+
+    @property
+    def most(self) -> int:
+        """Texts behind a prompt at most."""
+        return max(map(len, self.texts))
+
+
 class Asker:
     """Answers batches of samples; a subclass says what is asked and what becomes of the model's answer."""
 
@@ -119,6 +138,7 @@ class Asker:
         self.sampling = sampling_for(shared, loaded.name)
         speed_up_vision(loaded.model)
         self.encoder, self.features = PromptEncoder(loaded), VideoFeatures(loaded)
+        self.shares_prefix = shared.asking == "shared_prefix" and self._installed()
 
     def answer(self, ready: Sequence[Sample], frames: dict[Hashable, Frames], number: int) -> list[list[Prediction]]:
         """The predictions of each sample whose video could be read; `frames` are by `clip_key`, `number` is the batch's."""
@@ -144,6 +164,41 @@ class Asker:
         """The frames of a sample's clip; Timer1Error names a file that cannot be read."""
         clip = (sample.video_start, sample.video_end)
         return self.store.get(self.resolve_video(sample), self.sampling, clip, self.loaded.geometry.temporal_patch)
+
+    def _installed(self) -> bool:
+        from timer1lib.models import shared_attention
+        from timer1lib.models.encoded import base_model
+
+        try:
+            shared_attention.install(base_model(self.loaded.model))
+        except ValueError as error:
+            log.warning("each question is asked by itself: %s", error)
+            return False
+        return True
+
+    def together(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> Together:
+        """Encoded rows by what they share: rows of one clip with the same tokens up to the end of its video."""
+        from timer1lib.models.encoded import encode
+
+        end = self.loaded.tokenizer.convert_tokens_to_ids(self.loaded.family.vision_end)
+        laid, found = Together([], [], []), dict[Hashable, int]()
+        for sample, row in zip(batch, rows, strict=True):
+            ids = row["input_ids"][0]
+            cut = min(int((ids == end).nonzero().max()) + 1, len(ids) - 1)
+            key = (clip_key(sample), ids[:cut].numpy().tobytes())
+            if key not in found:
+                found[key] = len(laid.prompts)
+                shared = {name: value[:, :cut] if name in _TEXTUAL else value for name, value in row.items()}
+                pixels = shared.pop("pixel_values_videos")
+                prompt = encode(self.loaded.model, shared, sample.id)
+                prompt.video = self.features.of(row | {"pixel_values_videos": pixels}, clip_key(sample))
+                laid.prompts.append(prompt)
+                laid.texts.append([])
+            texts = laid.texts[found[key]]
+            laid.places.append((found[key], len(texts)))
+            texts.append(ids[cut:].to(self.loaded.device))
+        self.features.forget(len(laid.prompts))
+        return laid
 
     def inputs(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Encoded rows as one left-padded batch on the model's device, with features in the place of pixels."""

@@ -149,13 +149,21 @@ class _Asker(Asker):
     def _generate(self, batch: Sequence[Sample], frames: Mapping[Hashable, Frames], seed: int) -> list[str]:
         import torch
 
+        from timer1lib.models import rollouts
+        from timer1lib.models.encoded import base_model
+
         rows = []
         for sample in batch:
             seen = frames[clip_key(sample)]
             text = sample_prompt(sample, self.shared, grounded=self.options.grounded, duration=seen.duration_s)
             rows.append(self.encoder.encode(seen, clip_key(sample), text))
-        inputs = self.inputs(batch, rows)
         tokenizer, device = self.loaded.tokenizer, self.loaded.device
+        if self.shares_prefix and not self.options.temperature:
+            laid = self.together(batch, rows)
+            base, pad = base_model(self.loaded.model), tokenizer.pad_token_id
+            said = rollouts.generate(base, laid.prompts, laid.most, self.decoding, pad, (), laid.texts)
+            return list(tokenizer.batch_decode([said[place] for place in laid.places], skip_special_tokens=True))
+        inputs = self.inputs(batch, rows)
         with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             tokens = self.loaded.model.generate(**inputs, **self.decoding)

@@ -96,7 +96,15 @@ class _Scorer(Asker):
         """Log-probability of each option's letter as the next token."""
         import torch
 
-        logits = self.loaded.model(**self.inputs(batch, rows), logits_to_keep=1).logits[:, -1].float()
+        from timer1lib.models import rollouts
+        from timer1lib.models.encoded import base_model
+
+        if self.shares_prefix:
+            laid, pad = self.together(batch, rows), self.loaded.tokenizer.pad_token_id
+            read = rollouts.read(base_model(self.loaded.model), laid.prompts, laid.most, pad, texts=laid.texts)
+            logits = torch.stack([read.logits[place] for place in laid.places]).float()
+        else:
+            logits = self.loaded.model(**self.inputs(batch, rows), logits_to_keep=1).logits[:, -1].float()
         log_probabilities = torch.log_softmax(logits, dim=-1).cpu()
         result = []
         for row, sample in zip(log_probabilities, batch, strict=True):

@@ -170,12 +170,17 @@ class VideoFeatures:
         """
         batch = dict(inputs)
         if "pixel_values_videos" in batch:
-            batch["pixel_values_videos"] = torch.cat([self._of(row, key) for row, key in zip(rows, keys, strict=True)])
-            while len(self.kept) > max(KEPT, len(set(keys))):
-                del self.kept[next(iter(self.kept))]
+            batch["pixel_values_videos"] = torch.cat([self.of(row, key) for row, key in zip(rows, keys, strict=True)])
+            self.forget(len(set(keys)))
         return batch
 
-    def _of(self, row: Mapping[str, Any], key: Hashable) -> Tensor:
+    def forget(self, but: int) -> None:
+        """Drop the oldest clips but for a batch's own and a few before it."""
+        while len(self.kept) > max(KEPT, but):
+            del self.kept[next(iter(self.kept))]
+
+    def of(self, row: Mapping[str, Any], key: Hashable) -> Tensor:
+        """The merged features of an encoded row's clip, which `key` names."""
         if key in self.kept:
             self.kept[key] = self.kept.pop(key)
             return self.kept[key]

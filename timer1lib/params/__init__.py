@@ -28,7 +28,7 @@ neither.
 
 _SIGHT = ("sampling", "fps", "frames", "min_frame_pixels", "total_pixels", "time_scale", "clock_rule", "timestamps")
 _RANKS = ("processes", "parallel")
-_HOW = ("dtype", "attention", "device", "threads", "cache_dir", "cache_gb", "workers", *_RANKS)
+_HOW = ("dtype", "attention", "asking", "device", "threads", "cache_dir", "cache_gb", "workers", *_RANKS)
 _MODEL = ("model", "revision", "form", *_SIGHT, *_HOW)
 
 SHARED_READ: dict[str, frozenset[str]] = {

@@ -136,6 +136,10 @@ class SharedParams(Section):
         "float32", description="number type of computation, and of weights that only answer"
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention of the text model")
+    asking: Literal["shared_prefix", "repeated"] = Field(
+        "shared_prefix",
+        description="greedy answers: shared_prefix reads a video once for all questions about it, repeated asks each by generate",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
     cache_dir: Named = Field("outputs/.cache", description="decoded frames and vision features, shared by all runs")

@@ -4,7 +4,7 @@
                                processing_class=processor, encode_prompt=encode)
 
 `VideoGRPOTrainer` is in `trainer`, its options are here. `encode` turns a row into the processor's output for its
-prompt (see `encoded.EncodePrompt`).
+prompt (see `groups.EncodePrompt`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, base_model, video_inputs
+from timer1lib.models.encoded import EncodedPrompt, base_model, video_inputs
 
 
 def repeat_inputs(prompts: Sequence[EncodedPrompt], group: int, pad_token_id: int) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timer1lib.training.video_grpo.attention import PackedGroups
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, padded, video_inputs
+from timer1lib.models.encoded import EncodedPrompt, padded, video_inputs
+from timer1lib.models.shared_attention import PackedGroups
 
 IGNORED = -100
 

@@ -33,14 +33,16 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from timer1lib.errors import Timer1Error
+from timer1lib.models import rollouts, shared_attention
 from timer1lib.models.decoding import take_over
+from timer1lib.models.encoded import EncodedPrompt, base_model, encode
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.models.memory import rollout_tokens
 from timer1lib.training.common import EncodeAhead, load_weights
 from timer1lib.training.parallel import SharedTraining, gathered
-from timer1lib.training.video_grpo import VideoGRPOConfig, attention, encoded, repeated, rollouts, shared_prefix
-from timer1lib.training.video_grpo.encoded import EncodedPrompt, EncodePrompt, GroupSource, Row, base_model, group_order
+from timer1lib.training.video_grpo import VideoGRPOConfig, repeated, shared_prefix
+from timer1lib.training.video_grpo.groups import EncodePrompt, GroupSource, Row, flat_groups, group_order
 from timer1lib.workers.team import team
 
 OnRollouts = Callable[[int, list[dict[str, Any]]], None]
@@ -112,7 +114,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             if args.scoring != "repeated":
                 shared_prefix.watch_backbone(each)
             if "shared_prefix" in (args.scoring, args.rollouts):
-                attention.install(each)
+                shared_attention.install(each)
             accept_features(each)
         # One tower pass serves policy, reference and rollouts only where all of them have the same tower for good.
         # The reference never trains, whatever its parameters say.
@@ -183,7 +185,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         assert batch.rewards is not None
         everyone = batch.rewards.view(-1, group, batch.rewards.shape[-1])
         weighted = (everyone * self.reward_weights.to(everyone.device)).nansum(-1)
-        self._note(mode, "frac_groups_without_gradient", encoded.flat_groups(weighted).float().mean().item())
+        self._note(mode, "frac_groups_without_gradient", flat_groups(weighted).float().mean().item())
         if self._on_rollouts is not None and mode == "train":
             here = weighted[team.rank * source.share : (team.rank + 1) * source.share]
             mine = everyone[team.rank * source.share : (team.rank + 1) * source.share]
@@ -208,7 +210,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         return of_unit[source.own].repeat_interleave(len(mask) // source.share)
 
     def _encode(self, row: Row) -> EncodedPrompt:
-        return encoded.encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
+        return encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
 
     def _place(self) -> tuple[int, int, int]:
         """Where in the run this generation is, the same in a resumed run and on every rank: step, micro-batch, 0."""
@@ -240,7 +242,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             gathered = self._calculate_rewards(rows, asked, texts, batch.completions)
             self._pending_extra_logs.clear()
             self._pending_metrics.clear()
-            flat_everywhere = encoded.flat_groups(
+            flat_everywhere = flat_groups(
                 (gathered * self.reward_weights.to(gathered.device)).nansum(-1).view(-1, batch.group)
             )
             if not flat_everywhere.any():

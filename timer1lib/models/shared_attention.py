@@ -1,4 +1,4 @@
-"""Attention in which G completions share one prompt, registered with transformers for unmodified model classes.
+"""Attention in which several texts share what stands before them, registered with transformers for unmodified model classes.
 
 A text model whose `_attn_implementation` is `shared_prefix` behaves as with sdpa, until its forward is called with
 `shared_prefix=layout`. The layout then says what each token sees:
@@ -7,7 +7,7 @@ A text model whose `_attn_implementation` is `shared_prefix` behaves as with sdp
   completion sees the whole prefix and itself. No mask of the packed length squared is made, and the prefix meets the
   flash kernel.
 - `Rollout` (sampling): first the prompts, whose keys and values are kept once a group; then one token a completion
-  and call.
+  and call. Completions may begin with texts of their own: the questions about one video.
 
 The implementation stays set for the whole life of the model: under gradient checkpointing the backward pass calls
 the attention again, long after the forward.
@@ -135,37 +135,63 @@ class Rollout:
 
     The first forward gets the prompts, (B, P), padded on the right; every later one (B, G): the newest token of each
     completion. A prompt's keys are kept once, not G times, and all G queries meet them in one product.
+
+    Where `begun` is given, the first forward gets `prompt | text 1 | ... | text G`, (B, P + G * T): each completion goes on
+    from a text of its own, which sees the prompt and itself.
     """
 
     prefix_mask: Tensor | None  # (B, P), True at real tokens; None where no prompt is padded
     steps: int  # the most tokens a completion may have
+    begun: Tensor | None = None  # (B, G, T), True at the real tokens of the texts, which are padded on the right
     step: int = -1
     shared: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     own: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def attend(self, layer: int, last: bool, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         if self.step < 0:
-            self.shared[layer] = (key, value)
-            return _sdpa(query, key, value, scale, causal=True)
+            return self._read(layer, query, key, value, scale)
         batch, heads, group, width = query.shape
         shared_key, shared_value = self.shared[layer]
         key_heads, length = shared_key.shape[1], shared_key.shape[2]
         if layer not in self.own:
-            room = (batch, key_heads, group, self.steps, width)
-            self.own[layer] = (key.new_empty(room), value.new_empty(room))
-        own_key, own_value = (store[:, :, :, : self.step + 1] for store in self.own[layer])
-        own_key[:, :, :, self.step], own_value[:, :, :, self.step] = key, value
+            self._make_room(layer, group, 0)
+        at = self.step + (0 if self.begun is None else self.begun.shape[2])
+        own_key, own_value = (store[:, :, :, : at + 1] for store in self.own[layer])
+        own_key[:, :, :, at], own_value[:, :, :, at] = key, value
         grouped = (query * scale).view(batch, key_heads, heads // key_heads, group, width)
         to_shared = (grouped.flatten(2, 3) @ shared_key.transpose(-1, -2)).view(*grouped.shape[:4], length)
         to_own = (grouped.transpose(2, 3) @ own_key.transpose(-1, -2)).transpose(2, 3)
         if self.prefix_mask is not None:
             to_shared = to_shared.masked_fill(~self.prefix_mask[:, None, None, None, :], float("-inf"))
+        if self.begun is not None:
+            to_own[..., : self.begun.shape[2]].masked_fill_(~self.begun[:, None, None], float("-inf"))
         scores = torch.cat([to_shared, to_own], dim=-1)
         wide = torch.float32 if scores.dtype in (torch.bfloat16, torch.float16) else scores.dtype
         weights = scores.softmax(-1, dtype=wide).to(value.dtype)
         from_shared = (weights[..., :length].flatten(2, 3) @ shared_value).view_as(grouped)
         from_own = (weights[..., length:].transpose(2, 3) @ own_value).transpose(2, 3)
         return (from_shared + from_own).reshape(batch, heads, group, width)
+
+    def _read(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """The first forward."""
+        if self.begun is None:
+            self.shared[layer] = (key, value)
+            return _sdpa(query, key, value, scale, causal=True)
+        _, group, begun = self.begun.shape
+        size = query.shape[2] - group * begun
+        self.shared[layer] = (key[:, :, :size], value[:, :, :size])
+        if self.steps:
+            self._make_room(layer, group, begun)
+            for store, states in zip(self.own[layer], (key, value), strict=True):
+                store[:, :, :, :begun] = states[:, :, size:].unflatten(2, (group, begun))
+        return PackedGroups(size, group, begun, self.prefix_mask).attend(layer, False, query, key, value, scale)
+
+    def _make_room(self, layer: int, group: int, begun: int) -> None:
+        """Room for the keys and values of texts and completions of a layer."""
+        key, value = self.shared[layer]
+        batch, heads, _, width = key.shape
+        room = (batch, heads, group, begun + self.steps, width)
+        self.own[layer] = (key.new_empty(room), value.new_empty(room))
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool = False, mask: Any = None) -> Tensor:
