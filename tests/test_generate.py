@@ -59,12 +59,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load("qwen3_vl", tmp_path_factory.mktemp("tiny"))
 
 
-def load(family: Any, folder: Path) -> Any:
+def load(family: Any, folder: Path, **how: Any) -> Any:
     import torch
 
     from timer1lib.models.load import load_model
 
-    loaded = load_model(build_kind(folder, family, seed=3))
+    loaded = load_model(build_kind(folder, family, seed=3), **how)
     # A random model hardly looks at what it is shown; larger weights make its answers depend on video and query.
     with torch.no_grad():
         for name, weight in loaded.model.named_parameters():
@@ -115,6 +115,46 @@ def test_batched_answers_equal_single_ones(
     assert [a.completion for a in answers] == texts
     assert len(set(texts)) > 3, "answers that are all alike would prove nothing"
     assert all(a.parser == "plain" and a.seconds and a.seconds > 0 and a.model == loaded.name for a in answers)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_questions_share_their_video_under_the_wrong_rule_too(
+    family: str, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
+) -> None:
+    """There text begins anew behind a video, and an answer goes on from the text."""
+    model = load(family, tmp_path / "model", clock_rule="wrong_text")
+    told = [
+        [
+            answer.completion
+            for answer in ask(model, samples, videos, shared.model_copy(update={"asking": asking}), tmp_path / f"{asking}.jsonl")
+        ]
+        for asking in ("shared_prefix", "repeated")
+    ]
+    assert told[0] == told[1]
+    assert len(set(told[0])) > 3
+
+
+def test_positions_are_those_of_the_model_whatever_stands_behind_the_video(loaded: Any, videos: Path) -> None:
+    import torch
+
+    from timer1lib.models.config import sampling_for
+    from timer1lib.models.encoded import encode
+    from timer1lib.models.inputs import encode_prompt
+    from timer1lib.video.decode import read_frames
+
+    asked = []
+    original = loaded.model.model.get_rope_index
+    for number in (0, 1, 0, 1):
+        frames = read_frames(videos / f"v{number}.mp4", sampling_for(SharedParams(frames=8), loaded.name))
+        for text in ("when?", "when does the very long thing that nobody knows happen?", ""):
+            row = encode_prompt(loaded, frames, Prompt(text))
+            rope = {name: row[name] for name in ("mm_token_type_ids", "video_grid_thw", "second_per_grid_ts") if name in row}
+            positions, delta = original(row["input_ids"], attention_mask=torch.ones_like(row["input_ids"]), **rope)
+            found = encode(loaded.model, row, "s")
+            assert found.positions.equal(positions[:, 0])
+            assert found.delta == int(delta)
+            asked.append(found.positions.shape[1])
+    assert len(set(asked)) == 3
 
 
 def test_a_form_file_is_asked_as_it_says_and_counts_by_its_content(

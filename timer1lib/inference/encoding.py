@@ -188,11 +188,8 @@ class Asker:
             key = (clip_key(sample), ids[:cut].numpy().tobytes())
             if key not in found:
                 found[key] = len(laid.prompts)
-                shared = {name: value[:, :cut] if name in _TEXTUAL else value for name, value in row.items()}
-                pixels = shared.pop("pixel_values_videos")
-                prompt = encode(self.loaded.model, shared, sample.id)
-                prompt.video = self.features.of(row | {"pixel_values_videos": pixels}, clip_key(sample))
-                laid.prompts.append(prompt)
+                whole = encode(self.loaded.model, row | {"pixel_values_videos": None}, sample.id)
+                laid.prompts.append(whole.until(cut, self.features.of(row, clip_key(sample))))
                 laid.texts.append([])
             texts = laid.texts[found[key]]
             laid.places.append((found[key], len(texts)))

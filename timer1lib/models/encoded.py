@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 _KNOWN = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"}
 _KNOWN |= {"video_key"}
+
+_PLACES_KEPT = 256
+_places: WeakKeyDictionary[nn.Module, OrderedDict[Any, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+"""By model and layout of a prompt up to the end of its video: positions up to there (3, V), and the next one's (3, 1)."""
 
 
 @dataclass(slots=True)
@@ -30,6 +36,13 @@ class EncodedPrompt:
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
+
+    def until(self, cut: int, video: Tensor | None) -> EncodedPrompt:
+        """Its first `cut` tokens, with `video` in the place of its own: texts of any kind may stand behind them."""
+        ids, types, positions = self.input_ids[:cut], self.token_types[:cut], self.positions[:, :cut]
+        return replace(
+            self, input_ids=ids, token_types=types, positions=positions, delta=int(self.positions[0, cut]) - cut, video=video
+        )
 
 
 def base_model(model: nn.Module) -> Any:
@@ -57,18 +70,42 @@ def encode(model: nn.Module, encoded: Mapping[str, Any], sample_id: str) -> Enco
         ids, given["mm_token_type_ids"] = ids[:, kept], given["mm_token_type_ids"][:, kept]
     types = given["mm_token_type_ids"]
     rope = {k: given[k] for k in ("video_grid_thw", "second_per_grid_ts") if k in given}
-    positions, delta = base.model.get_rope_index(ids, mm_token_type_ids=types, attention_mask=torch.ones_like(ids), **rope)
+    positions = _positions(base.model, ids, types, rope)
+    last = positions[:, -1] if types[0, -1] == 0 else positions  # text goes on from text, wherever the video's positions end
     return EncodedPrompt(
         sample_id=sample_id,
         input_ids=ids[0],
         token_types=types[0],
-        positions=positions[:, 0],
-        delta=int(delta.reshape(-1)[0]),
+        positions=positions,
+        delta=int(last.max()) + 1 - ids.shape[1],
         video=given.get("pixel_values_videos"),
         grid=given.get("video_grid_thw"),
         seconds=given.get("second_per_grid_ts"),
         key=encoded.get("video_key"),
     )
+
+
+def _positions(core: Any, ids: Tensor, types: Tensor, rope: Mapping[str, Tensor]) -> Tensor:
+    """Positions (3, P) of a prompt. The model's rule is asked once for all prompts that are alike up to their video's end.
+
+    It takes as long as reading a small model's prompt does. Text behind a video goes on by one a token, whatever it says.
+    """
+    seen = types[0].nonzero()
+    end = int(seen[-1]) + 1 if len(seen) else 0
+    behind = ids.shape[1] - end
+    given = tuple((name, tuple(value.flatten().tolist())) for name, value in sorted(rope.items()))
+    layout = (types[0, :end].cpu().numpy().tobytes(), given, repr(getattr(core, "timer1_positions", None)))
+    known = _places.setdefault(core, OrderedDict())
+    if not behind or layout not in known:
+        asked: Tensor = core.get_rope_index(ids, mm_token_type_ids=types, attention_mask=torch.ones_like(ids), **rope)[0][:, 0]
+        if not behind:
+            return asked
+        known[layout] = asked[:, :end], asked[:, end : end + 1]
+        while len(known) > _PLACES_KEPT:
+            known.popitem(last=False)
+    known.move_to_end(layout)
+    head, following = known[layout]
+    return torch.cat([head, following + torch.arange(behind, device=ids.device)], dim=1)
 
 
 def video_inputs(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:

@@ -110,9 +110,9 @@ def read(
         state = Rollout(real, steps, at < sizes[..., None])
         onward = (starts[:, None, None] + at).expand(-1, group, -1).flatten(1)
         ends = ids.shape[1] + torch.arange(group, device=device) * width + sizes - 1
+        starts = starts[:, None] + sizes
         ids = torch.cat([ids, tails.view(len(prompts), -1)], dim=1)
         positions = torch.cat([positions, onward.expand(3, -1, -1)], dim=2)
-        starts = starts[:, None] + sizes
     common = {"attention_mask": unread, "shared_prefix": state, "use_cache": False}
     hidden = base.model(input_ids=ids, position_ids=positions, **video_inputs(prompts), **common).last_hidden_state
     logits = base.lm_head(hidden[torch.arange(len(prompts), device=device)[:, None], ends]).expand(-1, group, -1)
