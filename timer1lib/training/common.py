@@ -441,7 +441,12 @@ class SampleEncoder:
 
         Several threads may call it: they decode side by side, and go through the processor, which is not made for it, in turn.
         """
-        frames = self._store.get(self._run.video(sample), self._sampling, (sample.video_start, sample.video_end))
+        what = self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)
+        frames = self._store.get(*what)
         prompt = sample_prompt(sample, self._shared, grounded=self._grounded and sample.is_question, duration=frames.duration_s)
         with self._lock:
-            return encode_prompt(loaded, frames, prompt, completion)
+            encoded: dict[str, Any] = encode_prompt(loaded, frames, prompt, completion)
+            if completion is None:  # cheaper than to tell videos apart by their pixels
+                shows = loaded.processor.video_processor.to_json_string()
+                encoded["video_key"] = f"{self._store.key(*what)} {loaded.geometry} {shows}"
+        return encoded
