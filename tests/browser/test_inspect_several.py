@@ -177,6 +177,32 @@ def test_a_filter_chooses_its_first_hit_and_says_where_nothing_matches(page: Any
     assert table(page).locator('.t1t-row[data-key="test_ood/s790"]').is_visible(), "the chosen row stays in sight"
 
 
+IN_SIGHT = """() => {
+  const body = document.querySelector('.t1t-body').getBoundingClientRect();
+  const row = document.querySelector('.t1t-row[aria-selected="true"]')?.getBoundingClientRect();
+  return Boolean(row) && row.top >= body.top - 1 && row.bottom <= body.bottom + 1;
+}"""
+
+
+def test_a_table_that_gets_smaller_keeps_its_chosen_row_in_sight(page: Any) -> None:
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    reset(page)
+    body = table(page).locator(".t1t-body")
+    body.focus()
+    page.keyboard.press("End")
+    page.wait_for_function(IN_SIGHT)
+    for size in ({"width": 700, "height": 900}, {"width": 1280, "height": 720}):
+        page.set_viewport_size(size)
+        page.wait_for_timeout(700)
+        assert page.evaluate(IN_SIGHT), size
+    body.evaluate("(node) => { node.scrollTop = 0; }")  # who looks elsewhere is left there
+    page.wait_for_timeout(300)
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.wait_for_timeout(700)
+    assert body.evaluate("(node) => node.scrollTop") == 0
+    page.set_viewport_size({"width": 1280, "height": 720})
+
+
 def test_a_click_is_answered_within_200_ms_with_six_checkpoints(page: Any, shots: Path) -> None:
     reset(page)
     choose(page, "test_id/s002")

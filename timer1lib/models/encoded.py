@@ -69,7 +69,7 @@ def encode(model: nn.Module, encoded: Mapping[str, Any], sample_id: str) -> Enco
         kept = given["attention_mask"][0].bool()
         ids, given["mm_token_type_ids"] = ids[:, kept], given["mm_token_type_ids"][:, kept]
     types = given["mm_token_type_ids"]
-    rope = {k: given[k] for k in ("video_grid_thw", "second_per_grid_ts") if k in given}
+    rope: dict[str, Tensor] = {k: given[k] for k in ("video_grid_thw", "second_per_grid_ts") if k in given}
     positions = _positions(base.model, ids, types, rope)
     last = positions[:, -1] if types[0, -1] == 0 else positions  # text goes on from text, wherever the video's positions end
     return EncodedPrompt(

@@ -175,11 +175,11 @@ class Rollout:
     def _read(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """The first forward."""
         if self.begun is None:
-            self.shared[layer] = (key, value)
+            self.shared[layer] = (key.contiguous(), value.contiguous())  # or every product would copy them first
             return _sdpa(query, key, value, scale, causal=True)
         _, group, begun = self.begun.shape
         size = query.shape[2] - group * begun
-        self.shared[layer] = (key[:, :, :size], value[:, :, :size])
+        self.shared[layer] = (key[:, :, :size].contiguous(), value[:, :, :size].contiguous())
         if self.steps:
             self._make_room(layer, group, begun)
             for store, states in zip(self.own[layer], (key, value), strict=True):

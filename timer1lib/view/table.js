@@ -177,7 +177,7 @@ class Table {
     this.root = h("section", { class: "t1t-root", "aria-label": "table of samples", "data-lm-suppress-shortcuts": "true" }, filters, this.grid, this.cards.node, this.none);
     this.el.append(this.root);
     this.root.addEventListener("keydown", (event) => { if (event.key === "Escape") this.root.querySelectorAll("details.t1t-menu[open]").forEach((node) => { node.open = false; }); });
-    this.resize = new ResizeObserver(() => { this.layout(); this.draw(); });
+    this.resize = new ResizeObserver(() => { const kept = this.sighted; this.layout(); this.draw(); if (kept) this.mark(true); });
     this.resize.observe(this.root);
     this.resize.observe(this.body);
   }
@@ -327,6 +327,14 @@ class Table {
       this.nodes.set(i, node);
       this.canvas.append(node);
     }
+    this.sighted = this.chosen().inside; // a table that gets smaller keeps it so
+  }
+
+  /** Where the chosen row stands, and whether all of it is in sight. */
+  chosen() {
+    const i = this.shown.findIndex((row) => row.key === this.model.get("selected"));
+    const top = i * ROW;
+    return { i, top, inside: i >= 0 && top >= this.body.scrollTop && top + ROW <= this.body.scrollTop + this.body.clientHeight };
   }
 
   row(row, i) {
@@ -376,10 +384,9 @@ class Table {
     for (const node of this.nodes.values()) node.setAttribute("aria-selected", String(node.dataset.key === key));
     this.cards.mark(scroll);
     if (!scroll) return;
-    const i = this.shown.findIndex((row) => row.key === key);
+    const { i, top, inside } = this.chosen();
     if (i < 0) return;
-    const top = i * ROW;
-    if (top < this.body.scrollTop || top + ROW > this.body.scrollTop + this.body.clientHeight) this.body.scrollTop = Math.max(0, top - this.body.clientHeight / 2);
+    if (!inside) this.body.scrollTop = Math.max(0, top - this.body.clientHeight / 2);
     this.draw();
   }
 
