@@ -37,11 +37,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pytest.skip("no Chromium installed (Debian: apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as running:
-        profile = tmp_path_factory.mktemp("profile")
-        shown = {"width": 1360, "height": 1500}
-        context = running.chromium.launch_persistent_context(
-            str(profile), executable_path=chromium, args=ARGUMENTS, viewport=shown
-        )
+        how: dict[str, Any] = {"executable_path": chromium, "args": ARGUMENTS, "viewport": {"width": 1360, "height": 1500}}
+        for last in (False, True):  # the first start on a fresh machine once hung until the time was up
+            try:
+                profile = str(tmp_path_factory.mktemp("profile"))
+                context = running.chromium.launch_persistent_context(profile, timeout=90_000, **how)
+                break
+            except playwright.TimeoutError:
+                if last:
+                    raise
         context.set_default_timeout(60_000)
         yield context
         context.close()
