@@ -64,7 +64,8 @@ def flat_reward(completions: list[str], **_: Any) -> list[float]:
 
 def trainer(
     model_folder: Path, out: Path, *, count: int = 12, broken: tuple[str, ...] = (), reward: Any = letter_reward, frozen: bool = False,
-    feature_cache: Any = None, on_rollouts: Any = None, peft_config: Any = None, model: LoadedModel | None = None, **options: Any,
+    feature_cache: Any = None, on_rollouts: Any = None, peft_config: Any = None, model: LoadedModel | None = None,
+    callbacks: Any = None, **options: Any,
 ) -> tuple[VideoGRPOTrainer, Encoder]:  # fmt: skip
     """A trainer on a tiny model: 3 prompts x 4 completions of 6 tokens a step."""
     loaded = model or load_model(model_folder, device="cpu")
@@ -80,7 +81,7 @@ def trainer(
     args = VideoGRPOConfig(output_dir=str(out), **settings)
     made = VideoGRPOTrainer(
         loaded.model, reward, args, encode_prompt=encoder, feature_cache=feature_cache, on_rollouts=on_rollouts,
-        train_dataset=rows(count), processing_class=loaded.processor, peft_config=peft_config,
+        train_dataset=rows(count), processing_class=loaded.processor, peft_config=peft_config, callbacks=callbacks,
     )  # fmt: skip
     return made, encoder
 

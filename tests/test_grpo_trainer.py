@@ -262,3 +262,28 @@ def test_small_rollout_calls_sample_the_same(folders: dict[str, Path], tmp_path:
     assert ends[0] == ends[1]
     assert [(s.start, s.stop) for s in module._chunks([40, 60, 30, 200, 10], 100)] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
     assert [(s.start, s.stop) for s in module._chunks([40, 50, 30, 200, 10, 20], 150)] == [(0, 3), (3, 4), (4, 6)]
+
+
+def test_no_step_touches_the_environment_that_threads_read(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `getenv` of the tokenizer's or a decoder's while accelerate emptied the environment ended ranks by signal 11."""
+    import os
+
+    from transformers import TrainerCallback
+
+    from timer1lib.training import common
+
+    touched: list[Any] = []
+
+    class Listen(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            for name in ("putenv", "unsetenv"):
+                monkeypatch.setattr(os, name, lambda *given, name=name: touched.append((name, *given)))
+
+    made, _ = trainer(folders["qwen3_vl"], tmp_path, encode_threads=1, max_steps=3, callbacks=[Listen()])
+    common.prepare(made)
+    made.train()
+    monkeypatch.undo()
+    assert made.state.global_step == 3
+    assert touched == []

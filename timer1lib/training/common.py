@@ -77,13 +77,24 @@ def freeze_vision_tower(model: Any, dtype: torch.dtype | None = None, last_only:
             parameter.data = parameter.data.to(dtype)
 
 
+class Autocast(AutocastKwargs):  # type: ignore[misc]
+    """Options of autocast, whose cache is on or off.
+
+    accelerate finds out what differs from its defaults by emptying this process's environment for a moment, five times a step.
+    Threads that encode read it meanwhile (the tokenizer, FFmpeg), and a `getenv` in the middle of that is a segmentation fault.
+    """
+
+    def to_kwargs(self) -> dict[str, Any]:
+        return {"cache_enabled": self.cache_enabled}
+
+
 def prepare(trainer: Any) -> None:
     """What a trainer needs before it trains.
 
     trl gives adapters of a quantised base bfloat16, where small steps round to nothing: they keep float32. And autocast would
     keep a copy of every weight through a forward, each of which is used once.
     """
-    trainer.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
+    trainer.accelerator.autocast_handler = Autocast(cache_enabled=False)
     if hasattr(trainer.model, "peft_config"):
         for parameter in trainer.model.parameters():
             if parameter.requires_grad and parameter.dtype == torch.bfloat16:

@@ -26,7 +26,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from accelerate.utils import AutocastKwargs
 from torch import Tensor
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -39,7 +38,7 @@ from timer1lib.models.encoded import EncodedPrompt, base_model, encode
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.models.memory import rollout_tokens
-from timer1lib.training.common import EncodeAhead, load_weights
+from timer1lib.training.common import Autocast, EncodeAhead, load_weights
 from timer1lib.training.parallel import SharedTraining, gathered
 from timer1lib.training.video_grpo import VideoGRPOConfig, repeated, shared_prefix
 from timer1lib.training.video_grpo.groups import EncodePrompt, GroupSource, Row, flat_groups, group_order
@@ -293,7 +292,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             gathered(self.model_wrapped),
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
-            self.accelerator.autocast(AutocastKwargs(cache_enabled=True)),  # every step reads the same weights
+            self.accelerator.autocast(Autocast(cache_enabled=True)),  # every step reads the same weights
         ):
             lengths = list(map(len, prompts))
             most = rollout_tokens(base_model(model), max(lengths, default=1), batch.group, self.max_completion_length)
