@@ -134,6 +134,28 @@ def test_questions_share_their_video_under_the_wrong_rule_too(
     assert len(set(told[0])) > 3
 
 
+def test_one_video_with_many_questions_gives_the_others_no_empty_room(
+    model: Any, videos: Path, shared: SharedParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from timer1lib.models import rollouts
+
+    rooms = []
+    original = rollouts.generate
+
+    def spy(base: Any, prompts: Any, group: int, *rest: Any) -> Any:
+        rooms.append((len(prompts), group))
+        return original(base, prompts, group, *rest)
+
+    monkeypatch.setattr(rollouts, "generate", spy)
+    many = [Sample(f"0-{i}", "v0.mp4", f"{QUERIES[i % 3]} {i}", 6.0) for i in range(12)]
+    few = [Sample(f"{v}-0", f"v{v}.mp4", QUERIES[0], 6.0 + 2 * v) for v in (1, 2, 3, 4)]
+    told = ask(model, [*few[:2], *many, *few[2:]], videos, shared, tmp_path / "p.jsonl", batch_size=32)
+    assert sorted(rooms) == [(1, 12), (4, 1)]
+    plain = shared.model_copy(update={"asking": "repeated"})
+    alone = ask(model, [*few[:2], *many, *few[2:]], videos, plain, tmp_path / "q.jsonl", batch_size=32)
+    assert [a.completion for a in told] == [a.completion for a in alone]
+
+
 def test_positions_are_those_of_the_model_whatever_stands_behind_the_video(loaded: Any, videos: Path) -> None:
     import torch
 

@@ -115,13 +115,30 @@ class Together:
 
     prompts: list[EncodedPrompt]
     texts: list[list[Tensor]]
-    places: list[tuple[int, int]]
-    """Of each question, in order: which prompt, and which of its texts."""
+    which: list[list[int]]
+    """Of each text, its question's place in the batch."""
 
     @property
     def most(self) -> int:
         """Texts behind a prompt at most."""
         return max(map(len, self.texts))
+
+    def parts(self) -> list[Together]:
+        """Prompts with about as many texts each, since all of a forward are given the same room: at most half stays empty."""
+        if len(self.prompts) * self.most <= 2 * sum(map(len, self.texts)):
+            return [self]
+        alike: dict[int, Together] = {}
+        for prompt, texts, which in zip(self.prompts, self.texts, self.which, strict=True):
+            part = alike.setdefault(len(texts).bit_length(), Together([], [], []))
+            part.prompts.append(prompt)
+            part.texts.append(texts)
+            part.which.append(which)
+        return list(alike.values())
+
+    def in_order(self, answers: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Places in the batch with their answers, which are by prompt and text (B, G, ...)."""
+        for number, places in enumerate(self.which):
+            yield from ((place, answers[number, i]) for i, place in enumerate(places))
 
 
 class Asker:
@@ -176,13 +193,13 @@ class Asker:
             return False
         return True
 
-    def together(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> Together:
+    def together(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> list[Together]:
         """Encoded rows by what they share: rows of one clip with the same tokens up to the end of its video."""
         from timer1lib.models.encoded import encode
 
         end = self.loaded.tokenizer.convert_tokens_to_ids(self.loaded.family.vision_end)
         laid, found = Together([], [], []), dict[Hashable, int]()
-        for sample, row in zip(batch, rows, strict=True):
+        for place, (sample, row) in enumerate(zip(batch, rows, strict=True)):
             ids = row["input_ids"][0]
             cut = min(int((ids == end).nonzero().max()) + 1, len(ids) - 1)
             key = (clip_key(sample), ids[:cut].numpy().tobytes())
@@ -191,11 +208,11 @@ class Asker:
                 whole = encode(self.loaded.model, row | {"pixel_values_videos": None}, sample.id)
                 laid.prompts.append(whole.until(cut, self.features.of(row, clip_key(sample))))
                 laid.texts.append([])
-            texts = laid.texts[found[key]]
-            laid.places.append((found[key], len(texts)))
-            texts.append(ids[cut:].to(self.loaded.device))
+                laid.which.append([])
+            laid.texts[found[key]].append(ids[cut:].to(self.loaded.device))
+            laid.which[found[key]].append(place)
         self.features.forget(len(laid.prompts))
-        return laid
+        return laid.parts()
 
     def inputs(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Encoded rows as one left-padded batch on the model's device, with features in the place of pixels."""

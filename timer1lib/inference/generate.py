@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
@@ -159,10 +159,11 @@ class _Asker(Asker):
             rows.append(self.encoder.encode(seen, clip_key(sample), text))
         tokenizer, device = self.loaded.tokenizer, self.loaded.device
         if self.shares_prefix and not self.options.temperature:
-            laid = self.together(batch, rows)
-            base, pad = base_model(self.loaded.model), tokenizer.pad_token_id
-            said = rollouts.generate(base, laid.prompts, laid.most, self.decoding, pad, (), laid.texts)
-            return list(tokenizer.batch_decode([said[place] for place in laid.places], skip_special_tokens=True))
+            base, pad, said = base_model(self.loaded.model), tokenizer.pad_token_id, dict[int, Any]()
+            for part in self.together(batch, rows):
+                tokens = rollouts.generate(base, part.prompts, part.most, self.decoding, pad, (), part.texts)
+                said.update(part.in_order(tokens))
+            return list(tokenizer.batch_decode([said[i] for i in range(len(batch))], skip_special_tokens=True))
         inputs = self.inputs(batch, rows)
         with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
             torch.manual_seed(seed)

@@ -100,9 +100,10 @@ class _Scorer(Asker):
         from timer1lib.models.encoded import base_model
 
         if self.shares_prefix:
-            laid, pad = self.together(batch, rows), self.loaded.tokenizer.pad_token_id
-            read = rollouts.read(base_model(self.loaded.model), laid.prompts, laid.most, pad, texts=laid.texts)
-            logits = torch.stack([read.logits[place] for place in laid.places]).float()
+            base, pad, found = base_model(self.loaded.model), self.loaded.tokenizer.pad_token_id, dict[int, Any]()
+            for part in self.together(batch, rows):
+                found.update(part.in_order(rollouts.read(base, part.prompts, part.most, pad, texts=part.texts).logits))
+            logits = torch.stack([found[i] for i in range(len(batch))]).float()
         else:
             logits = self.loaded.model(**self.inputs(batch, rows), logits_to_keep=1).logits[:, -1].float()
         log_probabilities = torch.log_softmax(logits, dim=-1).cpu()
