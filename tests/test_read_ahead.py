@@ -104,7 +104,7 @@ def test_the_log_says_how_long_a_step_waited(
 ) -> None:
     real = SampleEncoder.encode
     monkeypatch.setattr(SampleEncoder, "encode", lambda self, *rest: (time.sleep(0.2), real(self, *rest))[1])
-    monkeypatch.setattr(trained_sft.common, "decoding_threads", lambda *_: 0)
+    monkeypatch.setattr(trained_sft.common, "decoding_threads", lambda shared: 0)
     log = sft.train(open_stage("sft", new_run(tmp_path, trained_on) | SFT | {"steps": 2}))
     assert sum(row["time/encode"] for row in log) >= 8 * 0.2
     assert "frames: " in capsys.readouterr().out

@@ -389,13 +389,9 @@ def order_of_rows(ids: Sequence[str], per_step: int, seed: int, steps: int, done
     return order
 
 
-def decoding_threads(shared: SharedParams, device: torch.device) -> int:
-    """Threads that encode the next step's samples; most of their time they wait for a worker or for the disk.
-
-    One where the model computes on the CPU: a second takes its core and Python's lock from it (a step of the tiny model on two
-    ranks took 0.55 s with two threads, 0.48 s with one).
-    """
-    return 1 if device.type == "cpu" else max(1, min(shared.workers, 8))
+def decoding_threads(shared: SharedParams) -> int:
+    """Threads that encode the next step's samples; most of their time they wait for a worker or for the disk."""
+    return max(1, min(shared.workers, 8))
 
 
 class EncodeAhead:

@@ -152,7 +152,7 @@ def trainer_config(
         reward_weights=weights,
         banned_token_ids=banned_token_ids(loaded),
         shuffle_dataset=False,
-        encode_threads=common.decoding_threads(shared, loaded.device),
+        encode_threads=common.decoding_threads(shared),
         log_completions=False,
         **params.model_dump(include=SAME_IN_TRL),
         **common.trainer_settings(params, shared, loaded, work, between_saves=params.updates_per_rollout * params.num_iterations),

@@ -65,7 +65,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
     loaded = common.load_trained(checkpoint if checkpoint and params.lora_rank == 0 else base_name(shared), params, shared)
     speed_up_vision(loaded.model)
     log = common.TrainingLog(job.log_path, "SFT", params.steps)
-    collator = _Collator(loaded, job.encode, job.ids, common.decoding_threads(shared, loaded.device))
+    collator = _Collator(loaded, job.encode, job.ids, common.decoding_threads(shared))
     micro = min(params.batch_size, params.micro_batch_size)
     plan = StepPlan(len(job.ids), micro, max(1, params.batch_size // params.micro_batch_size))
     trainer = trainer_class()(
