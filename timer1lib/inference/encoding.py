@@ -155,7 +155,8 @@ class Asker:
         self.sampling = sampling_for(shared, loaded.name)
         speed_up_vision(loaded.model)
         self.encoder, self.features = PromptEncoder(loaded), VideoFeatures(loaded)
-        self.shares_prefix = shared.asking == "shared_prefix" and self._installed()
+        # Who names eager attention wants to see that one at work.
+        self.shares_prefix = shared.asking == "shared_prefix" and shared.attention != "eager" and self._installed()
 
     def answer(self, ready: Sequence[Sample], frames: dict[Hashable, Frames], number: int) -> list[list[Prediction]]:
         """The predictions of each sample whose video could be read; `frames` are by `clip_key`, `number` is the batch's."""

@@ -241,9 +241,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
             gathered = self._calculate_rewards(rows, asked, texts, batch.completions)
             self._pending_extra_logs.clear()
             self._pending_metrics.clear()
-            flat_everywhere = flat_groups(
-                (gathered * self.reward_weights.to(gathered.device)).nansum(-1).view(-1, batch.group)
-            )
+            flat_everywhere = flat_groups((gathered * self.reward_weights.to(gathered.device)).nansum(-1).view(-1, batch.group))
             if not flat_everywhere.any():
                 break
             everywhere = sorted(source.order[i] for i in flat_everywhere.nonzero().flatten().tolist())
