@@ -451,6 +451,21 @@ def test_sampling_draws_different_answers_from_one_seed(
         ask(model, [samples[0], samples[0]], videos, shared, tmp_path / "e.jsonl")
 
 
+def test_a_samples_drawn_answers_do_not_depend_on_who_else_is_asked(
+    loaded: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
+) -> None:
+    def draw(name: str, asked: list[Sample], **how: Any) -> dict[tuple[str, int], str]:
+        rows = ask(loaded, asked, videos, shared, tmp_path / name, num_samples=3, seed=5, **how)
+        return {(row.id, i % 3): row.completion for i, row in enumerate(rows)}
+
+    every = draw("all.jsonl", samples, temperature=1.0, batch_size=15)
+    assert len(set(every.values())) > 30
+    assert draw("few.jsonl", samples[3:9:2], temperature=1.0, batch_size=2).items() <= every.items()
+    cold = draw("cold.jsonl", samples, temperature=1e-6)
+    greedy = {row.id: row.completion for row in ask(loaded, samples, videos, shared, tmp_path / "greedy.jsonl")}
+    assert cold == {(name, copy): text for name, text in greedy.items() for copy in range(3)}
+
+
 def test_swapped_and_shuffled_videos(
     model: Any, samples: list[Sample], videos: Path, shared: SharedParams, tmp_path: Path
 ) -> None:

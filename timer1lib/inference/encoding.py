@@ -116,7 +116,7 @@ class Together:
     prompts: list[EncodedPrompt]
     texts: list[list[Tensor]]
     which: list[list[int]]
-    """Of each text, its question's place in the batch."""
+    """Of each text, its answer's place in the batch."""
 
     @property
     def most(self) -> int:
@@ -194,8 +194,12 @@ class Asker:
             return False
         return True
 
-    def together(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> list[Together]:
-        """Encoded rows by what they share: rows of one clip with the same tokens up to the end of its video."""
+    def together(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]], copies: int = 1) -> list[Together]:
+        """Encoded rows by what they share: rows of one clip with the same tokens up to the end of its video.
+
+        Args:
+            copies: answers a row, one after the other; each has a text of its own.
+        """
         from timer1lib.models.encoded import encode
 
         end = self.loaded.tokenizer.convert_tokens_to_ids(self.loaded.family.vision_end)
@@ -210,8 +214,8 @@ class Asker:
                 laid.prompts.append(whole.until(cut, self.features.of(row, clip_key(sample))))
                 laid.texts.append([])
                 laid.which.append([])
-            laid.texts[found[key]].append(ids[cut:].to(self.loaded.device))
-            laid.which[found[key]].append(place)
+            laid.texts[found[key]] += [ids[cut:].to(self.loaded.device)] * copies
+            laid.which[found[key]] += range(place * copies, (place + 1) * copies)
         self.features.forget(len(laid.prompts))
         return laid.parts()
 

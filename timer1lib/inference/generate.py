@@ -158,12 +158,15 @@ class _Asker(Asker):
             text = sample_prompt(sample, self.shared, grounded=self.options.grounded, duration=seen.duration_s)
             rows.append(self.encoder.encode(seen, clip_key(sample), text))
         tokenizer, device = self.loaded.tokenizer, self.loaded.device
-        if self.shares_prefix and not self.options.temperature:
+        if self.shares_prefix:
             base, pad, said = base_model(self.loaded.model), tokenizer.pad_token_id, dict[int, Any]()
-            for part in self.together(batch, rows):
-                tokens = rollouts.generate(base, part.prompts, part.most, self.decoding, pad, (), part.texts)
+            copies, own = self.options.num_samples, self.options.seed
+            seeds = [rollouts.seed_from(own, sample.id, copy) for sample in batch for copy in range(copies)]
+            for part in self.together(batch, rows, copies):
+                drawn = [[seeds[place] for place in places] for places in part.which]
+                tokens = rollouts.generate(base, part.prompts, part.most, self.decoding, pad, drawn, part.texts)
                 said.update(part.in_order(tokens))
-            return list(tokenizer.batch_decode([said[i] for i in range(len(batch))], skip_special_tokens=True))
+            return list(tokenizer.batch_decode([said[i] for i in range(len(seeds))], skip_special_tokens=True))
         inputs = self.inputs(batch, rows)
         with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
             torch.manual_seed(seed)

@@ -134,14 +134,14 @@ def generate(
     group: int,
     kwargs: dict[str, Any],
     pad_token_id: int,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | Sequence[Sequence[int]],
     texts: Sequence[Sequence[Tensor]] | None = None,
 ) -> Tensor:
     """Sample (or, with `do_sample=False`, decode greedily).
 
     `base` is the `...ForConditionalGeneration`, with `shared_attention.install` done; `kwargs` are trl's
-    `generation_kwargs`, and there is a seed a prompt; `texts` as in `read`. Returns new tokens (B, G, C), padded after the
-    end token.
+    `generation_kwargs`, and there is a seed a prompt; `texts` as in `read`, and then there is a seed a text. Returns new tokens
+    (B, G, C), padded after the end token.
     """
     device = prompts[0].input_ids.device
     batch, steps = len(prompts), int(kwargs["max_new_tokens"])
@@ -150,8 +150,7 @@ def generate(
     chain = logits_processors(kwargs, device)
     draws = None
     if kwargs.get("do_sample", True):
-        streams = [torch.rand(group, steps, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        draws = torch.stack(streams).to(device)
+        draws = torch.stack([_uniform(seed, group, steps) for seed in seeds]).to(device)
 
     looks_back = any(type(processor).__name__.startswith("Repetition") for processor in chain)
     begun = read(base, prompts, group, pad_token_id, texts=texts, steps=steps, remember=looks_back)
@@ -172,6 +171,16 @@ def generate(
         hidden = base.model.language_model(inputs_embeds=embed(chosen), position_ids=at, **begun.common).last_hidden_state
         logits = base.lm_head(hidden)
     return tokens
+
+
+def _uniform(seed: int | Sequence[int], group: int, steps: int) -> Tensor:
+    """Numbers (G, C) from one seed, or for each completion from one of its own; 0 where there are fewer than G."""
+    if isinstance(seed, int):
+        return torch.rand(group, steps, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    numbers = torch.zeros(group, steps, dtype=torch.float64)
+    for row, own in zip(numbers, seed, strict=False):
+        row.uniform_(generator=torch.Generator().manual_seed(own))
+    return numbers
 
 
 def _processed(chain: Any, logits: Tensor, said: Tensor | None, tokens: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ class SharedParams(Section):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention of the text model")
     asking: Literal["shared_prefix", "repeated"] = Field(
         "shared_prefix",
-        description="greedy answers: a video's questions at once (shared_prefix; not with eager attention) or each by generate",
+        description="answers: a video's questions at once (shared_prefix; not with eager attention) or each by generate",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes a GPU where there is one")
     threads: int = Field(1, ge=0, le=256, description="CPU threads of torch; the tiny model wants one; 0 leaves it to torch")
