@@ -1,4 +1,4 @@
-"""Several questions about one video: it is read once, goes through processor and tower once, and each text is put behind.
+"""Several questions about one video: it is read once, goes through processor and models once, and each text is put behind.
 
 `Asker` is what asking for text (`generate`) and choosing an option (`likelihood`) have in common, `answer_all` the loop
 around it.
@@ -135,11 +135,6 @@ class Together:
             part.which.append(which)
         return list(alike.values())
 
-    def in_order(self, answers: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Places in the batch with their answers, which are by prompt and text (B, G, ...)."""
-        for number, places in enumerate(self.which):
-            yield from ((place, answers[number, i]) for i, place in enumerate(places))
-
 
 class Asker:
     """Answers batches of samples; a subclass says what is asked and what becomes of the model's answer."""
@@ -194,7 +189,18 @@ class Asker:
             return False
         return True
 
-    def together(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]], copies: int = 1) -> list[Together]:
+    def ask_together(
+        self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]], ask: Callable[[Together], Tensor], copies: int = 1
+    ) -> list[Tensor]:
+        """What `ask` gives for each row, in order; it answers by prompt and text (B, G, ...). `copies` as in `_together`."""
+        answers: dict[int, Tensor] = {}
+        for part in self._together(batch, rows, copies):
+            given = ask(part)
+            for prompt, places in enumerate(part.which):
+                answers |= {place: given[prompt, i] for i, place in enumerate(places)}
+        return [answers[place] for place in sorted(answers)]
+
+    def _together(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]], copies: int) -> list[Together]:
         """Encoded rows by what they share: rows of one clip with the same tokens up to the end of its video.
 
         Args:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from timer1lib import forms
 from timer1lib.errors import Timer1Error
 from timer1lib.forms.reading import parse_letter
-from timer1lib.inference.encoding import Asker, ResolveVideo, answer_all
+from timer1lib.inference.encoding import Asker, ResolveVideo, Together, answer_all
 from timer1lib.inference.ledger import (
     PERTURBATIONS,
     Ledger,
@@ -28,6 +28,8 @@ from timer1lib.models.inputs import banned_token_ids, sample_prompt
 from timer1lib.schema import Prediction, Sample
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from timer1lib.clock.frames import Frames
     from timer1lib.models.load import LoadedModel
     from timer1lib.params.sections import SharedParams
@@ -159,14 +161,14 @@ class _Asker(Asker):
             rows.append(self.encoder.encode(seen, clip_key(sample), text))
         tokenizer, device = self.loaded.tokenizer, self.loaded.device
         if self.shares_prefix:
-            base, pad, said = base_model(self.loaded.model), tokenizer.pad_token_id, dict[int, Any]()
-            copies, own = self.options.num_samples, self.options.seed
-            seeds = [rollouts.seed_from(own, sample.id, copy) for sample in batch for copy in range(copies)]
-            for part in self.together(batch, rows, copies):
+            base, pad, copies = base_model(self.loaded.model), tokenizer.pad_token_id, self.options.num_samples
+            seeds = [rollouts.seed_from(self.options.seed, sample.id, copy) for sample in batch for copy in range(copies)]
+
+            def ask(part: Together) -> Tensor:
                 drawn = [[seeds[place] for place in places] for places in part.which]
-                tokens = rollouts.generate(base, part.prompts, part.most, self.decoding, pad, drawn, part.texts)
-                said.update(part.in_order(tokens))
-            return list(tokenizer.batch_decode([said[i] for i in range(len(seeds))], skip_special_tokens=True))
+                return rollouts.generate(base, part.prompts, part.most, self.decoding, pad, drawn, part.texts)
+
+            return list(tokenizer.batch_decode(self.ask_together(batch, rows, ask, copies), skip_special_tokens=True))
         inputs = self.inputs(batch, rows)
         with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
             torch.manual_seed(seed)

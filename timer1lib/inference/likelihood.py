@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
 from timer1lib.forms.reading import letter
-from timer1lib.inference.encoding import Asker, ResolveVideo, answer_all
+from timer1lib.inference.encoding import Asker, ResolveVideo, Together, answer_all
 from timer1lib.inference.ledger import Ledger, clip_key, kept_for_all, settings_of, shard_path, take_shard
 from timer1lib.models.inputs import sample_prompt
 from timer1lib.schema import Prediction, Sample
@@ -100,10 +100,12 @@ class _Scorer(Asker):
         from timer1lib.models.encoded import base_model
 
         if self.shares_prefix:
-            base, pad, found = base_model(self.loaded.model), self.loaded.tokenizer.pad_token_id, dict[int, Any]()
-            for part in self.together(batch, rows):
-                found.update(part.in_order(rollouts.read(base, part.prompts, part.most, pad, texts=part.texts).logits))
-            logits = torch.stack([found[i] for i in range(len(batch))]).float()
+            base, pad = base_model(self.loaded.model), self.loaded.tokenizer.pad_token_id
+
+            def ask(part: Together) -> torch.Tensor:
+                return rollouts.read(base, part.prompts, part.most, pad, texts=part.texts).logits
+
+            logits = torch.stack(self.ask_together(batch, rows, ask)).float()
         else:
             logits = self.loaded.model(**self.inputs(batch, rows), logits_to_keep=1).logits[:, -1].float()
         log_probabilities = torch.log_softmax(logits, dim=-1).cpu()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-_KNOWN = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"}
-_KNOWN |= {"video_key"}
+_TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids")
+_KNOWN = {*_TEXT_KEYS, "pixel_values_videos", "video_grid_thw", "second_per_grid_ts", "video_key"}
 
 _PLACES_KEPT = 256
 _places: WeakKeyDictionary[nn.Module, OrderedDict[Any, tuple[Tensor, Tensor]]] = WeakKeyDictionary()

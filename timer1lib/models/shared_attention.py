@@ -154,8 +154,8 @@ class Rollout:
         shared_key, shared_value = self.shared[layer]
         key_heads, length = shared_key.shape[1], shared_key.shape[2]
         if layer not in self.own:
-            self._make_room(layer, group, 0)
-        at = self.step + (0 if self.begun is None else self.begun.shape[2])
+            self._make_room(layer, group)
+        at = self._begun_length + self.step
         own_key, own_value = (store[:, :, :, : at + 1] for store in self.own[layer])
         own_key[:, :, :, at], own_value[:, :, :, at] = key, value
         grouped = (query * scale).view(batch, key_heads, heads // key_heads, group, width)
@@ -164,7 +164,7 @@ class Rollout:
         if self.prefix_mask is not None:
             to_shared = to_shared.masked_fill(~self.prefix_mask[:, None, None, None, :], float("-inf"))
         if self.begun is not None:
-            to_own[..., : self.begun.shape[2]].masked_fill_(~self.begun[:, None, None], float("-inf"))
+            to_own[..., : self._begun_length].masked_fill_(~self.begun[:, None, None], float("-inf"))
         scores = torch.cat([to_shared, to_own], dim=-1)
         wide = torch.float32 if scores.dtype in (torch.bfloat16, torch.float16) else scores.dtype
         weights = scores.softmax(-1, dtype=wide).to(value.dtype)
@@ -181,16 +181,21 @@ class Rollout:
         size = query.shape[2] - group * begun
         self.shared[layer] = (key[:, :, :size].contiguous(), value[:, :, :size].contiguous())
         if self.steps:
-            self._make_room(layer, group, begun)
+            self._make_room(layer, group)
             for store, states in zip(self.own[layer], (key, value), strict=True):
                 store[:, :, :, :begun] = states[:, :, size:].unflatten(2, (group, begun))
         return PackedGroups(size, group, begun, self.prefix_mask).attend(layer, False, query, key, value, scale)
 
-    def _make_room(self, layer: int, group: int, begun: int) -> None:
+    @property
+    def _begun_length(self) -> int:
+        """T, 0 where completions begin with nothing of their own."""
+        return 0 if self.begun is None else self.begun.shape[2]
+
+    def _make_room(self, layer: int, group: int) -> None:
         """Room for the keys and values of texts and completions of a layer."""
         key, value = self.shared[layer]
         batch, heads, _, width = key.shape
-        room = (batch, heads, group, begun + self.steps, width)
+        room = (batch, heads, group, self._begun_length + self.steps, width)
         self.own[layer] = (key.new_empty(room), value.new_empty(room))
 
 

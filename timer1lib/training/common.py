@@ -80,7 +80,7 @@ def freeze_vision_tower(model: Any, dtype: torch.dtype | None = None, last_only:
 class Autocast(AutocastKwargs):  # type: ignore[misc]
     """Options of autocast, whose cache is on or off.
 
-    accelerate finds out what differs from its defaults by emptying this process's environment for a moment, five times a step.
+    accelerate finds out what differs from its defaults by emptying this process's environment for a moment, three times a step.
     Threads that encode read it meanwhile (the tokenizer, FFmpeg), and a `getenv` in the middle of that is a segmentation fault.
     """
 
@@ -431,6 +431,7 @@ class SampleEncoder:
         self._run, self._shared, self._grounded = run, shared, grounded
         self._sampling, self._store = sampling_for(shared), open_store(shared)
         self._lock = threading.Lock()
+        self._shown = ""  # how the model's processor shows frames: of the one model that a run trains
 
     def __enter__(self) -> Self:
         return self
@@ -458,6 +459,6 @@ class SampleEncoder:
         with self._lock:
             encoded: dict[str, Any] = encode_prompt(loaded, frames, prompt, completion)
             if completion is None:  # cheaper than to tell videos apart by their pixels
-                shows = loaded.processor.video_processor.to_json_string()
-                encoded["video_key"] = f"{self._store.key(*what)} {loaded.geometry} {shows}"
+                self._shown = self._shown or f"{loaded.geometry} {loaded.processor.video_processor.to_json_string()}"
+                encoded["video_key"] = f"{self._store.key(*what)} {self._shown}"
         return encoded

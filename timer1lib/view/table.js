@@ -332,7 +332,8 @@ class Table {
 
   /** Where the chosen row stands, and whether all of it is in sight. */
   chosen() {
-    const i = this.shown.findIndex((row) => row.key === this.model.get("selected"));
+    const key = this.model.get("selected");
+    const i = this.shown.findIndex((row) => row.key === key);
     const top = i * ROW;
     return { i, top, inside: i >= 0 && top >= this.body.scrollTop && top + ROW <= this.body.scrollTop + this.body.clientHeight };
   }
