@@ -13,9 +13,10 @@ from tiny_kinds import KINDS, build_kind
 from timer1lib.clock.frames import Frames
 from timer1lib.errors import Timer1Error
 from timer1lib.forms import Prompt
-from timer1lib.inference.encoding import PromptEncoder
+from timer1lib.models import prompts
 from timer1lib.models.inputs import IGNORED, banned_token_ids, clean_text, collate, encode_prompt, sample_prompt
 from timer1lib.models.load import LoadedModel, load_clock, load_model
+from timer1lib.models.prompts import PromptEncoder
 from timer1lib.params.sections import SharedParams
 from timer1lib.schema import Sample
 from timer1lib.world.base.tiny import build_tiny
@@ -142,15 +143,31 @@ def test_the_order_of_system_message_text_and_video(loaded: LoadedModel) -> None
 @pytest.mark.parametrize("system", [None, "find a cat"])
 @pytest.mark.parametrize("text_first", [False, True])
 def test_prompts_about_one_video_are_the_whole_prompts(loaded: LoadedModel, system: str | None, text_first: bool) -> None:
-    frames, encoder = frames_at([0.0, 1.0, 2.0, 3.0]), PromptEncoder(loaded)
+    frames, encoder = frames_at([0.0, 1.0, 2.0, 3.0]), PromptEncoder()
     for number, text in enumerate(["when: a cat?", "when: a dog jumps?", "when: a ball?", "what?"]):
         prompt = Prompt(text, system, text_first)
-        row, whole = encoder.encode(frames, "v", prompt), encode_prompt(loaded, frames, prompt)
+        row, whole = encoder.encode(loaded, lambda: frames, "v", prompt), encode_prompt(loaded, frames, prompt)
         assert row.keys() == whole.keys()
         assert all(torch.equal(row[key], whole[key]) for key in whole), text
         assert encoder.whole == (number + 1 if text_first else min(number + 1, 2))
     other = Prompt("when: a cat?", "another system message")
-    assert torch.equal(encoder.encode(frames, "v", other)["input_ids"], encode_prompt(loaded, frames, other)["input_ids"])
+    assert torch.equal(
+        encoder.encode(loaded, lambda: frames, "v", other)["input_ids"], encode_prompt(loaded, frames, other)["input_ids"]
+    )
+
+
+def test_only_the_last_videos_are_kept(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, encoder, read = frames_at([0.0, 1.0, 2.0, 3.0]), PromptEncoder(), []
+    size = sum(value.nbytes for value in encode_prompt(loaded, frames, "when: a cat?").values())
+    monkeypatch.setattr(prompts, "KEPT_BYTES", int(2.5 * size))
+    for key in ["a", "a", "b", "c", "b", "c", "a", "c", "b"]:
+        encoder.encode(loaded, lambda key=key: (read.append(key), frames)[1], key, "when: a cat?")
+    assert read == ["a", "a", "b", "c", "a", "b"]
+    monkeypatch.setattr(prompts, "KEPT_BYTES", 1)
+    for key in ["d", "d", "c"]:
+        assert encoder.encode(loaded, lambda: frames, key, "when: a cat?")["input_ids"].shape[0] == 1
+    assert encoder.holds("c", Prompt("what?"))
+    assert not encoder.holds("d", Prompt("what?"))
 
 
 def test_prompts_of_samples() -> None:

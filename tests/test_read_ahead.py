@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import test_stage_training
+import torch
 from make_videos import write_video
 from test_stage_training import GRPO, SFT, new_run
 
 from timer1lib.clock import Sampling
+from timer1lib.models.load import load_model
+from timer1lib.models.prompts import PromptEncoder
 from timer1lib.stages import grpo, open_stage, sft
 from timer1lib.training import sft as trained_sft
 from timer1lib.training.common import SampleEncoder, order_of_groups, order_of_rows
@@ -108,3 +112,36 @@ def test_the_log_says_how_long_a_step_waited(
     log = sft.train(open_stage("sft", new_run(tmp_path, trained_on) | SFT | {"steps": 2}))
     assert sum(row["time/encode"] for row in log) >= 8 * 0.2
     assert "frames: " in capsys.readouterr().out
+
+
+def test_a_video_that_comes_again_is_not_read_again(trained_on: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_stage("sft", new_run(tmp_path, trained_on) | SFT)
+    rows = opened.run.read_samples("train")
+    many = Counter(row.video for row in rows)
+    own = [row for row in rows if row.video == many.most_common(1)[0][0]]
+    assert len(own) >= 3
+    loaded, read = load_model(opened.shared.model), FrameStore.get
+    asked: list[str] = []
+    monkeypatch.setattr(FrameStore, "get", lambda self, *what: (asked.append(str(what[0])), read(self, *what))[1])
+    with SampleEncoder(opened.run, opened.shared) as encoder:
+        encoder.prefetch(own * 40, 2)  # what is passed over makes room for the next
+        again = [encoder.encode(loaded, sample, text) for text in (None, "12 to 14") for sample in own]
+        assert encoder.encode(loaded, own[0])["video_key"] == again[1]["video_key"]
+    assert len(asked) == 2  # the second is the proof that texts may be put behind
+    monkeypatch.setattr(PromptEncoder, "holds", lambda self, *_: False)
+    for sample, text, row in zip(own * 2, [None] * len(own) + ["12 to 14"] * len(own), again, strict=True):
+        with SampleEncoder(opened.run, opened.shared) as fresh:
+            whole = fresh.encode(loaded, sample, text)
+        assert whole.keys() == row.keys()
+        assert all(torch.equal(whole[key], row[key]) for key in whole if key != "video_key")
+
+
+def test_frames_that_are_passed_over_make_room(tmp_path: Path) -> None:
+    videos = [write_video(tmp_path / f"{i}.mp4", range(0, 400, 40), size=(16, 64)) for i in range(6)]
+    with FrameStore(tmp_path / "cache", workers=1) as store:
+        store.prefetch([(video, SAMPLING, (None, None)) for video in videos], ahead=2)
+        for video in videos[:5]:
+            store.pass_over(video, SAMPLING)
+        time.sleep(2.0)
+        store.get(videos[5], SAMPLING)
+        assert (store.hits, store.misses) == (1, 0)

@@ -37,6 +37,20 @@ WORK = ".work"
 
 
 @dataclass(frozen=True, slots=True)
+class Videos:
+    """The videos of a run: their folder, and by path below it what 01_curate found wrong with damaged ones."""
+
+    root: Path
+    damaged: Mapping[str, str]
+
+    def file(self, sample: Sample) -> Path:
+        """The file of a sample's video; a Timer1Error where it lies outside the folder, or 01_curate found it damaged."""
+        if wrong := self.damaged.get(sample.video):
+            raise Timer1Error(f"damaged video (01_curate): {wrong}")
+        return safe_join(self.root, sample.video)
+
+
+@dataclass(frozen=True, slots=True)
 class RunFolder:
     """A run on disk. Stages talk to each other through these files only.
 
@@ -155,10 +169,11 @@ class RunFolder:
 
     def video(self, sample: Sample) -> Path:
         """The file of a sample's video; a Timer1Error where it lies outside the folder, or 01_curate found it damaged."""
-        root = self.video_root
-        if wrong := read_json(self.data("videos.json")).get("damaged", {}).get(sample.video):
-            raise Timer1Error(f"damaged video (01_curate): {wrong}")
-        return safe_join(root, sample.video)
+        return self.videos().file(sample)
+
+    def videos(self) -> Videos:
+        """Where the videos of this run lie, looked up once for many samples."""
+        return Videos(self.video_root, read_json(self.data("videos.json")).get("damaged", {}))
 
     def splits(self) -> dict[str, Any]:
         """`data/splits.json`: {split name: {"kind": "grounding" | "questions", "n": rows}}."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timer1lib.errors import Timer1Error
-from timer1lib.forms import Prompt
 from timer1lib.inference.ledger import batches, clip_key
 from timer1lib.models.config import sampling_for
-from timer1lib.models.inputs import collate, encode_prompt, render_chat
+from timer1lib.models.inputs import collate
+from timer1lib.models.prompts import PromptEncoder
 from timer1lib.progress import Progress
 from timer1lib.schema import Prediction, Sample
 from timer1lib.video.store import FrameStore, open_store
@@ -38,76 +38,6 @@ log = logging.getLogger(__name__)
 
 ResolveVideo = Callable[[Sample], Path]
 """The file of a sample's video."""
-
-KEPT = 8
-_TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids")
-
-
-class PromptEncoder:
-    """`encode_prompt` that remembers the video part of the last few clips.
-
-    The video's tokens end with a control token, where every tokenizer splits, so the text behind it can be tokenised by
-    itself. The first time this is done the result is compared with the whole prompt's; a tokenizer or a template for
-    which they differ is encoded whole every time, and so is a prompt whose text stands before the video.
-    """
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
-        self.kept: dict[Hashable, dict[str, Any]] = {}
-        self.whole = 0
-        """How many prompts went through the processor."""
-        self._proven: bool | None = None
-
-    def encode(self, frames: Frames, key: Hashable, prompt: Prompt | str) -> dict[str, Any]:
-        """As `encode_prompt(loaded, frames, prompt)`; `key` names the frames."""
-        asked = Prompt(prompt) if isinstance(prompt, str) else prompt
-        if asked.text_first:
-            return self._encode_whole(frames, asked)
-        key = (key, asked.system)
-        if key not in self.kept or self._proven is False:
-            self.kept[key] = self._encode_whole(frames, asked)
-            while len(self.kept) > KEPT:
-                del self.kept[next(iter(self.kept))]
-            return self.kept[key]
-        shared = self.kept[key] = self.kept.pop(key)
-        row = self._with_text(shared, asked)
-        if row is not None and self._proven:
-            return row
-        full = self._encode_whole(frames, asked)
-        if self._proven is None:
-            self._proven = row is not None and all(row[name].equal(full[name]) for name in _TEXTUAL if name in full)
-        return full
-
-    def _encode_whole(self, frames: Frames, prompt: Prompt) -> dict[str, Any]:
-        self.whole += 1
-        return encode_prompt(self.loaded, frames, prompt)
-
-    def _with_text(self, shared: dict[str, Any], prompt: Prompt) -> dict[str, Any] | None:
-        import torch
-
-        tail = self._tail(prompt)
-        ids = shared["input_ids"]
-        end = self.loaded.tokenizer.convert_tokens_to_ids(self.loaded.family.vision_end)
-        marks = (ids[0] == end).nonzero()
-        if tail is None or not len(marks):
-            return None
-        cut = int(marks[-1]) + 1
-        behind = torch.tensor([self.loaded.tokenizer(tail, add_special_tokens=False)["input_ids"]], dtype=ids.dtype)
-        row = dict(shared)
-        row["input_ids"] = torch.cat([ids[:, :cut], behind], dim=1)
-        row["attention_mask"] = torch.ones_like(row["input_ids"]).to(shared["attention_mask"].dtype)
-        if "mm_token_type_ids" in shared:
-            kinds = shared["mm_token_type_ids"]
-            row["mm_token_type_ids"] = torch.cat([kinds[:, :cut], torch.zeros_like(behind).to(kinds.dtype)], dim=1)
-        return row
-
-    def _tail(self, prompt: Prompt) -> str | None:
-        """What the chat template writes behind the video."""
-        rendered = render_chat(self.loaded, prompt, [{"type": "video"}])
-        family = self.loaded.family
-        mark = family.vision_end if family.vision_end in rendered else family.video_token
-        return rendered.rpartition(mark)[2] if mark in rendered else None
-
 
 @dataclass
 class Together:
@@ -149,7 +79,7 @@ class Asker:
         self.loaded, self.shared, self.resolve_video = loaded, shared, resolve_video
         self.sampling = sampling_for(shared, loaded.name)
         speed_up_vision(loaded.model)
-        self.encoder, self.features = PromptEncoder(loaded), VideoFeatures(loaded)
+        self.encoder, self.features = PromptEncoder(), VideoFeatures(loaded)
         # Who names eager attention wants to see that one at work.
         self.shares_prefix = shared.asking == "shared_prefix" and shared.attention != "eager" and self._installed()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,9 +157,9 @@ class _Asker(Asker):
 
         rows = []
         for sample in batch:
-            seen = frames[clip_key(sample)]
-            text = sample_prompt(sample, self.shared, grounded=self.options.grounded, duration=seen.duration_s)
-            rows.append(self.encoder.encode(seen, clip_key(sample), text))
+            key = clip_key(sample)
+            text = sample_prompt(sample, self.shared, grounded=self.options.grounded, duration=frames[key].duration_s)
+            rows.append(self.encoder.encode(self.loaded, partial(frames.__getitem__, key), key, text))
         tokenizer, device = self.loaded.tokenizer, self.loaded.device
         if self.shares_prefix:
             base, pad, copies = base_model(self.loaded.model), tokenizer.pad_token_id, self.options.num_samples

@@ -82,7 +82,8 @@ class _Scorer(Asker):
     def _row(self, sample: Sample, frames: Frames) -> dict[str, Any]:
         import torch
 
-        row = dict(self.encoder.encode(frames, clip_key(sample), sample_prompt(sample, self.shared, duration=frames.duration_s)))
+        prompt = sample_prompt(sample, self.shared, duration=frames.duration_s)
+        row = dict(self.encoder.encode(self.loaded, lambda: frames, clip_key(sample), prompt))
         if self.prefix:
             ids = row["input_ids"]
             said = self.loaded.tokenizer(self.prefix, add_special_tokens=False, return_tensors="pt")["input_ids"].to(ids.dtype)

@@ -72,7 +72,7 @@ def encode_prompt(loaded: LoadedModel, frames: Frames, prompt: Prompt | str, com
     out = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
     out.pop("second_per_grid_ts", None)  # the processor's own, of a frame rate that it only believes to know
     out |= loaded.family.time_inputs(frames, loaded.geometry, len(shown))
-    return out if completion is None else _with_completion(loaded, out, completion)
+    return out if completion is None else with_completion(loaded, out, completion)
 
 
 def render_chat(loaded: LoadedModel, prompt: Prompt | str, video: Sequence[dict[str, str]]) -> str:
@@ -135,7 +135,8 @@ def banned_token_ids(loaded: LoadedModel) -> list[int]:
     return sorted({i for i in named if i < size} | (set(range(size)) - set(known.values())))
 
 
-def _with_completion(loaded: LoadedModel, out: dict[str, Any], completion: str) -> dict[str, Tensor]:
+def with_completion(loaded: LoadedModel, out: dict[str, Any], completion: str) -> dict[str, Tensor]:
+    """An encoded prompt with the answer to learn and its end token behind it, and their `labels`."""
     ids = loaded.tokenizer(completion, add_special_tokens=False)["input_ids"] + [loaded.tokenizer.eos_token_id]
     if {loaded.model.config.video_token_id, loaded.model.config.image_token_id} & set(ids):
         raise Timer1Error(f"completion {completion[:60]!r} holds vision tokens; a completion is text")

@@ -45,4 +45,4 @@ def say(stage: Stage[Any], model: str, samples: Sequence[dict[str, Any]], out: s
     from timer1lib.models.load import load_shared
 
     asked = [Sample.from_json(row) for row in samples]
-    predict(load_shared(model, stage.shared), asked, stage.run.video, stage.shared, out, **how)
+    predict(load_shared(model, stage.shared), asked, stage.run.videos().file, stage.shared, out, **how)

@@ -142,7 +142,7 @@ def _answers(
         ask = [samples[i] for i in missing]
         out = stage.run.data(f"difficulty_{'greedy' if copies == 1 else 'rollouts'}.answers.jsonl")
         fresh = predict(
-            loaded, ask, stage.run.video, shared, out,
+            loaded, ask, stage.run.videos().file, shared, out,
             max_new_tokens=stage.params.max_new_tokens, batch_size=stage.params.batch_size,
             num_samples=copies, temperature=temperature, repetition_penalty=stage.params.repetition_penalty,
             label="difficulty" if copies == 1 else "sampled answers",

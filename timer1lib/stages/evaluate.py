@@ -147,11 +147,11 @@ def _ask(
     label = f"{task.checkpoint} on {task.split}" + ("" if task.kind in ("grounding", "questions") else f" ({task.kind})")
     if task.kind == "questions" and p.question_method == "likelihood":
         return choose(
-            loaded, task.samples, stage.run.video, stage.shared, task.path,
+            loaded, task.samples, stage.run.videos().file, stage.shared, task.path,
             batch_size=p.batch_size, shard=shard, store=store, label=label, keep=keep,
         )  # fmt: skip
     return predict(
-        loaded, task.samples, stage.run.video, stage.shared, task.path,
+        loaded, task.samples, stage.run.videos().file, stage.shared, task.path,
         batch_size=p.batch_size, shard=shard, store=store, label=label, repetition_penalty=p.repetition_penalty,
         max_new_tokens=p.grounded_tokens if task.kind == "grounded" else p.max_new_tokens, grounded=task.kind == "grounded",
         perturb="swap" if task.kind == "swap" else "shuffle" if task.kind == "shuffle" else None, keep=keep,

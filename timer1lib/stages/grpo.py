@@ -175,7 +175,7 @@ def ask(stage: Stage[GrpoParams], folder: str, ids: Sequence[str], epoch: int) -
     tokens = shared.total_pixels // loaded.geometry.factor**2 + 8 * shared.frames + 256  # pictures, times, question
     fits = team.agree(min(64, prompts_together(loaded.model, tokens, 1, length)))
     predict(
-        loaded, [samples[name] for name in ids], stage.run.video, shared, _answers(folder, epoch),
+        loaded, [samples[name] for name in ids], stage.run.videos().file, shared, _answers(folder, epoch),
         max_new_tokens=length, batch_size=stage.params.measure_batch or fits, label=f"difficulty after epoch {epoch}",
     )  # fmt: skip
 

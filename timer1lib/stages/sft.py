@@ -105,7 +105,7 @@ def show(stage: Stage[SftParams], model: str, row: dict[str, Any], asked: dict[s
         encoded = encoder.encode(loaded, _sample(row), row["completion"])
     ids, taught = encoded["input_ids"][0], encoded["labels"][0] != IGNORED
     how: dict[str, Any] = {"max_new_tokens": 2 * int(taught.sum()) + 32, "batch_size": 1, "label": "one answer"}
-    told = predict(loaded, [sample], stage.run.video, stage.shared, answers, **how)
+    told = predict(loaded, [sample], stage.run.videos().file, stage.shared, answers, **how)
     if not team.first:
         return
     pad = loaded.tokenizer.convert_ids_to_tokens(int(loaded.model.config.video_token_id))

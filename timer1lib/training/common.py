@@ -27,8 +27,9 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_jsonl, open_work_folder, read_json
 from timer1lib.models.config import family_of_model, sampling_for
 from timer1lib.models.family import Family
-from timer1lib.models.inputs import encode_prompt, sample_prompt
+from timer1lib.models.inputs import sample_prompt, with_completion
 from timer1lib.models.load import LoadedModel, load_shared
+from timer1lib.models.prompts import PromptEncoder
 from timer1lib.params import split_list
 from timer1lib.params.sections import GrpoParams, SftParams, SharedParams
 from timer1lib.params.trainer import QUANTISED, optimizer_arguments, parse_trl, weights_dtype
@@ -428,9 +429,10 @@ class SampleEncoder:
     """Encodes samples of a run for training. Close it to end the decoding workers."""
 
     def __init__(self, run: RunFolder, shared: SharedParams, *, grounded: bool = False) -> None:
-        self._run, self._shared, self._grounded = run, shared, grounded
+        self._file, self._shared, self._grounded = run.videos().file, shared, grounded
         self._sampling, self._store = sampling_for(shared), open_store(shared)
         self._lock = threading.Lock()
+        self._prompts = PromptEncoder()
         self._shown = ""  # how the model's processor shows frames: of the one model that a run trains
 
     def __enter__(self) -> Self:
@@ -445,7 +447,7 @@ class SampleEncoder:
         requests: list[Any] = []
         for sample in samples:
             with contextlib.suppress(Timer1Error):  # said where the sample is encoded
-                requests.append((self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)))
+                requests.append((self._file(sample), self._sampling, (sample.video_start, sample.video_end)))
         self._store.prefetch(requests, ahead=ahead)
 
     def encode(self, loaded: LoadedModel, sample: Sample, completion: str | None = None) -> dict[str, Any]:
@@ -453,12 +455,18 @@ class SampleEncoder:
 
         Several threads may call it: they decode side by side, and go through the processor, which is not made for it, in turn.
         """
-        what = self._run.video(sample), self._sampling, (sample.video_start, sample.video_end)
-        frames = self._store.get(*what)
-        prompt = sample_prompt(sample, self._shared, grounded=self._grounded and sample.is_question, duration=frames.duration_s)
+        what = self._file(sample), self._sampling, (sample.video_start, sample.video_end)
+        frames = functools.cache(lambda: self._store.get(*what))
+        duration = frames().duration_s if sample.duration is None else None
+        prompt = sample_prompt(sample, self._shared, grounded=self._grounded and sample.is_question, duration=duration)
+        key = self._store.key(*what)
+        if self._prompts.holds(key, prompt):
+            self._store.pass_over(*what)
+        else:
+            frames()
         with self._lock:
-            encoded: dict[str, Any] = encode_prompt(loaded, frames, prompt, completion)
-            if completion is None:  # cheaper than to tell videos apart by their pixels
-                self._shown = self._shown or f"{loaded.geometry} {loaded.processor.video_processor.to_json_string()}"
-                encoded["video_key"] = f"{self._store.key(*what)} {self._shown}"
-        return encoded
+            encoded = self._prompts.encode(loaded, frames, key, prompt)
+            if completion is not None:
+                return with_completion(loaded, encoded, completion)
+            self._shown = self._shown or f"{loaded.geometry} {loaded.processor.video_processor.to_json_string()}"
+        return encoded | {"video_key": f"{key} {self._shown}"}  # cheaper than to tell videos apart by their pixels

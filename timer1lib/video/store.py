@@ -155,6 +155,13 @@ class FrameStore:
             log.info("%s: decoded with %s: %s", path, frames.decoder, frames.reason)
         return replace(frames, time_scale=sampling.time_scale)
 
+    def pass_over(self, path: str | Path, sampling: Sampling, clip: Clip = (None, None), temporal_patch: int = 2) -> None:
+        """Go on without frames that were decoded ahead: whoever asked for them has them already."""
+        with self._lock:
+            if running := self._running.pop(_asked((path, sampling, clip), temporal_patch), None):
+                running.cancel()
+        self._pump()
+
     def prefetch(self, requests: Iterable[Request], temporal_patch: int = 2, ahead: int = AHEAD) -> None:
         """Let the workers decode what will be asked for, in this order, instead of what they were told to before.
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -157,7 +158,7 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         source = GroupSource(
             rows=[row for _, row in sorted(zip(group_order(len(given), updates), given, strict=True), key=lambda pair: pair[0])],
             dataset=self.train_dataset if mode == "train" else self.eval_dataset,
-            encode=self._encode,
+            encode=partial(self._encode, self.accelerator.unwrap_model(self.model)),  # once: it walks the whole model
             seed=rollouts.seed_from(self.args.seed, *self._place(), "replacement"),
             updates=updates,
         )
@@ -208,8 +209,8 @@ class VideoGRPOTrainer(SharedTraining, GRPOTrainer):  # type: ignore[misc]
         of_unit = in_order.view(-1, unit).sum(1).repeat_interleave(unit)
         return of_unit[source.own].repeat_interleave(len(mask) // source.share)
 
-    def _encode(self, row: Row) -> EncodedPrompt:
-        return encode(self.accelerator.unwrap_model(self.model), self._encoder.get(row), str(row["sample_id"]))
+    def _encode(self, model: Any, row: Row) -> EncodedPrompt:
+        return encode(model, self._encoder.get(row), str(row["sample_id"]))
 
     def _place(self) -> tuple[int, int, int]:
         """Where in the run this generation is, the same in a resumed run and on every rank: step, micro-batch, 0."""
