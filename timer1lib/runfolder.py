@@ -32,6 +32,9 @@ NEVER_OWNED = ("params.yaml", "manifest.json", "notes.jsonl", "views.json", "run
 
 _RUNNER_FOLDERS = ("notebooks", "stages", "ideas")
 
+SWEEP = "sweep.json"
+"""What a sweep's folder says of its rows."""
+
 WORK = ".work"
 """Where unfinished stages write, each in a folder of its name."""
 

@@ -11,13 +11,11 @@ from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.columns import Kind, in_order
 from timer1lib.files import find_project, read_json, read_numbered
 from timer1lib.forms import FORMS, AnswerForm, from_identity
-from timer1lib.runfolder import RunFolder
+from timer1lib.runfolder import SWEEP, RunFolder
 from timer1lib.schema import Prediction, Sample
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 EXAMPLES = 5
-SWEEP = "sweep.json"
-"""What `timer1 sweep` leaves in its folder."""
 
 
 def predicted(run: RunFolder) -> dict[str, list[str]]:

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.answers import SWEEP, find_sweep
+from timer1lib.evaluation.answers import find_sweep
 from timer1lib.evaluation.intervals import percentile
 from timer1lib.evaluation.pooled import Rows, answered_rows, crossed_means, crossed_sums
 from timer1lib.evaluation.scored import Floats
 from timer1lib.evaluation.tables import Cell, Table, table_of
 from timer1lib.files import read_json
-from timer1lib.runfolder import RunFolder
+from timer1lib.runfolder import SWEEP, RunFolder
 
 RESAMPLES = 20_000
 """So many that a p-value can be small enough for hundreds of comparisons."""

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 ResolveVideo = Callable[[Sample], Path]
 """The file of a sample's video."""
 
+
 @dataclass
 class Together:
     """Questions by what they share: prompts up to the end of their video, each with the texts that stand behind it."""

@@ -19,7 +19,7 @@ from timer1lib.models.config import base_name, model_source
 from timer1lib.params import CANNOT_CHANGE_RESULTS, SHARED_READ, split_list
 from timer1lib.params.sections import Params
 from timer1lib.params.trainer import packages_needed
-from timer1lib.runfolder import owner, run_files
+from timer1lib.runfolder import SWEEP, owner, run_files
 from timer1lib.runs.closure import code_hash
 from timer1lib.runs.graph import StageRef
 
@@ -64,7 +64,7 @@ def key_parts(
     if stage.name == "compare" and params.compare.runs:
         inputs["runs"] = [_run_mark(text) for text in split_list(params.compare.runs)]
     if stage.name == "compare" and (sweep := params.compare.sweep):
-        ends = [path / "sweep.json" for path in (resolve(sweep), resolve(f"outputs/sweeps/{sweep}"))]
+        ends = [path / SWEEP for path in (resolve(sweep), resolve(f"outputs/sweeps/{sweep}"))]
         inputs["sweep"] = [next((_mark(path) for path in ends if path.is_file()), sweep)]
     return {
         "params": {name: value for name, value in given.items() if name not in inputs},

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from timer1lib.errors import Timer1Error
 from timer1lib.files import atomic_write_json, atomic_write_text, read_json
 from timer1lib.progress import clock
-from timer1lib.runfolder import RunFolder
+from timer1lib.runfolder import SWEEP, RunFolder
 from timer1lib.runs.engines import EngineName, open_engine
 from timer1lib.runs.engines.seam import Engine, Outcome, Resources
 from timer1lib.runs.graph import STAGES, StageRef, find_stage
@@ -154,7 +154,7 @@ def sweep(
         store = StoredStages(root / ".store", storage, spec.name) if storage else None
         (stream or sys.stderr).write(f"{how_long(rows, plans, machines.places(), spec.minutes)}\n")
         told = partial(job_of, root=root, project=project, sweep=spec.name, storage=storage)
-        written = root / "sweep.json"
+        written = root / SWEEP
         stands = written.is_file() and not read_json(written).get("unfinished")  # a finished sweep's, until this one is
         note = None if stands else partial(_note, result)
         try:
@@ -173,7 +173,7 @@ def sweep(
 
             result.pooled = pool(runs, pairs=variant_pairs(spec.pairs, rows))
     result.seconds = time.monotonic() - started
-    atomic_write_json(root / "sweep.json", result.to_json())
+    atomic_write_json(root / SWEEP, result.to_json())
     atomic_write_text(root / "table.txt", result.text() + "\n")
     if result.comparison:
         from timer1lib.view.comparison import write_sweep
@@ -210,7 +210,7 @@ def _signals_end_it() -> Iterator[None]:
 
 def _note(result: SweepResult, rows: list[dict[str, Any]], unfinished: int) -> None:
     """Have `sweep.json` hold what has ended so far."""
-    atomic_write_json(result.root / "sweep.json", {**replace(result, rows=rows).to_json(), "unfinished": unfinished})
+    atomic_write_json(result.root / SWEEP, {**replace(result, rows=rows).to_json(), "unfinished": unfinished})
 
 
 def how_long(rows: Sequence[Row], plans: Sequence[Sequence[Planned]], places: int, minutes: float | None) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 
 from timer1lib.errors import Timer1Error
-from timer1lib.evaluation.answers import SWEEP, find_run, find_sweep
+from timer1lib.evaluation.answers import find_run, find_sweep
 from timer1lib.evaluation.columns import main_score, number
 from timer1lib.evaluation.compare import compare_runs, compare_table, parameters_part, sentence, verdict
 from timer1lib.evaluation.maps import axes_of, can_be_drawn, effects, read_grid
@@ -21,7 +21,7 @@ from timer1lib.evaluation.pooled import means_table, pooled_tables
 from timer1lib.evaluation.tables import Cell, Head, Line, Table, paired_table, scores_of, unbroken
 from timer1lib.files import project_root, read_json, read_jsonl
 from timer1lib.progress import clock
-from timer1lib.runfolder import RunFolder
+from timer1lib.runfolder import SWEEP, RunFolder
 from timer1lib.schema import Sample
 from timer1lib.view import figures
 from timer1lib.view.figures import figure_html
