@@ -125,11 +125,11 @@ def test_a_video_that_comes_again_is_not_read_again(trained_on: Any, tmp_path: P
     monkeypatch.setattr(FrameStore, "get", lambda self, *what: (asked.append(str(what[0])), read(self, *what))[1])
     with SampleEncoder(opened.run, opened.shared) as encoder:
         encoder.prefetch(own * 40, 2)  # what is passed over makes room for the next
-        again = [encoder.encode(loaded, sample, text) for text in (None, "12 to 14") for sample in own]
-        assert encoder.encode(loaded, own[0])["video_key"] == again[1]["video_key"]
+        again = [encoder.encode(loaded, sample, text) for text in ("12 to 14", None) for sample in own]
+        assert encoder.encode(loaded, own[0])["video_key"] == again[-1]["video_key"]
     assert len(asked) == 2  # the second is the proof that texts may be put behind
     monkeypatch.setattr(PromptEncoder, "holds", lambda self, *_: False)
-    for sample, text, row in zip(own * 2, [None] * len(own) + ["12 to 14"] * len(own), again, strict=True):
+    for sample, text, row in zip(own * 2, ["12 to 14"] * len(own) + [None] * len(own), again, strict=True):
         with SampleEncoder(opened.run, opened.shared) as fresh:
             whole = fresh.encode(loaded, sample, text)
         assert whole.keys() == row.keys()

@@ -83,7 +83,7 @@ class _Scorer(Asker):
         import torch
 
         prompt = sample_prompt(sample, self.shared, duration=frames.duration_s)
-        row = dict(self.encoder.encode(self.loaded, lambda: frames, clip_key(sample), prompt))
+        row = self.encoder.encode(self.loaded, lambda: frames, clip_key(sample), prompt)
         if self.prefix:
             ids = row["input_ids"]
             said = self.loaded.tokenizer(self.prefix, add_special_tokens=False, return_tensors="pt")["input_ids"].to(ids.dtype)

@@ -61,7 +61,7 @@ class PromptEncoder:
     def _keep(self, key: Hashable, row: dict[str, Any]) -> dict[str, Any]:
         if before := self._kept.pop(key, None):
             self._bytes -= _size(before)
-        self._kept[key] = row
+        self._kept[key] = dict(row)  # the caller may add to its own
         self._bytes += _size(row)
         while self._bytes > KEPT_BYTES and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
