@@ -431,9 +431,9 @@ def many_videos(folder: Path, count: int) -> Path:
 def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     from timer1lib.clock import Sampling
     from timer1lib.inference.clock_report import max_clock_error
-    from timer1lib.video import store
+    from timer1lib.video import decoders
 
-    monkeypatch.setattr(store, "FEW", 4)
+    monkeypatch.setattr(decoders, "FEW", 4)
     path = many_videos(tmp_path, 10)
     (tmp_path / "3.mp4").write_bytes((tmp_path / "3.mp4").read_bytes()[:700])
     one, two = (audit_files([path], videos=tmp_path, workers=workers).to_json() for workers in (0, 2))
@@ -449,7 +449,7 @@ def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_decoder_that_hangs_is_ended_named_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from timer1lib.video import store
+    from timer1lib.video import decoders
 
     path = many_videos(tmp_path, 5)
     (tmp_path / "sitecustomize.py").write_text(
@@ -457,8 +457,8 @@ def test_a_decoder_that_hangs_is_ended_named_and_the_rest_goes_on(tmp_path: Path
         "probe._timeline = lambda path, *rest: time.sleep(1e6) if path.endswith('2.mp4') else real(path, *rest)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(store, "FEW", 1)
-    monkeypatch.setattr(store, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(decoders, "FEW", 1)
+    monkeypatch.setattr(decoders, "PATIENCE_S", 3.0)
     report = audit_files([path], videos=tmp_path, workers=2)
     assert [(f.id, f.code) for f in report.details if f.code == "undecodable"] == [("2", "undecodable")]
     assert "2.mp4: its decoder gave no answer in 3 s" in next(f.message for f in report.details if f.code == "undecodable")

@@ -18,9 +18,10 @@ from timer1lib.data.audit import audit_files
 from timer1lib.errors import Timer1Error
 from timer1lib.runfolder import RunFolder
 from timer1lib.schema import Sample
-from timer1lib.video import decode, store
+from timer1lib.video import decode, decoders
 from timer1lib.video.decode import damage
-from timer1lib.video.store import FrameStore, WorkerPool
+from timer1lib.video.decoders import WorkerPool
+from timer1lib.video.store import FrameStore
 
 CODECS = {
     "a.mp4": "libx264",
@@ -201,7 +202,7 @@ def test_a_run_reads_nothing_from_a_damaged_video(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_crashes_on_a_file_is_a_verdict(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_ask", lambda worker, message: (worker.kill(), "")[1])
+    monkeypatch.setattr(decoders, "_ask", lambda worker, message: (worker.kill(), "")[1])
     assert "died" in FrameStore(tmp_path).damaged([whole])[whole]
 
 

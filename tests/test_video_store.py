@@ -22,6 +22,7 @@ from make_videos import number_in, write_video
 from timer1lib.clock import Sampling
 from timer1lib.errors import Timer1Error
 from timer1lib.video import cache as cache_module
+from timer1lib.video import decoders
 from timer1lib.video import store as frame_store
 from timer1lib.video.cache import DIGEST_BYTES, DiskCache
 from timer1lib.video.decode import read_frames
@@ -160,7 +161,7 @@ def test_a_broken_file_fails_at_get_and_the_rest_goes_on(tmp_path: Path, videos:
 
 
 def test_a_worker_that_dies_is_named_with_its_file(tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timer1lib.video.store._ask", lambda worker, message: (worker.kill(), "")[1])
+    monkeypatch.setattr("timer1lib.video.decoders._ask", lambda worker, message: (worker.kill(), "")[1])
     with FrameStore(tmp_path, 1.0, workers=1) as store:
         store.prefetch([(videos[0], SAMPLING, WHOLE)])
         while store._threads is None or (store._running and not all(f.running() or f.done() for f in store._running.values())):
@@ -186,13 +187,13 @@ def test_a_worker_that_hangs_is_ended_and_the_rest_goes_on(
     (tmp_path / "sitecustomize.py").write_text(HUNG)
     shutil.copy(videos[0], tmp_path / "hangs.mp4")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(frame_store, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(decoders, "PATIENCE_S", 3.0)
     if stopped:  # it cannot even end itself
-        real = frame_store._ask
+        real = decoders._ask
         monkeypatch.setattr(
-            frame_store, "_ask", lambda worker, message: (worker.send_signal(signal.SIGSTOP), real(worker, message))[1]
+            decoders, "_ask", lambda worker, message: (worker.send_signal(signal.SIGSTOP), real(worker, message))[1]
         )
-        monkeypatch.setattr(frame_store, "PATIENCE_S", 0.1)
+        monkeypatch.setattr(decoders, "PATIENCE_S", 0.1)
     with FrameStore(tmp_path / "cache", 1.0, workers=1) as store:
         store.prefetch([(path, SAMPLING, WHOLE) for path in (tmp_path / "hangs.mp4", videos[1])])
         with pytest.raises(Timer1Error, match=r"hangs\.mp4: its decoder gave no answer"):
@@ -207,7 +208,7 @@ def test_a_decoder_that_hangs_in_place_is_left_behind(
     tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold = threading.Event()
-    monkeypatch.setattr(frame_store, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(decoders, "PATIENCE_S", 0.3)
     monkeypatch.setattr(
         frame_store, "read_frames", lambda path, *rest: hold.wait(60) if path == videos[0] else read_frames(path, *rest)
     )

@@ -21,9 +21,9 @@ from timer1lib.data.findings import Record
 from timer1lib.data.readers.base import stem
 from timer1lib.errors import Timer1Error
 from timer1lib.files import safe_join
+from timer1lib.video.decoders import each_file
 from timer1lib.video.images import content_digest, is_frame_folder, is_image
 from timer1lib.video.probe import size_and_change
-from timer1lib.video.store import each_file
 
 if TYPE_CHECKING:
     from timer1lib.video.store import FrameStore

@@ -18,8 +18,8 @@ from timer1lib.errors import Timer1Error
 from timer1lib.files import safe_join
 from timer1lib.models.config import temporal_geometry
 from timer1lib.video.decode import Clip, choose_decoder, clip_frames, read_frames
+from timer1lib.video.decoders import each_file
 from timer1lib.video.probe import Timeline, timeline
-from timer1lib.video.store import each_file
 
 if TYPE_CHECKING:
     from timer1lib.clock.rule import ClockRule
