@@ -20,7 +20,7 @@ from timer1lib.models.load import load_model
 from timer1lib.models.prompts import PromptEncoder
 from timer1lib.stages import grpo, open_stage, sft
 from timer1lib.training import sft as trained_sft
-from timer1lib.training.common import SampleEncoder, order_of_groups, order_of_rows
+from timer1lib.training.feeding import SampleEncoder, order_of_groups, order_of_rows
 from timer1lib.video.store import FrameStore
 
 SAMPLING = Sampling(rule="frames", frames=4, min_frame_pixels=1, total_pixels=10**9, factor=2)
@@ -108,7 +108,7 @@ def test_the_log_says_how_long_a_step_waited(
 ) -> None:
     real = SampleEncoder.encode
     monkeypatch.setattr(SampleEncoder, "encode", lambda self, *rest: (time.sleep(0.2), real(self, *rest))[1])
-    monkeypatch.setattr(trained_sft.common, "decoding_threads", lambda shared: 0)
+    monkeypatch.setattr(trained_sft.feeding, "decoding_threads", lambda shared: 0)
     log = sft.train(open_stage("sft", new_run(tmp_path, trained_on) | SFT | {"steps": 2}))
     assert sum(row["time/encode"] for row in log) >= 8 * 0.2
     assert "frames: " in capsys.readouterr().out

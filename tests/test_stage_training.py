@@ -19,7 +19,7 @@ from timer1lib.schema import Sample
 from timer1lib.stages import grpo, open_stage, sft
 from timer1lib.training import grpo as trained_grpo
 from timer1lib.training import sft as trained_sft
-from timer1lib.training.common import SampleEncoder
+from timer1lib.training.feeding import SampleEncoder
 from timer1lib.training.grpo import RewardFunction
 from timer1lib.world.base import lessons as answers
 from timer1lib.world.base.tiny import build_tiny

@@ -151,7 +151,7 @@ def _answers(folder: str, epoch: int) -> Path:
 
 def epoch(stage: Stage[GrpoParams], plan: Mapping[str, Any]) -> None:
     """What each rank does of an epoch's training."""
-    from timer1lib.training.common import SampleEncoder
+    from timer1lib.training.feeding import SampleEncoder
     from timer1lib.training.grpo import train_phase
 
     run, params, shared, samples = stage.run, stage.params, stage.shared, selected(stage)

@@ -50,7 +50,7 @@ def train(stage: Stage[SftParams]) -> list[dict[str, Any]]:
 
 def fit(stage: Stage[SftParams]) -> None:
     """What each rank does of `train`."""
-    from timer1lib.training.common import SampleEncoder
+    from timer1lib.training.feeding import SampleEncoder
     from timer1lib.training.sft import SftJob, train_sft
 
     rows = cold_start_rows(stage)
@@ -98,7 +98,7 @@ def show(stage: Stage[SftParams], model: str, row: dict[str, Any], asked: dict[s
     from timer1lib.inference.generate import predict
     from timer1lib.models.inputs import IGNORED
     from timer1lib.models.load import load_shared
-    from timer1lib.training.common import SampleEncoder
+    from timer1lib.training.feeding import SampleEncoder
 
     loaded, sample = load_shared(model, stage.shared), Sample.from_json(asked)
     with SampleEncoder(stage.run, stage.shared) as encoder:

@@ -22,7 +22,7 @@ from timer1lib.models.load import LoadedModel, local_folder
 from timer1lib.params.sections import GrpoParams, SharedParams
 from timer1lib.rewards import Reward, RewardInput, parse_rewards
 from timer1lib.schema import Sample
-from timer1lib.training import common
+from timer1lib.training import common, feeding
 from timer1lib.training.outer_loop import PhasePlan
 from timer1lib.training.parallel import load_optimizer
 from timer1lib.training.video_grpo import VideoGRPOConfig
@@ -80,7 +80,7 @@ def train_phase(
     shared: SharedParams,
     log_path: Path,
     rollouts_path: Path,
-    read_ahead: common.ReadAhead | None = None,
+    read_ahead: feeding.ReadAhead | None = None,
 ) -> list[dict[str, Any]]:
     """Train one epoch into `plan.out_dir`; a killed one goes on from its last checkpoint.
 
@@ -123,7 +123,7 @@ def train_phase(
         done, again = common.step_of(checkpoint) if checkpoint else 0, params.num_iterations
         whole = rows[: len(rows) // groups * groups]
         share = (team.rank, team.size)
-        read_ahead(common.order_of_groups(whole, params.prompts_per_step, -(-plan.steps // again), done // again, share))
+        read_ahead(feeding.order_of_groups(whole, params.prompts_per_step, -(-plan.steps // again), done // again, share))
     common.train_on(trainer, checkpoint, plan.steps)
     logged = log.write(trainer.state.log_history)
     carried = work / f"checkpoint-{plan.steps}" if params.phase_policy == "carry" else None
@@ -152,7 +152,7 @@ def trainer_config(
         reward_weights=weights,
         banned_token_ids=banned_token_ids(loaded),
         shuffle_dataset=False,
-        encode_threads=common.decoding_threads(shared),
+        encode_threads=feeding.decoding_threads(shared),
         log_completions=False,
         **params.model_dump(include=SAME_IN_TRL),
         **common.trainer_settings(params, shared, loaded, work, between_saves=params.updates_per_rollout * params.num_iterations),

@@ -27,7 +27,7 @@ from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.inputs import collate
 from timer1lib.models.load import LoadedModel
 from timer1lib.params.sections import SftParams, SharedParams
-from timer1lib.training import common
+from timer1lib.training import common, feeding
 from timer1lib.training.parallel import SharedTraining
 from timer1lib.workers.team import team
 
@@ -47,7 +47,7 @@ class SftJob:
     work_dir: Path
     log_path: Path
     settings: dict[str, Any]  # what the training depends on; checkpoints of other settings are not believed
-    read_ahead: common.ReadAhead | None = None
+    read_ahead: feeding.ReadAhead | None = None
 
 
 @common.frees_memory
@@ -65,7 +65,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
     loaded = common.load_trained(checkpoint if checkpoint and params.lora_rank == 0 else base_name(shared), params, shared)
     speed_up_vision(loaded.model)
     log = common.TrainingLog(job.log_path, "SFT", params.steps)
-    collator = _Collator(loaded, job.encode, job.ids, common.decoding_threads(shared))
+    collator = _Collator(loaded, job.encode, job.ids, feeding.decoding_threads(shared))
     micro = min(params.batch_size, params.micro_batch_size)
     plan = StepPlan(len(job.ids), micro, max(1, params.batch_size // params.micro_batch_size))
     trainer = trainer_class()(
@@ -91,7 +91,7 @@ def train_sft(job: SftJob, params: SftParams, shared: SharedParams) -> list[dict
     # every completion token of a step counts alike, however many forwards and ranks the step takes
     trainer.model_accepts_loss_kwargs = True
     done = common.step_of(checkpoint) if checkpoint else 0
-    order = common.order_of_rows(job.ids, plan.step, shared.seed, params.steps, done, (team.rank, team.size))
+    order = feeding.order_of_rows(job.ids, plan.step, shared.seed, params.steps, done, (team.rank, team.size))
     collator.expect(order)
     if job.read_ahead is not None:
         job.read_ahead(order)
@@ -176,7 +176,7 @@ class _Collator:
 
     def __init__(self, loaded: LoadedModel, encode: Encode, ids: Sequence[str], threads: int) -> None:
         self._loaded, self._encode, self._ids = loaded, encode, ids
-        self._encoder = common.EncodeAhead(lambda row: encode(loaded, row["sample_id"]), threads)
+        self._encoder = feeding.EncodeAhead(lambda row: encode(loaded, row["sample_id"]), threads)
         self._order: deque[str] = deque()
         self._left_out: set[str] = set()
         self._last: list[dict[str, torch.Tensor]] = []

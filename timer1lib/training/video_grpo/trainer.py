@@ -39,7 +39,8 @@ from timer1lib.models.encoded import EncodedPrompt, base_model, encode
 from timer1lib.models.fast_vision import speed_up_vision
 from timer1lib.models.features import FeatureCache, accept_features, tower_hash, tower_is_frozen
 from timer1lib.models.memory import rollout_tokens
-from timer1lib.training.common import Autocast, EncodeAhead, load_weights
+from timer1lib.training.common import Autocast, load_weights
+from timer1lib.training.feeding import EncodeAhead
 from timer1lib.training.parallel import SharedTraining, gathered
 from timer1lib.training.video_grpo import VideoGRPOConfig, repeated, shared_prefix
 from timer1lib.training.video_grpo.groups import EncodePrompt, GroupSource, Row, flat_groups, group_order
