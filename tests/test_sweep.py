@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from timer1lib.evaluation.pooled import means_table
 from timer1lib.files import atomic_write_json
 from timer1lib.params.sections import Params
 from timer1lib.runs import sweep as sweep_module
-from timer1lib.runs.graph import find_stage
-from timer1lib.runs.runner import Project, run
+from timer1lib.runs.forecast import Forecast
+from timer1lib.runs.graph import STAGES, find_stage
+from timer1lib.runs.runner import Planned, Project, run
 from timer1lib.runs.stamps import Store
 from timer1lib.runs.sweep import sweep
 from timer1lib.runs.sweepfile import read_sweep, variant_pairs
@@ -83,10 +85,14 @@ def test_a_sweep_says_first_how_long_it_will_take(tmp_path: Path, monkeypatch: p
     project = counting_project(tmp_path / "p")
     rows = [{"name": "a"}, {"name": "b", "set": {"sft.steps": 7}}]
 
+    monkeypatch.setattr(sweep_module, "_LOG_EVERY_SECONDS", 0.0)
+    said: list[str] = []
+
     def first_line(**tree: object) -> str:
         stream = io.StringIO()
         sweep(write_sweep(tmp_path, until="02", **tree), out=tmp_path / "out", project=project, stream=stream, jobs=1)
-        return stream.getvalue().splitlines()[0]
+        said[:] = stream.getvalue().splitlines()
+        return said[0]
 
     assert first_line(rows=rows[:1]) == "1 rows, 1 to run; none has finished yet that would tell how long they take"
     assert first_line(rows=rows[:1], minutes=30) == "1 rows, all of them finished"
@@ -97,10 +103,35 @@ def test_a_sweep_says_first_how_long_it_will_take(tmp_path: Path, monkeypatch: p
     rows.append({"name": "c", "set": {"shared.frames": 9}})
     told = "3 rows, 2 to run: about 5.0 hours with 1 at a time, by what finished stages took"
     assert first_line(rows=rows, minutes=30) == told
+    shown = [line for line in said if " elapsed, " in line]
+    assert re.match(r"0/3 rows, 0:0\d elapsed, about (5:00:00|4:59:5\d) left \| ", shown[0]), shown[0]
     (tmp_path / "out" / "a" / "stages" / "02_sft.json").unlink()
     shutil.rmtree(tmp_path / "out" / "b")
     shutil.rmtree(tmp_path / "out" / "c")
     assert first_line(rows=rows, minutes=30).endswith("3 to run: about 1.5 hours with 1 at a time, at 30 minutes a row")
+
+
+def test_what_is_left_of_a_sweep_by_hand(tmp_path: Path) -> None:
+    """Three rows up to 02, which share 01 but for the last; a's 01 took 10 s in the plan."""
+    rows = [{"name": "a"}, {"name": "b", "set": {"sft.steps": 7}}, {"name": "c", "set": {"shared.frames": 9}}]
+    _, made = read_sweep(write_sweep(tmp_path, rows=rows))
+    names = [STAGES[0].notebook, STAGES[1].notebook]
+    plans = [[Planned(name, "new", None) for name in names] for _ in made]
+    assert Forecast(made, plans, None).work([0]) is None
+    assert Forecast(made, plans, 2).work([0, 1, 2]) == 360
+    plans[0][0] = Planned(names[0], "", 10.0)
+    found = Forecast(made, plans, None)
+    assert found.work([0, 1, 2]) is None, "nobody knows what 02 takes"
+    found.ended(0, {names[0]: {"how": "unchanged", "seconds": 0.0}, names[1]: {"how": "ran", "seconds": 50.0}})
+    assert found.work([0]) == 0
+    assert found.work([1]) == 50
+    assert found.work([2]) == 60
+    assert found.work([1, 2]) == 110
+    assert found.work([2], slice(0, 1)) == 10
+    found.ended(2, {names[0]: {"how": "ran", "seconds": 30.0}})
+    assert found.work([2]) == 50
+    found.ended(1, {names[0]: {"how": "reused", "seconds": 0.1}, names[1]: {"how": "ran", "seconds": 70.0}})
+    assert found.work([1, 2]) == 60  # what 02 took, 50 and 70, on average
 
 
 def test_a_seed_that_a_row_sets_is_its_seed(tmp_path: Path) -> None:

@@ -26,12 +26,13 @@ from timer1lib.progress import clock
 from timer1lib.runfolder import SWEEP, RunFolder
 from timer1lib.runs.engines import EngineName, open_engine
 from timer1lib.runs.engines.seam import Engine, Outcome, Resources
+from timer1lib.runs.forecast import Forecast
 from timer1lib.runs.graph import STAGES, StageRef, find_stage
 from timer1lib.runs.kernel import RUNNER_LOCK, exclusive
 from timer1lib.runs.keys import check_files
 from timer1lib.runs.manifest import machine, now
 from timer1lib.runs.row import LOG, last_line
-from timer1lib.runs.runner import Planned, Project, ask, plan_stages, somebody_there
+from timer1lib.runs.runner import Project, ask, plan_stages, somebody_there
 from timer1lib.runs.schedule import Scheduler, Unit, identities
 from timer1lib.runs.stamps import refuse_foreign
 from timer1lib.runs.storage import Storage, StoredStages
@@ -152,13 +153,14 @@ def sweep(
             shutil.rmtree(left, ignore_errors=True)
         machines = open_engine(engine, resources, jobs and min(jobs, len(rows)), address, spec.slurm, root)
         store = StoredStages(root / ".store", storage, spec.name) if storage else None
-        (stream or sys.stderr).write(f"{how_long(rows, plans, machines.places(), spec.minutes)}\n")
+        forecast = Forecast(rows, plans, spec.minutes)
+        (stream or sys.stderr).write(f"{forecast.first(machines.places())}\n")
         told = partial(job_of, root=root, project=project, sweep=spec.name, storage=storage)
         written = root / SWEEP
         stands = written.is_file() and not read_json(written).get("unfinished")  # a finished sweep's, until this one is
         note = None if stands else partial(_note, result)
         try:
-            result.rows = Rows(rows, stages, machines, root, stream or sys.stderr, told, store, note).run()
+            result.rows = Rows(rows, stages, machines, root, stream or sys.stderr, told, store, note, forecast).run()
         finally:
             machines.close()
         held.check()
@@ -213,33 +215,6 @@ def _note(result: SweepResult, rows: list[dict[str, Any]], unfinished: int) -> N
     atomic_write_json(result.root / SWEEP, {**replace(result, rows=rows).to_json(), "unfinished": unfinished})
 
 
-def how_long(rows: Sequence[Row], plans: Sequence[Sequence[Planned]], places: int, minutes: float | None) -> str:
-    """In words, how long a sweep will take: by what its finished stages took, the same listed row's first, else by `minutes`."""
-    took: dict[str, list[float]] = {}
-    asked: dict[str, tuple[str, str]] = {}
-    done, open_rows = set(), 0
-    for row, plan in zip(rows, plans, strict=True):
-        open_rows += any(stage.why for stage in plan)
-        for stage, identity in zip(plan, identities(row.params, STAGES[: len(plan)]), strict=True):
-            names = asked[identity] = f"{row.way} {stage.notebook}", stage.notebook
-            if stage.seconds is not None:
-                for name in names:
-                    took.setdefault(name, []).append(stage.seconds)
-                if not stage.why:
-                    done.add(identity)
-    if not open_rows:
-        return f"{len(rows)} rows, all of them finished"
-    known = [took.get(own) or took.get(any_way) for identity, (own, any_way) in asked.items() if identity not in done]
-    if all(known):
-        seconds, by = sum(sum(found) / len(found) for found in known if found), "by what finished stages took"
-    elif minutes:
-        seconds, by = 60 * minutes * open_rows, f"at {minutes:g} minutes a row"
-    else:
-        return f"{len(rows)} rows, {open_rows} to run; none has finished yet that would tell how long they take"
-    hours = seconds / max(1, places) / 3600
-    return f"{len(rows)} rows, {open_rows} to run: about {hours:.1f} hours with {places} at a time, {by}"
-
-
 def job_of(row: Row, until: StageRef, *, root: Path, project: Project, sweep: str, storage: str) -> dict[str, Any]:
     """What a node must know to run a row up to a stage: see `runs.row`."""
     places = {name: str(getattr(project, name).resolve()) for name in ("root", "notebooks", "package")}
@@ -270,11 +245,12 @@ class Rows:
         job_of: Callable[[Row, StageRef], dict[str, Any]],
         store: StoredStages | None = None,
         note: Callable[[list[dict[str, Any]], int], None] | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
         """`note` is told the rows that have ended, and how many have not, whenever one does."""
         self.note = note
         self.rows, self.stages, self.engine, self.root, self.stream = rows, stages, engine, root, stream
-        self.job_of, self.store = job_of, store
+        self.job_of, self.forecast, self.store = job_of, forecast, store
         self.names = {row.name: i for i, row in enumerate(rows)}
         self.scheduler = Scheduler([identities(row.params, stages) for row in rows], list(self.names))
         self.fetching = ThreadPoolExecutor(4, "fetch") if store else None
@@ -321,6 +297,8 @@ class Rows:
         self.seconds[unit.row] += seconds
         for notebook, stage in outcome.stages.items():  # what came of a stage when it was first brought in this sweep
             found.setdefault(notebook, {**stage, "how": "unchanged"} if stage.get("from") == name else stage)
+        if self.forecast:
+            self.forecast.ended(unit.row, outcome.stages)
         reached = 0
         while reached < len(self.stages) and self.stages[reached].notebook in outcome.stages:
             reached += 1
@@ -347,13 +325,14 @@ class Rows:
         if self.note:
             self.note([self.done[n] for n in sorted(self.done)], len(self.rows) - len(self.done))
 
-    def _show(self, running: Mapping[str, object]) -> None:
+    def _show(self, running: Mapping[str, tuple[Unit, float]]) -> None:
         if not (self.terminal or time.monotonic() - self.last_log >= _LOG_EVERY_SECONDS):
             return
         self.last_log = time.monotonic()
         done, elapsed = len(self.done), self.last_log - self.began
-        left = f"about {clock(elapsed / done * (len(self.rows) - done))} left" if done else "time left not known yet"
-        text = f"{done}/{len(self.rows)} rows, {clock(elapsed)} elapsed, {left}"
+        left = self._left(running)
+        told = "time left not known yet" if left is None else f"about {clock(left)} left"
+        text = f"{done}/{len(self.rows)} rows, {clock(elapsed)} elapsed, {told}"
         for name in list(running)[:_SHOWN]:
             text += f" | {name}: {self._newest(name)}"
         if len(running) > _SHOWN:
@@ -367,6 +346,18 @@ class Rows:
             self.stream.flush()
         else:
             self._line(text)
+
+    def _left(self, running: Mapping[str, tuple[Unit, float]]) -> float | None:
+        """Seconds until all rows have ended: what is left, shared out, and no less than a running row needs."""
+        if self.forecast is None or (work := self.forecast.work(i for i in self.forecast.open if i not in self.done)) is None:
+            return None
+        longest = 0.0
+        for unit, started in running.values():
+            own, unit_s = self.forecast.work([unit.row]), self.forecast.work([unit.row], slice(unit.first, unit.last + 1))
+            spent = min(time.monotonic() - started, unit_s or 0.0)
+            work -= spent
+            longest = max(longest, (own or 0.0) - spent)
+        return max(longest, work / max(1, self.engine.places()))
 
     def _newest(self, name: str) -> str:
         if self.store is None:
