@@ -51,7 +51,7 @@ def main() -> None:
             for way in WAYS:
                 shared = SharedParams(cache_dir=f"{place}/cache", workers=0, asking=way, frames=options.frames)
                 out, begun = Path(place) / f"{way}{turn}.jsonl", time.process_time()
-                answers = predict(loaded, samples, run.video, shared, out, max_new_tokens=48, batch_size=64)
+                answers = predict(loaded, samples, run.videos().file, shared, out, max_new_tokens=48, batch_size=64)
                 if turn:
                     seconds[way].append(time.process_time() - begun)
                 said[way] = [answer.completion for answer in answers]

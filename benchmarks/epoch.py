@@ -3,7 +3,7 @@
     python benchmarks/epoch.py [--videos 16] [--prompts 8] [--json]
 
 Both use the shared-prefix trainer on mp4 files of the embedded world. With the caches, worker processes decode ahead,
-frames and the frozen tower's features are kept on disk, and a thread encodes the next step's prompts. Without them
+frames and the frozen tower's features are kept on disk, processed videos in memory, and a thread encodes the next step's prompts. Without them
 every step decodes its videos and runs the tower itself, as a trainer without a plan for video would.
 """
 
@@ -30,6 +30,7 @@ from timer1lib.models.config import sampling_for
 from timer1lib.models.features import FeatureCache
 from timer1lib.models.inputs import banned_token_ids, encode_prompt, sample_prompt
 from timer1lib.models.load import LoadedModel, load_model
+from timer1lib.models.prompts import PromptEncoder
 from timer1lib.params.load import load_params
 from timer1lib.rewards import RewardInput, tiou_reward
 from timer1lib.schema import Sample
@@ -97,11 +98,15 @@ def plain_encoder(folder: Path, loaded: LoadedModel, samples: dict[str, Sample],
 def cached_encoder(
     folder: Path, loaded: LoadedModel, samples: dict[str, Sample], sampling: Sampling, store: FrameStore
 ) -> Encoder:
+    prompts = PromptEncoder()
+
     def encode(row: dict[str, Any]) -> dict[str, Any]:
         sample = samples[row["sample_id"]]
-        path = folder / sample.video
-        inputs = encode_prompt(loaded, store.get(path, sampling), sample_prompt(sample, PARAMS.shared))
-        return {**inputs, "video_key": store.key(path, sampling)}
+        what = folder / sample.video, sampling
+        key, prompt = store.key(*what), sample_prompt(sample, PARAMS.shared)
+        if prompts.holds(key, prompt):
+            store.pass_over(*what)
+        return {**prompts.encode(loaded, lambda: store.get(*what), key, prompt), "video_key": key}
 
     return encode
 
