@@ -3,8 +3,9 @@
     python benchmarks/epoch.py [--videos 16] [--prompts 8] [--json]
 
 Both use the shared-prefix trainer on mp4 files of the embedded world. With the caches, worker processes decode ahead,
-frames and the frozen tower's features are kept on disk, processed videos in memory, and a thread encodes the next step's prompts. Without them
-every step decodes its videos and runs the tower itself, as a trainer without a plan for video would.
+frames and the frozen tower's features are kept on disk, processed videos in memory, and a thread encodes the next
+step's prompts. Without them every step decodes its videos and runs the tower itself, as a trainer without a plan for
+video would.
 """
 
 from __future__ import annotations
