@@ -10,7 +10,7 @@ from timer1lib.errors import Timer1Error
 from timer1lib.forms.reading import letter
 from timer1lib.inference.encoding import Asker, ResolveVideo, Together, answer_all
 from timer1lib.inference.ledger import Ledger, clip_key, kept_for_all, settings_of, shard_path, take_shard
-from timer1lib.models.inputs import sample_prompt
+from timer1lib.models.inputs import put_behind, sample_prompt
 from timer1lib.schema import Prediction, Sample
 
 if TYPE_CHECKING:
@@ -80,17 +80,11 @@ class _Scorer(Asker):
         return [Prediction(sample.id, parser="likelihood", model=self.loaded.name, error=error)]
 
     def _row(self, sample: Sample, frames: Frames) -> dict[str, Any]:
-        import torch
 
         prompt = sample_prompt(sample, self.shared, duration=frames.duration_s)
         row = self.encoder.encode(self.loaded, lambda: frames, clip_key(sample), prompt)
         if self.prefix:
-            ids = row["input_ids"]
-            said = self.loaded.tokenizer(self.prefix, add_special_tokens=False, return_tensors="pt")["input_ids"].to(ids.dtype)
-            row["input_ids"] = torch.cat([ids, said], dim=1)
-            for name, fill in (("attention_mask", 1), ("mm_token_type_ids", 0)):
-                if name in row:
-                    row[name] = torch.cat([row[name], torch.full_like(said, fill).to(row[name].dtype)], dim=1)
+            row = put_behind(row, self.loaded.tokenizer(self.prefix, add_special_tokens=False, return_tensors="pt")["input_ids"])
         return row
 
     def _log_probabilities(self, batch: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> list[list[float]]:

@@ -142,7 +142,14 @@ def with_completion(loaded: LoadedModel, out: dict[str, Any], completion: str) -
         raise Timer1Error(f"completion {completion[:60]!r} holds vision tokens; a completion is text")
     answer = torch.tensor([ids], dtype=out["input_ids"].dtype)
     labels = torch.cat([torch.full_like(out["input_ids"], IGNORED), answer], dim=1)
-    out["input_ids"] = torch.cat([out["input_ids"], answer], dim=1)
-    out["attention_mask"] = torch.cat([out["attention_mask"], torch.ones_like(answer)], dim=1)
-    out["mm_token_type_ids"] = torch.cat([out["mm_token_type_ids"], torch.zeros_like(answer).to(out["mm_token_type_ids"])], dim=1)
-    return {**out, "labels": labels}
+    return {**put_behind(out, answer), "labels": labels}
+
+
+def put_behind(row: dict[str, Any], tokens: Tensor, cut: int | None = None) -> dict[str, Any]:
+    """A row of its own: an encoded prompt, or its first `cut` tokens, with the text `tokens` [1, T] behind it."""
+    out = dict(row)
+    for name, fill in (("input_ids", None), ("attention_mask", 1), ("mm_token_type_ids", 0)):
+        if name in row:
+            fresh = tokens if fill is None else torch.full_like(tokens, fill)
+            out[name] = torch.cat([row[name][:, :cut], fresh.to(row[name].dtype)], dim=1)
+    return out

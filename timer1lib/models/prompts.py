@@ -10,7 +10,7 @@ import torch
 
 from timer1lib.clock.frames import Frames
 from timer1lib.forms import Prompt
-from timer1lib.models.inputs import encode_prompt, render_chat
+from timer1lib.models.inputs import encode_prompt, put_behind, render_chat
 from timer1lib.models.load import LoadedModel
 
 KEPT_BYTES = 256_000_000
@@ -77,13 +77,7 @@ def _with_text(loaded: LoadedModel, shared: dict[str, Any], prompt: Prompt) -> d
         return None
     cut = int(marks[-1]) + 1
     behind = torch.tensor([loaded.tokenizer(tail, add_special_tokens=False)["input_ids"]], dtype=ids.dtype)
-    row = dict(shared)
-    row["input_ids"] = torch.cat([ids[:, :cut], behind], dim=1)
-    row["attention_mask"] = torch.ones_like(row["input_ids"]).to(shared["attention_mask"].dtype)
-    if "mm_token_type_ids" in shared:
-        kinds = shared["mm_token_type_ids"]
-        row["mm_token_type_ids"] = torch.cat([kinds[:, :cut], torch.zeros_like(behind).to(kinds.dtype)], dim=1)
-    return row
+    return put_behind(shared, behind, cut)
 
 
 def _tail(loaded: LoadedModel, prompt: Prompt) -> str | None:

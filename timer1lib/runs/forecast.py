@@ -45,11 +45,15 @@ class Forecast:
 
     def work(self, rows: Iterable[int], stages: slice = slice(None)) -> float | None:
         """Seconds of what is left of these stages of these rows, one after the other; None where nothing tells."""
-        left = {identity: i for i in rows for identity in self._paths[i][stages] if identity not in self._done}
-        known = [self._expected(identity) for identity in left]
-        if None not in known:
-            return sum(seconds for seconds in known if seconds is not None)
-        return 60 * self._minutes * len(set(left.values())) if self._minutes else None
+        left = [set(self._paths[i][stages]) - self._done for i in rows]
+        by_stages = self._by_stages(left)
+        if by_stages is None and self._minutes:
+            return 60 * self._minutes * sum(map(bool, left))
+        return by_stages
+
+    def _by_stages(self, left: Iterable[set[str]]) -> float | None:
+        known = [self._expected(identity) for identity in set().union(*left)]
+        return None if None in known else sum(seconds for seconds in known if seconds is not None)
 
     def first(self, places: int) -> str:
         """In words, before anything starts, with so many rows at a time."""
@@ -59,7 +63,7 @@ class Forecast:
         seconds = self.work(self.open)
         if seconds is None:
             return f"{whole} rows, {left} to run; none has finished yet that would tell how long they take"
-        guessed = any(self._expected(identity) is None for i in self.open for identity in self._paths[i])
+        guessed = self._by_stages(set(self._paths[i]) - self._done for i in self.open) is None
         by = f"at {self._minutes:g} minutes a row" if guessed else "by what finished stages took"
         hours = seconds / max(1, places) / 3600
         return f"{whole} rows, {left} to run: about {hours:.1f} hours with {places} at a time, {by}"
@@ -69,8 +73,6 @@ class Forecast:
             self._took.setdefault(name, []).append(seconds)
 
     def _expected(self, identity: str) -> float | None:
-        if identity in self._done:
-            return 0.0
         own, any_way = self._names[identity]
         found = self._took.get(own) or self._took.get(any_way)
         return sum(found) / len(found) if found else None
