@@ -24,8 +24,11 @@ from timer1lib.errors import Timer1Error
 from timer1lib.params.load import load_params
 from timer1lib.params.sections import NOTEBOOKS, Params
 from timer1lib.progress import BEACON_VARIABLE
+from timer1lib.runfolder import RunFolder
+from timer1lib.runs import stamps
 from timer1lib.runs.display import Display
 from timer1lib.runs.execute import NotebookFailed
+from timer1lib.runs.graph import find_stage
 from timer1lib.runs.runner import Project, RunResult, run, summary_lines
 
 
@@ -225,6 +228,21 @@ def test_kill_minus_nine_in_04_and_running_again_ends_in_the_same_numbers(tmp_pa
     undisturbed = finished.root / "outputs" / "tiny"
     assert log.read_bytes() == (undisturbed / "logs" / "grpo.jsonl").read_bytes()
     assert (outputs / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
+
+
+def test_a_stage_that_was_killed_twice_counts_all_the_time_it_was_at_work(tmp_path: Path) -> None:
+    run, stage = RunFolder(tmp_path), find_stage("grpo")
+    for k in (1, 2):  # the last file is written 100 s after the stage began, or went on
+        resumed, before = stamps.begin(run, stage, "key")
+        assert resumed == (k == 2)
+        path = stamps.work_folder(run, stage) / f"step{k}.txt"
+        path.write_text("done")
+        os.utime(path, (time.time() + 100 * k, time.time() + 100 * k))
+    stamps.begin(run, stage, "key")
+    stamp = stamps.finish(run, stage, "key", {}, before, seconds=5.0)
+    assert stamp.seconds == pytest.approx(100 + 200 + 5, abs=2)
+    stamps.begin(run, stage, "another")
+    assert stamps.finish(run, stage, "another", {}, {}, seconds=5.0).seconds == pytest.approx(5.0)
 
 
 def test_what_a_killed_run_left_under_other_parameters_is_not_believed(

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,10 +94,15 @@ def parts_of(params: Params, run: RunFolder, notebooks: Path, package: Path, sta
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A stage that was begun: under which key, and the run's files (modification times, ns) as they were then."""
+    """A stage that was begun: under which key, and the run's files (modification times, ns) as they were then.
+
+    It runs since `since` (seconds since 1970), and was at work for `spent` seconds before it was killed and went on.
+    """
 
     key: str
     before: dict[str, int]
+    since: float
+    spent: float = 0.0
 
 
 def _started_path(run: RunFolder, stage: StageRef) -> Path:
@@ -118,6 +124,10 @@ def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool = False) -> tup
     """
     started = read_started(run, stage)
     if started is not None and started.key == key and not fresh:
+        # when it was killed nobody could write down: by its last file
+        written = max((path.stat().st_mtime for path in work_folder(run, stage).rglob("*")), default=0.0)
+        spent = started.spent + max(0.0, written - started.since)
+        atomic_write_json(_started_path(run, stage), asdict(replace(started, since=time.time(), spent=spent)))
         return True, started.before
     _started_path(run, stage).unlink(missing_ok=True)
     staging = work_folder(run, stage)
@@ -130,13 +140,14 @@ def begin(run: RunFolder, stage: StageRef, key: str, fresh: bool = False) -> tup
     shutil.rmtree(staging, ignore_errors=True)
     os.replace(ready, staging)
     before = {name: (run.root / name).stat().st_mtime_ns for name in run_files(run.root)}
-    go_on_as(run, stage, key, before)
+    atomic_write_json(_started_path(run, stage), asdict(Started(key, before, time.time())))
     return False, before
 
 
-def go_on_as(run: RunFolder, stage: StageRef, key: str, before: Mapping[str, int]) -> None:
-    """Note under which key a stage's work folder was begun; `before` as in `begin`."""
-    atomic_write_json(_started_path(run, stage), asdict(Started(key, dict(before))))
+def go_on_as(run: RunFolder, stage: StageRef, key: str) -> None:
+    """Note another key for a stage that was begun."""
+    if started := read_started(run, stage):
+        atomic_write_json(_started_path(run, stage), asdict(replace(started, key=key)))
 
 
 def work_folder(run: RunFolder, stage: StageRef) -> Path:
@@ -146,15 +157,16 @@ def work_folder(run: RunFolder, stage: StageRef) -> Path:
 def finish(run: RunFolder, stage: StageRef, key: str, parts: dict[str, Any], before: Mapping[str, int], seconds: float) -> Stamp:
     """Publish what a stage left in its work folder, and what its notebook wrote past it, new or changed since `before`.
 
-    `before` are modification times (ns) of the run's files when the stage began.
+    `before` are modification times (ns) of the run's files when the stage began, `seconds` what it took since it last went on.
     """
+    started = read_started(run, stage)
     staged = work_folder(run, stage)
     outputs = {name: output_of(staged / name) for name in run_files(staged)}
     for name in run_files(run.root):
         past = name not in outputs and owner(name) in (None, stage.name)
         if past and (run.root / name).stat().st_mtime_ns != before.get(name):
             outputs[name] = output_of(run.root / name)
-    stamp = Stamp(key, parts, outputs, round(seconds, 3), now())
+    stamp = Stamp(key, parts, outputs, round(seconds + (started.spent if started else 0), 3), now())
     publish(run, stage, staged, stamp)
     return stamp
 

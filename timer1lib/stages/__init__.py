@@ -109,7 +109,7 @@ class Session:
         """Go on under other parameters; what is written so far does not depend on them."""
         self.parts = _parts(params, self.run, self.stage)
         self.key = stage_key(self.parts)
-        stamps.go_on_as(self.run, self.stage, self.key, self.before)
+        stamps.go_on_as(self.run, self.stage, self.key)
 
     def publish(self) -> None:
         self.held.check()
