@@ -2,8 +2,9 @@
 
     python scripts/map.py SWEEP_FOLDER PICTURES_FOLDER [FROM:TO ...]
 
-Writes `map-<to>-minus-<from>.svg` for each pair of listed rows (sft:rl, rl/base:rl and sft/base:sft where none are named) and
-prints the tables as Markdown: effects, seconds, memory, types of query, failure signatures, samples to look at.
+Writes `map-<to>-minus-<from>.svg` for each pair of listed rows (sft:rl, rl/base:rl and sft/base:sft where none are named), and
+one along each axis of the grid, and prints the tables as Markdown: effects, seconds, memory, types of query, failure
+signatures, samples to look at.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from timer1lib.evaluation.maps import (
     Grid,
     effect_table,
     effects,
+    marginals,
     point_name,
     read_answers,
     read_grid,
@@ -50,12 +52,14 @@ def colour(difference: float) -> str:
 
 def picture(grid: Grid, found: Sequence[Effect]) -> str:
     """SVG of one pair's effects: a panel a split, pool size across, wording down; cells whose interval holds 0 are white."""
-    (columns, *more), splits = list(grid.axes.values()), list(dict.fromkeys(effect.split for effect in found))
+    splits = list(dict.fromkeys(effect.split for effect in found))
+    kept = [i for i in range(len(grid.axes)) if any(effect.at and effect.at[i] is not None for effect in found)]
+    columns, *more = ([*grid.axes.values()][i] for i in kept)
     rows = more[0] if more else [None]
     wide, high = LEFT + CELL_WIDTH * len(columns), 42 + CELL_HEIGHT * len(rows)
     lines = -(-len(splits) // ACROSS)
     width, height = GAP + min(ACROSS, len(splits)) * (wide + GAP), TOP + lines * (high + GAP) + 26
-    keys = [key.rsplit(".", 1)[-1].replace("_", " ") for key in grid.axes]
+    keys = [[*grid.axes][i].rsplit(".", 1)[-1].replace("_", " ") for i in kept]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
@@ -76,8 +80,8 @@ def picture(grid: Grid, found: Sequence[Effect]) -> str:
             parts.append(f'<text x="{x0 + LEFT - 10}" y="{y}" text-anchor="end" fill="#555">{label}</text>')
         for effect in (e for e in found if e.split == split and e.at is not None):
             assert effect.at is not None
-            x = x0 + LEFT + CELL_WIDTH * columns.index(effect.at[0])
-            y = y0 + 42 + CELL_HEIGHT * (rows.index(effect.at[1]) if more else 0)
+            x = x0 + LEFT + CELL_WIDTH * columns.index(effect.at[kept[0]])
+            y = y0 + 42 + CELL_HEIGHT * (rows.index(effect.at[kept[1]]) if more else 0)
             none, weak = effect.verdict == "holds 0", effect.verdict == "not after correction"
             fill, dash = "#ffffff" if none else colour(effect.difference), ' stroke-dasharray="4 3"' if weak else ""
             parts.append(
@@ -108,10 +112,18 @@ def main() -> None:
         path = folder / f"map-{part[0].second}-minus-{part[0].first.replace('/', '-')}.svg"
         atomic_write_text(path, picture(grid, part))
         tell(f"{title_of(part[0])} ({path})", markdown_table(effect_table(grid, part)))
+    for key, along in zip(grid.axes, marginals(grid, pairs, answers), strict=False):
+        for name in dict.fromkeys(effect.name for effect in along):
+            part = [effect for effect in along if effect.name == name]
+            way = f"{part[0].second}-minus-{part[0].first.replace('/', '-')}"
+            path = folder / f"map-{way}-by-{key.rsplit('.', 1)[-1].replace('_', '-')}.svg"
+            atomic_write_text(path, picture(grid, part))
+            tell(f"{title_of(part[0])}, over all points along the other axis ({path})", markdown_table(effect_table(grid, part)))
     tell("seconds of training", markdown_table(seconds_table(grid)))
     tell("memory: mIoU on what was trained on, and on a test like it", markdown_table(learned.memory_table(grid, answers)))
-    typed = effects(grid, pairs[:1], answers, over_points=True, part_of=learned.type_of(grid))
-    tell("by type of query, over all points", markdown_table(effect_table(grid, typed)))
+    for pair in pairs:
+        typed = effects(grid, [pair], answers, along=(), part_of=learned.type_of(grid))
+        tell(f"{pair[1]} minus {pair[0]} by type of query, over all points", markdown_table(effect_table(grid, typed)))
     tell("failure signatures, runs that show them", markdown_table(learned.signature_counts(grid)))
     one, two = pairs[0]
     for at in (grid.points[0], grid.points[-1]):

@@ -165,12 +165,23 @@ def test_holm_by_hand() -> None:
 
 def test_the_kind_of_query_that_gained_is_named(grid: Grid, answers: maps.Answers) -> None:
     found = effects(
-        grid, [("sft", "rl")], answers, splits=["test_wording"], over_points=True, part_of=learned.type_of(grid), resamples=4000
+        grid, [("sft", "rl")], answers, splits=["test_wording"], along=(), part_of=learned.type_of(grid), resamples=4000
     )
     assert [(e.part, e.at) for e in found] == [("a", None), ("b", None), ("c", None)]
     assert found[0].difference == pytest.approx(15, abs=3), "0.3 at half of the points"
     assert [e.verdict == "" for e in found] == [True, False, False]
     assert found[0].n == 4 * 3 * 20
+
+
+def test_along_an_axis_all_points_of_the_other_count_together(grid: Grid, answers: maps.Answers) -> None:
+    sizes, wordings = maps.marginals(grid, [("sft", "rl"), ("nowhere", "rl")], answers)
+    assert [(e.split, e.at) for e in sizes[2:]] == [("test_wording", (15, None)), ("test_wording", (600, None))]
+    assert [e.difference for e in sizes] == pytest.approx([0, 0, 5, 5], abs=2), "10 at one wording of two"
+    assert [e.difference for e in wordings] == pytest.approx([0, 0, 0, 10], abs=2)
+    assert {e.n for e in sizes + wordings} == {2 * 3 * QUERIES}
+    points = [e.difference for e in effects(grid, [("sft", "rl")], answers, splits=["test_wording"])]
+    assert wordings[3].difference == pytest.approx((points[1] + points[3]) / 2), "as many answers at either point"
+    assert "phrasings 12 " in str(maps.effect_table(grid, wordings))
 
 
 def test_what_is_remembered_and_not_learned(grid: Grid, answers: maps.Answers) -> None:

@@ -34,7 +34,7 @@ NOVELTIES = {
 """What is new to a model in each of the embedded world's splits."""
 
 Point = tuple[Any, ...]
-"""A value for each axis of a grid."""
+"""A value for each axis of a grid; None where all its values count together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,9 @@ def _order(value: Any) -> tuple[bool, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What `second` has more than `first` at a point (None: over all points) on a split (`part`: its queries of one kind).
+    """What `second` has more than `first` at a point on a split (`part`: its queries of one kind).
+
+    None in place of a point's value, or of the point, says that it is over all of that axis, or of the grid.
 
     `interval` is 95% over seeds and videos; `p` belongs to it, and `corrected` is p after Holm's correction for all
     effects of its pair that were asked for together: those of one picture.
@@ -175,7 +177,7 @@ def effects(
     *,
     metric: str = "mIoU",
     splits: Sequence[str] = (),
-    over_points: bool = False,
+    along: Sequence[str] | None = None,
     part_of: Callable[[str, str], str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -184,21 +186,24 @@ def effects(
 
     Args:
         splits: empty takes all that the runs were asked, but for what they were trained on.
-        over_points: one effect over all points where both ways stand, in place of one at each.
+        along: the axes whose values stay apart; over the others the points where both ways stand count together, seeds and
+            videos being the same at all of them. Empty: one effect over all points.
         part_of: (split, sample id) -> the part of the split that a sample belongs to.
     """
     answers = read_answers(grid) if answers is None else answers
     given = [(split, rows) for by_split in answers.values() for split, rows in by_split.items() if _has(rows, metric)]
     known = list(dict.fromkeys(split for split, _ in given if (split in splits if splits else split != "seen")))
     made: list[Effect] = []
+    apart = [along is None or key in along for key in grid.axes]
     for one, two in dict.fromkeys(pairs):
         both = [at for at in grid.points if (one, at) in answers and (two, at) in answers]
         for split in known:
             tables: dict[tuple[str, Point | None], list[tuple[Mapping[int, Rows], Mapping[int, Rows]]]] = {}
             for at in both:
+                place = tuple(value if kept else None for value, kept in zip(at, apart, strict=True)) if any(apart) else None
                 first, second = answers[one, at].get(split, {}), answers[two, at].get(split, {})
                 for part, rows in _parts(first, split, part_of).items() if second else ():
-                    tables.setdefault((part, None if over_points else at), []).append((rows, second))
+                    tables.setdefault((part, place), []).append((rows, second))
             for (part, place), pieces in tables.items():
                 sums, counts, seeds = crossed_sums(pieces, metric)
                 if len(seeds) == 0 or not counts.sum(1).all():
@@ -213,6 +218,12 @@ def effects(
     families = [[effect for effect in made if (effect.first, effect.second) == pair] for pair in dict.fromkeys(pairs)]
     corrected = [p for family in families for p in holm([effect.p for effect in family])]
     return [replace(effect, corrected=p) for effect, p in zip(made, corrected, strict=True)]
+
+
+def marginals(grid: Grid, pairs: Sequence[tuple[str, str]], answers: Answers, seed: int = 0) -> list[list[Effect]]:
+    """For each axis of a grid of two the effects along it, over all values of the other: of pairs that stand at every point."""
+    whole = [pair for pair in pairs if all((way, at) in answers for way in pair for at in grid.points)]
+    return [effects(grid, whole, answers, along=[key], seed=seed) for key in (grid.axes if whole and len(grid.axes) > 1 else ())]
 
 
 def _has(by_seed: Mapping[int, Rows], metric: str) -> bool:
@@ -255,7 +266,8 @@ def seconds(run: RunFolder) -> float:
 def point_name(grid: Grid, at: Point | None) -> str:
     if at is None:
         return "all points"
-    return ", ".join(f"{key.rsplit('.', 1)[-1].replace('_', ' ')} {value}" for key, value in zip(grid.axes, at, strict=True))
+    named = [(key.rsplit(".", 1)[-1].replace("_", " "), value) for key, value in zip(grid.axes, at, strict=True)]
+    return ", ".join(f"{name} {value}" for name, value in named if value is not None)
 
 
 def effect_table(grid: Grid, found: Sequence[Effect], title: str = "") -> Table:

@@ -7,7 +7,7 @@ from typing import Any
 from timer1lib.errors import Timer1Error
 from timer1lib.evaluation.compare import beside_published, compare_runs
 from timer1lib.evaluation.differing import default_pair, runs_table, runs_there
-from timer1lib.evaluation.maps import Effect, Grid, effects, read_grid
+from timer1lib.evaluation.maps import Effect, Grid, effects, marginals, read_answers, read_grid
 from timer1lib.evaluation.metrics import COMPARISONS
 from timer1lib.evaluation.tables import Table
 from timer1lib.params import split_list
@@ -38,8 +38,8 @@ def compare(stage: CompareStage) -> dict[str, Any]:
     )
 
 
-def sweep_map(stage: CompareStage) -> tuple[Grid, list[Effect]] | None:
-    """The map of the sweep that the parameters name; None where they name none.
+def sweep_map(stage: CompareStage) -> tuple[Grid, list[Effect], list[list[Effect]]] | None:
+    """The map of the sweep that the parameters name, and what it comes to along each axis; None where they name none.
 
     Raises:
         Timer1Error: no such sweep, one without a grid, or without any of the pairs.
@@ -49,10 +49,11 @@ def sweep_map(stage: CompareStage) -> tuple[Grid, list[Effect]] | None:
     grid = read_grid(stage.params.sweep)
     named = (text.partition(":") for text in split_list(stage.params.sweep_pairs))
     pairs = [(one.strip(), two.strip()) for one, _, two in named]
-    found = effects(grid, pairs or grid.pairs, seed=stage.shared.seed)
+    pairs, answers = pairs or grid.pairs, read_answers(grid)
+    found = effects(grid, pairs, answers, seed=stage.shared.seed)
     if not found:
         raise Timer1Error(f"compare.sweep_pairs {stage.params.sweep_pairs!r}: no such rows; there are {', '.join(grid.ways)}")
-    return grid, found
+    return grid, found, marginals(grid, pairs, answers, stage.shared.seed)
 
 
 def published(stage: CompareStage, value: dict[str, Any]) -> list[dict[str, Any]]:
