@@ -50,6 +50,10 @@ def colour(difference: float) -> str:
     return "#" + "".join(f"{round(255 - share * 0.75 * (255 - part)):02x}" for part in full)
 
 
+def signed(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}"  # no -0.0
+
+
 def picture(grid: Grid, found: Sequence[Effect]) -> str:
     """SVG of one pair's effects: a panel a split, pool size across, wording down; cells whose interval holds 0 are white."""
     splits = list(dict.fromkeys(effect.split for effect in found))
@@ -89,10 +93,10 @@ def picture(grid: Grid, found: Sequence[Effect]) -> str:
                 f'stroke="{"#cfcfcf" if none else "#666"}"{dash}/>'
             )
             ink, weight = ("#8a8a8a", "normal") if none else ("#111", "normal" if weak else "bold")
-            middle, ends = x + CELL_WIDTH / 2, "{:+.1f} to {:+.1f}".format(*effect.interval)
+            middle, ends = x + CELL_WIDTH / 2, " to ".join(map(signed, effect.interval))
             parts.append(
                 f'<text x="{middle}" y="{y + 22}" text-anchor="middle" fill="{ink}" font-weight="{weight}" font-size="15">'
-                f"{effect.difference:+.1f}</text>"
+                f"{signed(effect.difference)}</text>"
             )
             parts.append(f'<text x="{middle}" y="{y + 38}" text-anchor="middle" fill="{ink}" font-size="10.5">{ends}</text>')
     return "\n".join([*parts, "</svg>\n"])
@@ -121,9 +125,17 @@ def main() -> None:
             tell(f"{title_of(part[0])}, over all points along the other axis ({path})", markdown_table(effect_table(grid, part)))
     tell("seconds of training", markdown_table(seconds_table(grid)))
     tell("memory: mIoU on what was trained on, and on a test like it", markdown_table(learned.memory_table(grid, answers)))
+    of = learned.type_of(grid)
     for pair in pairs:
-        typed = effects(grid, [pair], answers, along=(), part_of=learned.type_of(grid))
+        typed = effects(grid, [pair], answers, along=(), part_of=of)
         tell(f"{pair[1]} minus {pair[0]} by type of query, over all points", markdown_table(effect_table(grid, typed)))
+        most = max(typed, key=lambda effect: abs(effect.difference)).part
+
+        def alone_or_not(split: str, key: str, most: str = most) -> str:
+            return most if of(split, key) == most else f"all but {most}"
+
+        apart = effects(grid, [pair], answers, along=list(grid.axes)[:1], part_of=alone_or_not)
+        tell(f"{pair[1]} minus {pair[0]}, its most different type apart", markdown_table(effect_table(grid, apart)))
     tell("failure signatures, runs that show them", markdown_table(learned.signature_counts(grid)))
     one, two = pairs[0]
     for at in (grid.points[0], grid.points[-1]):
