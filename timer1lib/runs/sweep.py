@@ -168,6 +168,7 @@ def sweep(
     if finished and find_stage(spec.until).number >= find_stage("evaluate").number:
         from timer1lib.evaluation.compare import compare_runs
 
+        (stream or sys.stderr).write(f"comparing {len(finished)} rows\n")
         result.comparison = compare_runs([row["run"] for row in finished])
         if len({row["seed"] for row in finished}) > 1:
             runs = [(row["variant"], row["seed"], row["run"]) for row in finished]

@@ -20,7 +20,7 @@ from timer1lib.evaluation.maps import axes_of, can_be_drawn, effects, read_grid
 from timer1lib.evaluation.pooled import means_table, pooled_tables
 from timer1lib.evaluation.tables import Cell, Head, Line, Table, paired_table, scores_of, unbroken
 from timer1lib.files import project_root, read_json, read_jsonl
-from timer1lib.progress import clock
+from timer1lib.progress import Progress, clock
 from timer1lib.runfolder import SWEEP, RunFolder
 from timer1lib.schema import Sample
 from timer1lib.view import figures
@@ -74,7 +74,11 @@ def write_sweep(root: Path, out: Path | None = None) -> list[Path]:
         raise Timer1Error(f"{root / SWEEP}: not what timer1 sweep writes")
     path = out or root / "report.html"
     rows = [{**row, "run": str(root / row["name"])} for row in given["rows"]]
-    made = [write_report(RunFolder(Path(row["run"]))) for row in rows if (Path(row["run"]) / "params.yaml").is_file()]
+    runs = [RunFolder(Path(row["run"])) for row in rows if (Path(row["run"]) / "params.yaml").is_file()]
+    made, bar = [], Progress("reports of the rows", len(runs))
+    for run in runs:
+        made.append(write_report(run))
+        bar.update()
     value, pooled = given.get("comparison"), given.get("pooled") or {}
     seeds = len({row["seed"] for row in rows})
     page = Page(str(given.get("name") or root.name), "sweep")
@@ -90,8 +94,8 @@ def write_sweep(root: Path, out: Path | None = None) -> list[Path]:
         for name, make in FIGURES.items():
             page.add(name.replace(" ", "-"), name, partial(_figures, make, root, given))
         _results(page, value)
-        runs = {row["name"]: RunFolder(Path(row["run"])) for row in rows if not row["error"]}
-        page.add("training", "Training", lambda: training(runs))
+        ended = {row["name"]: RunFolder(Path(row["run"])) for row in rows if not row["error"]}
+        page.add("training", "Training", lambda: training(ended))
     origin = (
         f"{len(rows)} rows, {seeds} seed{'s' * (seeds > 1)} · {given.get('date', '')} · {clock(float(given.get('seconds', 0)))}"
     )
